@@ -1,0 +1,75 @@
+"""Errors that a user can mend: one line each, and an exit code that tells a scheduler whether to retry."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class JaxlinguaError(Exception):
+    """Base of all errors that are told in one line and without a traceback.
+
+    The line has the form "where: what was given; what is allowed; what to do." `exit_code` is 2 where the
+    input is wrong (a retry would fail again) and 1 where the machine is.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(JaxlinguaError):
+    """A configuration that cannot be run: unknown key, wrong type, values that exclude each other."""
+
+
+class DataError(JaxlinguaError):
+    """Data that cannot be used: missing, truncated, wrongly encoded, without targets, leaking."""
+
+
+class TokenizerError(JaxlinguaError):
+    """A tokenizer that cannot be loaded, or would not give the ids that its model was trained with."""
+
+
+class ShardingError(JaxlinguaError):
+    """A mesh, a parameter or a batch that does not divide over the devices."""
+
+
+class CheckpointError(JaxlinguaError):
+    """A checkpoint that is missing, damaged or belongs to another run."""
+
+
+class TrainingError(JaxlinguaError):
+    """Training that cannot go on, such as too many non-finite steps in a row."""
+
+
+class MachineError(JaxlinguaError):
+    """The machine failed, not the input: a full disk, an absent accelerator. Worth another try."""
+
+    exit_code = 1
+
+
+# What the operating system says when the machine, not the user, is in the way.
+_MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
+
+
+def exit_with_one_line(main: Callable[[], None]) -> None:
+    """Run `main` and turn errors that a user can mend into one line on stderr and an exit code.
+
+    Everything else keeps its traceback: it is our bug.
+    """
+    try:
+        main()
+    except JaxlinguaError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _MACHINE_ERRNOS:
+            raise
+        where = error.filename or "disk"
+        print(f"error: {where}: {error.strerror}; free some space or choose another run.folder", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` with its line breaks folded."""
+    return " ".join(str(error).split())
