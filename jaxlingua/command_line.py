@@ -1,0 +1,321 @@
+"""From the command line to a checked configuration: files, `extends`, `key=value`, one-line errors and `--help`.
+
+Precedence: default < extended file < file < command line. With `lr.yaml` holding `train: {batch_rows: 64}`,
+`jaxlingua.train lr.yaml train.batch_rows=32` trains with 32 rows.
+"""
+
+import re
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from jaxlingua.config import Config, SourceConfig, nearest
+from jaxlingua.errors import ConfigError
+
+# In a wheel the recipes lie inside the package, in a clone beside it.
+RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+
+
+def config_from_command_line(program: str, purpose: str, arguments: list[str] | None = None) -> Config:
+    """The configuration that `CONFIG [key=value …]` describes; prints help and exits where that is asked for.
+
+    Raises: ConfigError, one line, for anything that cannot be run.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text(program, purpose))
+        sys.exit(0 if arguments else 2)
+    return load_config(arguments[0], arguments[1:])
+
+
+def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 — never changed
+    """The configuration in a file, a packaged recipe or a run folder, with `overrides` such as "run.seed=1".
+
+    Raises: ConfigError naming file, key, what was given and what is allowed.
+    """
+    path = find_config(name)
+    given = _read_with_base(path)
+    for override in overrides:
+        apply_override(given, override)
+    where = f"{path.name} with {' '.join(overrides)}" if overrides else path.name
+    config = check_config(given, where)
+    folder = config.run.folder.replace("{config}", path.stem)
+    return config.model_copy(update={"run": config.run.model_copy(update={"folder": folder})})
+
+
+def check_config(given: dict[str, Any], where: str) -> Config:
+    """`given` as a Config. Raises: ConfigError with the first thing that is wrong."""
+    try:
+        return Config.model_validate(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except ValidationError as error:
+        # An unknown key is often the cause of a missing one, so it is told first.
+        first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+        raise ConfigError(f"{where}: {_explain(first, given)}") from None
+
+
+def find_config(name: str) -> Path:
+    """The file that `name` means: a path, a run folder, or a recipe that comes with jaxlingua.
+
+    Raises: ConfigError naming the recipes that there are.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / "config.yaml").is_file():
+            return path / "config.yaml"
+        raise ConfigError(f"{name}: a folder without config.yaml given; give a file or the folder of a run")
+    recipe = path.name if path.suffix else f"{path.name}.yaml"
+    if len(path.parts) == 1 or path.parent.name == "configs":
+        for folder in RECIPE_FOLDERS:
+            if (folder / recipe).is_file():
+                return folder / recipe
+    beside = sorted(str(file) for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    recipes = sorted({f"configs/{file.name}" for folder in RECIPE_FOLDERS for file in folder.glob("*.yaml")})
+    raise ConfigError(f"{name}: no such configuration; {nearest(name, sorted(set(beside + recipes)))}")
+
+
+# ── YAML ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, and reads 1e-5 as a number."""
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _mapping_without_repeats(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    mapping = loader.construct_mapping(node, deep=True)
+    if len(mapping) < len(node.value):
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        line = node.start_mark.line + 1
+        raise ConfigError(f"key '{repeated}' given twice in the map of line {line}; give it once")
+    return mapping
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 — a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}{line}: not YAML: {problem}; mend the line, or quote the value") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    content = _parse_yaml(text, str(path))
+    if content is None:
+        raise ConfigError(f"{path}: the file is empty; a run needs at least data.sources and stages")
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {_kind_of(content)} given; a map of options is allowed, such as 'run: {{seed: 1}}'")
+    return content
+
+
+def _read_with_base(path: Path) -> dict[str, Any]:
+    given = _read_file(path)
+    base_name = given.pop("extends", None)
+    if base_name is None:
+        return given
+    beside = path.parent / str(base_name)
+    base = _read_file(beside if beside.is_file() else find_config(str(base_name)))
+    if "extends" in base:
+        raise ConfigError(f"{path}: extends '{base_name}', which itself extends '{base['extends']}'; only one is allowed")
+    return merge(base, given)
+
+
+def merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` over `base`: maps are merged key by key, everything else is replaced.
+
+    Example:
+        >>> merge({"train": {"batch_rows": 8, "remat": "full"}}, {"train": {"batch_rows": 4}})
+        {'train': {'batch_rows': 4, 'remat': 'full'}}
+    """
+    merged = dict(base)
+    for key, value in given.items():
+        both_maps = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_maps else value
+    return merged
+
+
+def apply_override(given: dict[str, Any], override: str) -> None:
+    """Set one "key=value" inside `given`; the value is read as YAML.
+
+    Raises: ConfigError where it is not of this form, or goes through something that is not a map or a list.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w.\-]+(\[\d+\][\w.\-]*)*", key):
+        raise ConfigError(f"'{override}' given; overrides have the form key=value, such as train.batch_rows=64")
+    steps: list[str | int] = [int(n) if n else name for name, n in re.findall(r"([\w\-]+)|\[(\d+)\]", key)]
+    place: Any = given
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        if isinstance(step, int) != isinstance(place, list):
+            raise ConfigError(f"{override}: '{step}' does not fit {_kind_of(place)}; see --help for the keys")
+        if isinstance(step, int) and step >= len(place):
+            raise ConfigError(f"{override}: index {step} given; there are {len(place)}, counted from 0")
+        if following is None:
+            place[step] = _parse_yaml(text, override)
+        elif isinstance(place, dict) and not isinstance(place.get(step), (dict, list)):
+            place[step] = {}
+        place = place[step]
+
+
+# ── one line for what is wrong ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _explain(detail: Any, given: dict[str, Any]) -> str:
+    """One line of the form "where: what was given; what is allowed; what to do" for an error of pydantic."""
+    path, field, model = _locate(detail["loc"], given)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        parent, _, key = path.rpartition(".")
+        known = list(model.model_fields) if model else []
+        return f"{parent + ': ' if parent else ''}unknown key '{key}'; {nearest(key, known)}"
+    if kind == "missing":
+        return f"{path}: not given; {field.description if field else 'give it'}"
+    if kind.startswith("union_tag"):
+        tags = [str(source.model_fields["kind"].default) for source in _all_models(SourceConfig)]
+        tag = detail.get("ctx", {}).get("tag")
+        if tag is None:
+            return f"{path}.kind: not given; {', '.join(tags)} are allowed"
+        return f"{path}.kind: '{tag}' given; {nearest(str(tag), tags)}"
+    value = detail["input"]
+    shown = f"'{value}'" if isinstance(value, (str, int, float)) else _kind_of(value)
+    allowed = f"{type_name(field.annotation)}{limits(field)} is allowed; " if field else ""
+    return f"{path}: {shown} given; {allowed}{field.description if field else detail['msg']}"
+
+
+def _locate(loc: tuple[str | int, ...], given: Any) -> tuple[str, Any, type[BaseModel] | None]:
+    """Dotted path, field and enclosing class of an error; pydantic's own labels of union members are left out."""
+    path, value, annotation, field, model = "", given, Config, None, None
+    for place, step in enumerate(loc):
+        last = place == len(loc) - 1
+        if isinstance(value, dict) and (step in value or last):
+            members = _models_in(annotation, value)
+            if members:
+                model = members
+                field = model.model_fields.get(str(step))
+                annotation = field.annotation if field else Any
+            else:
+                annotation = (typing.get_args(annotation) or (Any,))[-1]
+            path += f".{step}" if path else str(step)
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int):
+            annotation = (typing.get_args(annotation) or (Any,))[0]
+            path += f"[{step}]"
+            value = value[step] if step < len(value) else None
+    return path, field, model
+
+
+def _models_in(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for member in typing.get_args(annotation):
+        found = _models_in(member, value)
+        if found and ("kind" not in found.model_fields or found.model_fields["kind"].default == value.get("kind")):
+            return found
+    return None
+
+
+def _kind_of(value: Any) -> str:
+    names = {dict: "a map", list: "a list", str: "a text", bool: "a truth value", type(None): "nothing"}
+    return names.get(type(value), "a number")
+
+
+# ── help ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def type_name(annotation: Any) -> str:
+    """The type of a field in words, such as "whole number or auto"."""
+    simple = {int: "whole number", float: "number", str: "text", bool: "true/false"}
+    if annotation in simple:
+        return simple[annotation]
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "|".join(str(member) for member in members)
+    if origin is typing.Annotated:
+        return "language code" if members[0] is str else type_name(members[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(member) for member in members)
+    if origin is list:
+        return f"list of {type_name(members[0])}"
+    if origin is dict:
+        return f"map to {type_name(members[1])}"
+    return "map"
+
+
+def limits(field: Any) -> str:
+    """The range of a field in words, such as " above 0"."""
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
+    found = [
+        f"{word} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, word in words.items()
+        if getattr(limit, name, None) is not None
+    ]
+    return f" {' and '.join(found)}" if found else ""
+
+
+def help_text(program: str, purpose: str) -> str:
+    """Usage and every option with type, default and description, made from the configuration's classes."""
+    recipes = sorted({f"configs/{file.name}" for folder in RECIPE_FOLDERS for file in folder.glob("*.yaml")})
+    lines = [
+        f"usage: python -m {program} CONFIG [key=value …]",
+        "",
+        purpose,
+        "",
+        f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}",
+        "key=value overrides it: train.batch_rows=64, stages[0].steps=200, eval.tasks=[phrases.eng_Latn-deu_Latn]",
+        "Options marked * belong to what a run is: it cannot be resumed with another value.",
+    ]
+    for name, field in Config.model_fields.items():
+        lines += ["", f"{name}: {field.description}", *_help_of(field.annotation, name)]
+    return "\n".join(lines)
+
+
+def _help_of(annotation: Any, prefix: str) -> list[str]:
+    lines: list[str] = []
+    if typing.get_origin(annotation) is list and _models_in(annotation, {}):
+        return _help_of(typing.get_args(annotation)[0], f"{prefix}[i]")
+    for name, field in annotation.model_fields.items():
+        key = f"{prefix}.{name}"
+        members = typing.get_args(field.annotation)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines += _help_of(field.annotation, key)
+        elif typing.get_origin(field.annotation) is dict and _all_models(members[1]):
+            for member in _all_models(members[1]):
+                if "kind" in member.model_fields:
+                    lines.append(f"  {key}.NAME, kind={member.model_fields['kind'].default}: {member.__doc__}")
+                lines += _help_of(member, f"{key}.NAME")
+        elif name != "kind" or prefix != "data.sources.NAME":
+            default = "required" if field.is_required() else f"default {field.default}"
+            star = "*" if (field.json_schema_extra or {}).get("on_resume") == "identity" else " "
+            lines.append(f" {star}{key}  <{type_name(field.annotation)}{limits(field)}; {default}>")
+            lines.append(f"      {field.description}")
+    return lines
+
+
+def _all_models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for member in typing.get_args(annotation) for model in _all_models(member)]

@@ -1,0 +1,506 @@
+"""The configuration: every option of a run, typed and frozen, nested by stage of the flow.
+
+`--help`, the resolved config.yaml of a run folder and the checks of a resume are made from these classes.
+A field made by `identity` is part of what the run is: resuming with another value is refused. A field made by
+`free` may change from one start to the next. "auto" stands where a value follows from others; what it became is
+printed at the start of a run.
+"""
+
+import difflib
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from jaxlingua.errors import ConfigError
+from jaxlingua.languages import check_language
+
+Auto = Literal["auto"]
+Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
+Remat = Literal["none", "full", "dots", "save_qkv", "save_attention"]
+
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+def identity(default: Any, description: str, **limits: Any) -> Any:
+    """A field that a resumed run must share with the run that it resumes."""
+    return Field(default, description=description, json_schema_extra={"on_resume": "identity"}, **limits)
+
+
+def free(default: Any, description: str, **limits: Any) -> Any:
+    """A field that may change whenever a run is resumed."""
+    return Field(default, description=description, json_schema_extra={"on_resume": "free"}, **limits)
+
+
+def nearest(given: str, known: list[str]) -> str:
+    """ "did you mean 'x'?" where a known name is close, else the list of known names, cut after five."""
+    close = difflib.get_close_matches(given, known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    listed = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+    return f"known: {listed}" if known else "there are none"
+
+
+HELD_OUT = "Records kept from training for evaluation; auto is 1 %, at most 256."
+
+LanguageCode = Annotated[str, Field(description="ISO 639-3 and script, such as eng_Latn")]
+
+
+class RunConfig(BaseModel):
+    """Where a run lives and what repeats it."""
+
+    model_config = STRICT
+    folder: str = free("runs/{config}", "Folder of everything the run writes; {config} is the config's file name.")
+    seed: int = identity(0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0)
+    platform: Literal["auto", "cpu", "gpu", "tpu"] = free(
+        "auto", "Kind of device that must be there; the run is refused on any other, auto takes what JAX finds."
+    )
+
+
+class ModelConfig(BaseModel):
+    """The function that is trained."""
+
+    model_config = STRICT
+    init: Literal["scratch"] = identity("scratch", "Where the first parameters come from: scratch draws them.")
+    path: str = identity("", "Folder or hub name of a checkpoint; empty with init=scratch.")
+    preset: str = identity("tiny-0.6m", "Named sizes: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs.")
+    embed: int | Auto = identity("auto", "Width of the residual stream; auto is the preset's.", gt=0)
+    layers: int | Auto = identity("auto", "Number of layers; auto is the preset's.", gt=0)
+    heads: int | Auto = identity("auto", "Number of query heads; auto is the preset's.", gt=0)
+    kv_heads: int | Auto = identity("auto", "Number of key and value heads; divides heads.", gt=0)
+    head_dim: int | Auto = identity("auto", "Width of one head, even; auto is the preset's.", gt=0)
+    mlp: int | Auto = identity("auto", "Width of the gated MLP; auto is the preset's.", gt=0)
+    rope_theta: float | Auto = identity("auto", "Base of the rotary frequencies; auto is the preset's.", gt=0)
+    norm_eps: float | Auto = identity("auto", "Added to the mean square in RMSNorm; auto is the preset's.", gt=0)
+    tie_embeddings: bool | Auto = identity("auto", "Whether the head is the transposed embedding.")
+    max_positions: int | Auto = identity("auto", "Positions that the model is meant for.", gt=0)
+    compute_dtype: Literal["bfloat16", "float32"] = identity(
+        "bfloat16", "Type of activations and of weights while computing; parameters are kept in float32."
+    )
+    attention: Literal["auto", "reference", "blockwise"] = free(
+        "auto", "Attention: reference holds all scores, blockwise never does; auto chooses by length and platform."
+    )
+    attention_block_tokens: int = free(512, "Keys that blockwise attention looks at in one go.", gt=0)
+
+
+class InstructionsSource(BaseModel):
+    """Instruction, input and output: JSON, JSONL or Parquet with Alpaca's fields."""
+
+    model_config = STRICT
+    kind: Literal["instructions"] = identity("instructions", "Alpaca-style instructions.")
+    path: str = identity(..., "File, relative to data.folder; .gz is read as it is.")
+    language: LanguageCode = identity(..., "Language of the answers.")
+    columns: dict[str, str] = identity({}, "Names in the file of instruction, input and output, where they differ.")
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class ChatSource(BaseModel):
+    """Conversations: OpenAI `messages` or ShareGPT `conversations`, JSON, JSONL or Parquet."""
+
+    model_config = STRICT
+    kind: Literal["chat"] = identity("chat", "Conversations; only assistant turns are learned.")
+    path: str = identity(..., "File, relative to data.folder.")
+    language: LanguageCode = identity(..., "Language of the assistant.")
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class ParallelSource(BaseModel):
+    """Sentences with their translations: one file per language, or one file with a column per language."""
+
+    model_config = STRICT
+    kind: Literal["parallel"] = identity("parallel", "Parallel text.")
+    path: str = identity(..., "File; with {language} in it one file per language, line n beside line n.")
+    languages: list[LanguageCode] = identity(..., "Languages to read, two or more.", min_length=2)
+    format: Literal["auto", "lines", "tsv", "jsonl"] = identity(
+        "auto", "Format; auto goes by {language} and the file's name."
+    )
+    columns: dict[LanguageCode, str] = identity(
+        {}, "Column of each language: a header's name, a JSON key, or a number counted from 1."
+    )
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class QASource(BaseModel):
+    """Extractive questions in SQuAD's JSON format."""
+
+    model_config = STRICT
+    kind: Literal["qa"] = identity("qa", "SQuAD-format questions; answers are spans of the context.")
+    path: str = identity(..., "JSON file, relative to data.folder.")
+    language: LanguageCode = identity(..., "Language of context and answers.")
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class HuggingFaceSource(BaseModel):
+    """A dataset of the Hugging Face hub, or a local folder of one, with a map of its columns."""
+
+    model_config = STRICT
+    kind: Literal["huggingface"] = identity("huggingface", "A dataset read by the datasets library.")
+    path: str = identity(..., "Hub name or local folder.")
+    name: str = identity("", "Configuration of the dataset, where it has several.")
+    split: str = identity("train", "Split to read.")
+    yields: Literal["instruction", "translation", "qa", "text", "chat"] = identity(..., "What its records are.")
+    columns: dict[str, str] = identity(
+        {}, "Column of each field (instruction, input, output, text, …, or a language code); dots go into structs."
+    )
+    language: LanguageCode | Literal[""] = identity("", "Language of the records; not for translation.")
+    languages: list[LanguageCode] = identity([], "Languages of a translation dataset.")
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class TextSource(BaseModel):
+    """Plain text, for continued pre-training."""
+
+    model_config = STRICT
+    kind: Literal["text"] = identity("text", "Plain text; all of it is learned.")
+    path: str = identity(..., "File, relative to data.folder.")
+    language: LanguageCode = identity(..., "Its language.")
+    unit: Literal["line", "file"] = identity("line", "Whether a line or the whole file is one record.")
+    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+
+
+class CldrSource(BaseModel):
+    """Dates, quantities and relative times of Unicode CLDR, which ships with Babel: no download."""
+
+    model_config = STRICT
+    kind: Literal["cldr"] = identity("cldr", "Text made from Unicode CLDR.")
+    languages: list[LanguageCode] = identity(..., "Languages to write it in.", min_length=1)
+    yields: Literal["translation", "qa", "instruction"] = identity("translation", "What its records are.")
+    records: int = identity(10_000, "Records to make, training and held-out together.", gt=0)
+    held_out_records: int | Auto = identity("auto", "Records whose meanings are kept from training.", ge=0)
+
+
+SourceConfig = Annotated[
+    InstructionsSource
+    | ChatSource
+    | ParallelSource
+    | QASource
+    | HuggingFaceSource
+    | TextSource
+    | CldrSource,
+    Field(discriminator="kind"),
+]
+
+
+def source_languages(source: SourceConfig) -> list[str]:
+    """The languages that a source declares."""
+    declared = list(getattr(source, "languages", [])) or [getattr(source, "language", "")]
+    return [language for language in declared if language]
+
+
+class DataConfig(BaseModel):
+    """Text in."""
+
+    model_config = STRICT
+    folder: str = free(".", "Folder that relative paths of sources start from.")
+    sources: dict[str, SourceConfig] = identity({}, "Sources by name.")
+    template: Literal["alpaca", "short", "raw"] = identity(
+        "alpaca", "Frame around instruction and answer, in training and evaluation alike."
+    )
+    leaks: Literal["refuse", "drop", "allow"] = identity(
+        "refuse", "What to do where training text equals evaluation text."
+    )
+
+
+class TokensConfig(BaseModel):
+    """Text to rows of integers."""
+
+    model_config = STRICT
+    kind: Literal["learned", "huggingface", "sentencepiece"] = identity(
+        "learned", "Tokenizer: byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model."
+    )
+    path: str = identity("", "Folder, hub name or file of the tokenizer; empty with kind=learned.")
+    vocab_size: int = identity(768, "Pieces to learn with kind=learned, special tokens included.", ge=260)
+    row_length_tokens: int = identity(512, "Tokens in a row.", ge=8)
+    packing: bool = identity(True, "Whether a row holds several documents, each seeing only itself.")
+    too_long: Literal["cut", "drop"] = identity(
+        "cut", "What happens to documents longer than a row; both are counted."
+    )
+    cache_folder: str = free("auto", "Where tokenised documents are kept; auto is the run folder.")
+
+
+class MeshConfig(BaseModel):
+    """Sizes of the mesh axes; their product is the number of devices."""
+
+    model_config = STRICT
+    data: int | Auto = free("auto", "Copies of the model; auto takes what the others leave, fsdp first.", gt=0)
+    fsdp: int | Auto = free("auto", "Devices over which parameters and rows are split.", gt=0)
+    tensor: int | Auto = free(1, "Devices over which heads, MLP and vocabulary are split.", gt=0)
+
+
+class ShardingConfig(BaseModel):
+    """Rows and weights to devices."""
+
+    model_config = STRICT
+    mesh: MeshConfig = free(MeshConfig(), "The device mesh.")
+
+
+class MixtureEntry(BaseModel):
+    """One source, or one direction of it, as part of a stage."""
+
+    model_config = STRICT
+    source: str = identity("auto", "Name in data.sources; auto is the entry's own name.")
+    task: Task = identity("auto", "What is asked for; auto goes by the source's records.")
+    direction: str | list[str] = identity(
+        "auto", "Translation directions such as eng_Latn-zho_Hans; auto is from and into the first language."
+    )
+    language: LanguageCode | Auto = identity("auto", "Language to take of a source that has several.")
+    start: int = identity(0, "First record of the training part to use.", ge=0)
+    limit: int | Auto = identity("auto", "Number of records to use; auto is all.", gt=0)
+    weight: float | Auto = identity("auto", "Share of the stage's documents; auto goes by size.", gt=0)
+
+    def directions(self) -> list[tuple[str, str]]:
+        """Source and target language of each given direction; empty for auto."""
+        given = [self.direction] if isinstance(self.direction, str) else self.direction
+        return [parse_direction(direction) for direction in given if direction != "auto"]
+
+
+class StageConfig(BaseModel):
+    """One element of the sequence of trainings."""
+
+    model_config = STRICT
+    name: str = identity(..., "Name of the stage: letters, digits, _ and -.", pattern=r"^[A-Za-z0-9_-]+$")
+    mixture: dict[str, MixtureEntry] = identity(
+        ..., "What is learned, by entry; or one line such as alpaca_en+news:eng_Latn-zho_Hans[0:100000]."
+    )
+    steps: int | Auto = identity("auto", "Length in steps; auto goes by epochs.", gt=0)
+    epochs: float | Auto = identity("auto", "Length in passes over the mixture; auto goes by steps.", gt=0)
+
+    @field_validator("mixture", mode="before")
+    @classmethod
+    def _one_line(cls, mixture: Any) -> Any:
+        return parse_mixture(mixture) if isinstance(mixture, str) else mixture
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "StageConfig":
+        if not self.mixture:
+            raise ConfigError(f"stage '{self.name}': mixture is empty; name at least one source")
+        if (self.steps == "auto") == (self.epochs == "auto"):
+            given = "neither" if self.steps == "auto" else "both"
+            raise ConfigError(f"stage '{self.name}': {given} of steps and epochs given; give exactly one")
+        return self
+
+
+class OptimizerConfig(BaseModel):
+    """How gradients change parameters."""
+
+    model_config = STRICT
+    kind: Literal["adamw", "adafactor", "lion"] = identity("adamw", "Optimizer.")
+    peak_lr: float = identity(2e-5, "Learning rate after warm-up.", gt=0)
+    final_lr_ratio: float = identity(0.0, "Learning rate at the end as a share of peak_lr.", ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = identity(
+        "cosine", "Shape after warm-up; wsd holds the peak and falls linearly at the end."
+    )
+    warmup_ratio: float = identity(0.03, "Share of the steps in which the rate rises linearly.", ge=0, le=1)
+    warmup_steps: int | Auto = identity("auto", "Steps in which the rate rises; auto goes by warmup_ratio.", ge=0)
+    decay_ratio: float = identity(0.2, "Share of the steps in which wsd falls.", ge=0, le=1)
+    weight_decay: float = identity(0.0, "Decoupled weight decay; norms are exempt.", ge=0)
+    beta1: float = identity(0.9, "Decay of the first moment.", ge=0, lt=1)
+    beta2: float = identity(0.999, "Decay of the second moment.", ge=0, lt=1)
+    eps: float = identity(1e-8, "Added to the root of AdamW's second moment.", gt=0)
+    clip_norm: float | Literal["off"] = identity(1.0, "Global norm that gradients are cut to, or off.", gt=0)
+
+
+class TrainConfig(BaseModel):
+    """The training step."""
+
+    model_config = STRICT
+    batch_rows: int = identity(128, "Rows of one step over all devices.", gt=0)
+    micro_batch_rows: int | Auto = free(
+        "auto", "Rows of one forward pass over all devices; auto is the whole batch. Changes memory only.", gt=0
+    )
+    optimizer: OptimizerConfig = identity(OptimizerConfig(), "The optimizer.")
+    remat: Remat = free("full", "Which activations are computed again in the backward pass. Changes memory only.")
+    loss_chunk_tokens: int = free(8192, "Tokens whose logits exist at one time.", gt=0)
+    max_nonfinite_steps: int = free(5, "Non-finite steps in a row that stop the run; fewer are skipped.", gt=0)
+    held_out_every_steps: int | Auto = free(
+        "auto", "Steps between measurements of held-out loss; auto is ten a stage.", gt=0
+    )
+    held_out_documents: int = free(64, "Documents per source and language in the held-out loss.", ge=0)
+
+
+class CheckpointConfig(BaseModel):
+    """What is kept of a run."""
+
+    model_config = STRICT
+    save_every_steps: int = free(500, "Steps between checkpoints; a stage's last step is always saved.", gt=0)
+    keep_last: int = free(2, "Newest checkpoints that are kept.", gt=0)
+
+
+class GenerateConfig(BaseModel):
+    """The generation engine."""
+
+    model_config = STRICT
+    max_new_tokens: int = free(256, "Longest answer.", gt=0)
+    batch_rows: int = free(64, "Prompts answered at one time over all devices.", gt=0)
+
+
+class EvalConfig(BaseModel):
+    """What is measured after each stage."""
+
+    model_config = STRICT
+    tasks: list[str] = free(
+        [], "Tasks: SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; trained sources use held-out."
+    )
+    items: int | Auto = free("auto", "Items per task; auto is all.", gt=0)
+    base_model: bool = free(True, "Whether the model before training is evaluated beside.")
+    bootstrap_samples: int = free(1000, "Resamples behind each 95 % interval.", gt=0)
+
+
+class TrackingConfig(BaseModel):
+    """What is told while it runs."""
+
+    model_config = STRICT
+    log_every_steps: int = free(10, "Steps between lines of metrics.jsonl.", gt=0)
+    tensorboard: bool = free(True, "Whether TensorBoard event files are written.")
+    wandb_project: str = free("", "Weights & Biases project; empty for none.")
+
+
+class Config(BaseModel):
+    """Everything about one run."""
+
+    model_config = STRICT
+    run: RunConfig = free(RunConfig(), "Where the run lives.")
+    model: ModelConfig = identity(ModelConfig(), "The function that is trained.")
+    data: DataConfig = identity(DataConfig(), "Text in.")
+    tokens: TokensConfig = identity(TokensConfig(), "Text to rows of integers.")
+    sharding: ShardingConfig = free(ShardingConfig(), "Rows and weights to devices.")
+    stages: list[StageConfig] = identity([], "What is trained, in order.")
+    train: TrainConfig = identity(TrainConfig(), "The training step.")
+    checkpoint: CheckpointConfig = free(CheckpointConfig(), "What is kept of a run.")
+    generate: GenerateConfig = free(GenerateConfig(), "The generation engine.")
+    eval: EvalConfig = free(EvalConfig(), "What is measured after each stage.")
+    tracking: TrackingConfig = free(TrackingConfig(), "What is told while it runs.")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Config":
+        check_sources(self.data)
+        check_stages(self)
+        check_tasks(self)
+        check_train(self.train, self.tokens)
+        return self
+
+
+# ── checks that need more than one field ─────────────────────────────────────────────────────────────────────────
+
+
+def check_sources(data: DataConfig) -> None:
+    """Languages are known, and a path speaks of {language} where it must."""
+    for name, source in data.sources.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ConfigError(f"data.sources: name '{name}' given; letters, digits, _ and - are allowed; rename it")
+        where = f"data.sources.{name}"
+        languages = source_languages(source)
+        for language in languages:
+            check_language(language, where)
+        if len(set(languages)) < len(languages):
+            raise ConfigError(f"{where}.languages: {', '.join(languages)} given; each may appear once")
+        if isinstance(source, HuggingFaceSource):
+            if source.yields == "translation" and len(languages) < 2:
+                raise ConfigError(f"{where}.languages: {len(languages)} given; translation needs two or more")
+            if source.yields != "translation" and not source.language:
+                raise ConfigError(f"{where}.language: not given; say which language the records are in")
+
+
+def check_stages(config: Config) -> None:
+    """Stage names differ; each mixture entry names a source and languages that this source has."""
+    names = [stage.name for stage in config.stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"stages: name '{name}' given twice; each stage needs its own name")
+    for position, stage in enumerate(config.stages):
+        for entry_name, entry in stage.mixture.items():
+            where = f"stages[{position}].mixture.{entry_name}"
+            source = _find_source(config.data, entry_name if entry.source == "auto" else entry.source, where)
+            languages = source_languages(source)
+            asked = [language for direction in entry.directions() for language in direction]
+            asked += [] if entry.language == "auto" else [entry.language]
+            for language in asked:
+                _check_source_has(language, languages, where)
+
+
+def check_tasks(config: Config) -> None:
+    """Each evaluation task names a source and languages that this source has."""
+    for task in config.eval.tasks:
+        where = f"eval.tasks: '{task}'"
+        name, dot, what = task.partition(".")
+        if not dot:
+            raise ConfigError(f"{where} given; write SOURCE.LANGUAGE or SOURCE.LANGUAGE-LANGUAGE")
+        source = _find_source(config.data, name, where)
+        for language in parse_direction(what) if "-" in what else [what]:
+            _check_source_has(language, source_languages(source), where)
+
+
+def check_train(train: TrainConfig, tokens: TokensConfig) -> None:
+    """A micro-batch divides the batch; a tokenizer has a path where it needs one."""
+    if train.micro_batch_rows != "auto" and train.batch_rows % train.micro_batch_rows:
+        raise ConfigError(
+            f"train.micro_batch_rows: {train.micro_batch_rows} given, which does not divide "
+            f"train.batch_rows={train.batch_rows}; use a divisor of {train.batch_rows}"
+        )
+    if (tokens.kind == "learned") != (tokens.path == ""):
+        given = f"'{tokens.path}'" if tokens.path else "nothing"
+        need = "no path" if tokens.kind == "learned" else "the path of a tokenizer"
+        raise ConfigError(f"tokens.path: {given} given; tokens.kind={tokens.kind} needs {need}")
+
+
+def _find_source(data: DataConfig, name: str, where: str) -> SourceConfig:
+    if name not in data.sources:
+        raise ConfigError(f"{where}: unknown source '{name}'; {nearest(name, list(data.sources))}")
+    return data.sources[name]
+
+
+def _check_source_has(language: str, languages: list[str], where: str) -> None:
+    check_language(language, where)
+    if language not in languages:
+        raise ConfigError(f"{where}: language '{language}' given; the source has {', '.join(languages)}")
+
+
+# ── small languages inside the configuration ─────────────────────────────────────────────────────────────────────
+
+
+def parse_direction(direction: str) -> tuple[str, str]:
+    """Source and target language of "eng_Latn-zho_Hans".
+
+    Raises: ConfigError unless it is two different codes joined by a hyphen.
+    Example:
+        >>> parse_direction("eng_Latn-zho_Hans")
+        ('eng_Latn', 'zho_Hans')
+    """
+    codes = direction.split("-")
+    if len(codes) != 2 or codes[0] == codes[1] or not all(codes):
+        raise ConfigError(f"direction '{direction}' given; write SOURCE-TARGET, such as eng_Latn-zho_Hans")
+    return codes[0], codes[1]
+
+
+_MIXTURE_PART = re.compile(r"(?P<source>[A-Za-z0-9_-]+)(:(?P<direction>[A-Za-z_-]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?")
+
+
+def parse_mixture(line: str) -> dict[str, dict[str, Any]]:
+    """Mixture entries of x-LLaMA's one-line form: sources joined by +, each with direction and slice.
+
+    Raises: ConfigError naming the part that is not of this form.
+    Example:
+        >>> parse_mixture("alpaca_en+news:eng_Latn-zho_Hans[0:1000]")
+        {'alpaca_en': {'source': 'alpaca_en'}, 'news.eng_Latn-zho_Hans': {'source': 'news', 'task': 'translation', \
+'direction': 'eng_Latn-zho_Hans', 'start': 0, 'limit': 1000}}
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for part in line.split("+"):
+        match = _MIXTURE_PART.fullmatch(part.strip())
+        if match is None:
+            raise ConfigError(f"mixture: '{part}' given; write SOURCE, SOURCE:DIRECTION or SOURCE:DIRECTION[0:1000]")
+        entry: dict[str, Any] = {"source": match["source"]}
+        name = match["source"]
+        if match["direction"]:
+            entry |= {"task": "translation", "direction": match["direction"]}
+            name += f".{match['direction']}"
+        if match["start"] or match["stop"]:
+            entry["start"] = int(match["start"] or 0)
+        if match["stop"]:
+            entry["limit"] = int(match["stop"]) - entry["start"]
+            if entry["limit"] <= 0:
+                raise ConfigError(f"mixture: '{part}' given; a slice [start:stop] needs start below stop")
+        if name in entries:
+            raise ConfigError(f"mixture: '{name}' given twice; write the mixture as a map with a name per entry")
+        entries[name] = entry
+    return entries

@@ -1,0 +1,206 @@
+"""Language codes: ISO 639-3 and script everywhere inside; this module alone translates for people and libraries."""
+
+import difflib
+from dataclasses import dataclass
+
+from jaxlingua.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language in one script: our code, its name in English, and what Unicode CLDR calls it."""
+
+    code: str
+    name: str
+    cldr: str
+
+    @property
+    def script(self) -> str:
+        """ISO 15924 code of the script."""
+        return self.code.split("_")[1]
+
+
+_TABLE = """
+afr_Latn Afrikaans af
+amh_Ethi Amharic am
+arb_Arab Arabic ar
+asm_Beng Assamese as
+azj_Latn Azerbaijani az
+bel_Cyrl Belarusian be
+bul_Cyrl Bulgarian bg
+ben_Beng Bengali bn
+bos_Latn Bosnian bs
+cat_Latn Catalan ca
+ceb_Latn Cebuano ceb
+ckb_Arab Central Kurdish ckb
+ces_Latn Czech cs
+cym_Latn Welsh cy
+dan_Latn Danish da
+deu_Latn German de
+ell_Grek Greek el
+eng_Latn English en
+epo_Latn Esperanto eo
+spa_Latn Spanish es
+est_Latn Estonian et
+eus_Latn Basque eu
+pes_Arab Persian fa
+fin_Latn Finnish fi
+fil_Latn Filipino fil
+tgl_Latn Tagalog fil
+fra_Latn French fr
+gle_Latn Irish ga
+glg_Latn Galician gl
+guj_Gujr Gujarati gu
+hau_Latn Hausa ha
+heb_Hebr Hebrew he
+hin_Deva Hindi hi
+hrv_Latn Croatian hr
+hun_Latn Hungarian hu
+hye_Armn Armenian hy
+ind_Latn Indonesian id
+ibo_Latn Igbo ig
+isl_Latn Icelandic is
+ita_Latn Italian it
+jpn_Jpan Japanese ja
+jav_Latn Javanese jv
+kat_Geor Georgian ka
+kaz_Cyrl Kazakh kk
+khm_Khmr Khmer km
+kan_Knda Kannada kn
+kor_Hang Korean ko
+kir_Cyrl Kyrgyz ky
+ltz_Latn Luxembourgish lb
+lao_Laoo Lao lo
+lit_Latn Lithuanian lt
+lvs_Latn Latvian lv
+mkd_Cyrl Macedonian mk
+mal_Mlym Malayalam ml
+khk_Cyrl Mongolian mn
+mar_Deva Marathi mr
+zsm_Latn Malay ms
+mlt_Latn Maltese mt
+mya_Mymr Burmese my
+nob_Latn Norwegian Bokmål nb
+npi_Deva Nepali ne
+nld_Latn Dutch nl
+nno_Latn Norwegian Nynorsk nn
+ory_Orya Odia or
+pan_Guru Punjabi pa
+pol_Latn Polish pl
+pbt_Arab Pashto ps
+por_Latn Portuguese pt
+quy_Latn Quechua qu
+ron_Latn Romanian ro
+rus_Cyrl Russian ru
+snd_Arab Sindhi sd
+sin_Sinh Sinhala si
+slk_Latn Slovak sk
+slv_Latn Slovenian sl
+som_Latn Somali so
+als_Latn Albanian sq
+srp_Cyrl Serbian sr
+swe_Latn Swedish sv
+swh_Latn Swahili sw
+tam_Taml Tamil ta
+tel_Telu Telugu te
+tgk_Cyrl Tajik tg
+tha_Thai Thai th
+tir_Ethi Tigrinya ti
+tuk_Latn Turkmen tk
+tur_Latn Turkish tr
+tat_Cyrl Tatar tt
+uig_Arab Uyghur ug
+ukr_Cyrl Ukrainian uk
+urd_Arab Urdu ur
+uzn_Latn Uzbek uz
+vie_Latn Vietnamese vi
+wol_Latn Wolof wo
+xho_Latn Xhosa xh
+yor_Latn Yoruba yo
+zho_Hans Chinese zh_Hans
+zho_Hant Traditional Chinese zh_Hant
+yue_Hant Cantonese yue
+zul_Latn Zulu zu
+ace_Latn Acehnese -
+ban_Latn Balinese -
+bbc_Latn Toba Batak -
+bjn_Latn Banjarese -
+bug_Latn Buginese -
+mad_Latn Madurese -
+min_Latn Minangkabau -
+nij_Latn Ngaju -
+sun_Latn Sundanese su
+abs_Latn Ambonese Malay -
+bew_Latn Betawi -
+bhp_Latn Bima -
+mui_Latn Musi -
+rej_Latn Rejang -
+bem_Latn Bemba -
+fon_Latn Fon -
+kin_Latn Kinyarwanda rw
+twi_Latn Twi ak
+lin_Latn Lingala ln
+nya_Latn Chichewa -
+lug_Latn Ganda lg
+orm_Latn Oromo om
+sna_Latn Shona sn
+hat_Latn Haitian Creole -
+grn_Latn Guarani -
+ayr_Latn Aymara -
+mri_Latn Māori mi
+smo_Latn Samoan -
+ast_Latn Asturian ast
+oci_Latn Occitan -
+bre_Latn Breton br
+gla_Latn Scottish Gaelic gd
+fao_Latn Faroese fo
+san_Deva Sanskrit sa
+bho_Deva Bhojpuri bho
+mai_Deva Maithili mai
+jav_Java Javanese in Javanese script -
+srp_Latn Serbian in Latin script sr_Latn
+uzn_Cyrl Uzbek in Cyrillic script uz_Cyrl
+lat_Latn Latin -
+"""
+
+
+def _read_table() -> dict[str, Language]:
+    languages = {}
+    for line in _TABLE.strip().splitlines():
+        code, *name, cldr = line.split()
+        languages[code] = Language(code, " ".join(name), "" if cldr == "-" else cldr)
+    return languages
+
+
+LANGUAGES: dict[str, Language] = _read_table()
+
+
+def check_language(code: str, where: str) -> None:
+    """Refuse a code that is not in the table, naming the nearest one.
+
+    Raises: ConfigError beginning with `where`.
+    """
+    if code in LANGUAGES:
+        return
+    same_language = [known for known in LANGUAGES if known.split("_")[0] == code.split("_")[0]]
+    by_name = [known for known, language in LANGUAGES.items() if language.name.casefold() == code.casefold()]
+    by_cldr = [known for known, language in LANGUAGES.items() if language.cldr == code.replace("-", "_")]
+    near = same_language or by_name or by_cldr or difflib.get_close_matches(code, LANGUAGES, n=1)
+    hint = f"write '{near[0]}'" if near else "write ISO 639-3 and script, such as 'eng_Latn'"
+    raise ConfigError(f"{where}: unknown language '{code}'; {hint}")
+
+
+def display_name(code: str) -> str:
+    """Name of a language in English, as it stands in translation instructions.
+
+    Raises: KeyError for a code that `check_language` would refuse.
+    Example:
+        >>> display_name("jav_Latn")
+        'Javanese'
+    """
+    return LANGUAGES[code].name
+
+
+def cldr_locale(code: str) -> str:
+    """Identifier of a language in Unicode CLDR, such as "de"; empty where CLDR does not have it."""
+    return LANGUAGES[code].cldr
