@@ -1,0 +1,1 @@
+"""Stage 6: text out of a model."""
