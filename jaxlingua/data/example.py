@@ -1,0 +1,50 @@
+"""An example: one record as the model will read it, still text, with what is learned of it."""
+
+from dataclasses import dataclass
+
+from jaxlingua.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Text with the character ranges that are learned; an end-of-sequence token follows each of them.
+
+    `source` is the name of the mixture entry, `index` the record's place in its source, `language` that of the
+    answers. `answers` are [start, end) in code points of `text`, ascending, none empty. A conversation has one
+    per assistant turn; of plain text the whole is the one answer.
+
+    Raises: DataError naming source and index if a range is empty, out of bounds or out of order.
+    Example:
+        >>> example = Example("news", 7, "deu_Latn", "Good morning.\\nGuten Morgen.", ((14, 27),))
+        >>> example.prompt, example.answer_texts
+        ('Good morning.\\n', ('Guten Morgen.',))
+    """
+
+    source: str
+    index: int
+    language: str
+    text: str
+    answers: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        where = f"{self.source} (record {self.index})"
+        if not self.answers:
+            raise DataError(f"{where}: no answer given; an example needs at least one range that is learned")
+        earliest = 0
+        for start, end in self.answers:
+            if not earliest <= start < end <= len(self.text):
+                raise DataError(
+                    f"{where}: answer range ({start}, {end}) given; ranges are ascending, not empty and within "
+                    f"the {len(self.text)} characters of the text"
+                )
+            earliest = end
+
+    @property
+    def prompt(self) -> str:
+        """The text up to the last answer: what the model is given when it has to answer by itself."""
+        return self.text[: self.answers[-1][0]]
+
+    @property
+    def answer_texts(self) -> tuple[str, ...]:
+        """The text of each answer."""
+        return tuple(self.text[start:end] for start, end in self.answers)
