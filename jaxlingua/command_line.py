@@ -1,4 +1,4 @@
-"""From the command line to a checked configuration: files, `extends`, `key=value`, one-line errors and `--help`.
+"""From the command line to a checked configuration: files, `extends`, `key=value`, one-line errors, `--help`.
 
 Precedence: default < extended file < file < command line. With `lr.yaml` holding `train: {batch_rows: 64}`,
 `jaxlingua.train lr.yaml train.batch_rows=32` trains with 32 rows.
@@ -82,7 +82,7 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"{name}: no such configuration; {nearest(name, sorted(set(beside + recipes)))}")
 
 
-# ── YAML ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -128,7 +128,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     if content is None:
         raise ConfigError(f"{path}: the file is empty; a run needs at least data.sources and stages")
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: {_kind_of(content)} given; a map of options is allowed, such as 'run: {{seed: 1}}'")
+        raise ConfigError(
+            f"{path}: {_kind_of(content)} given; a map of options is allowed, such as 'run: {{seed: 1}}'"
+        )
     return content
 
 
@@ -140,7 +142,9 @@ def _read_with_base(path: Path) -> dict[str, Any]:
     beside = path.parent / str(base_name)
     base = _read_file(beside if beside.is_file() else find_config(str(base_name)))
     if "extends" in base:
-        raise ConfigError(f"{path}: extends '{base_name}', which itself extends '{base['extends']}'; only one is allowed")
+        raise ConfigError(
+            f"{path}: extends '{base_name}', which itself extends '{base['extends']}'; only one is allowed"
+        )
     return merge(base, given)
 
 
@@ -165,7 +169,9 @@ def apply_override(given: dict[str, Any], override: str) -> None:
     """
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[\w.\-]+(\[\d+\][\w.\-]*)*", key):
-        raise ConfigError(f"'{override}' given; overrides have the form key=value, such as train.batch_rows=64")
+        raise ConfigError(
+            f"'{override}' given; overrides have the form key=value, such as train.batch_rows=64"
+        )
     steps: list[str | int] = [int(n) if n else name for name, n in re.findall(r"([\w\-]+)|\[(\d+)\]", key)]
     place: Any = given
     for step, following in zip(steps, [*steps[1:], None], strict=True):
@@ -180,7 +186,7 @@ def apply_override(given: dict[str, Any], override: str) -> None:
         place = place[step]
 
 
-# ── one line for what is wrong ───────────────────────────────────────────────────────────────────────────────────
+# ── one line for what is wrong ────────────────────────────────────────────────────────────────────────────
 
 
 def _explain(detail: Any, given: dict[str, Any]) -> str:
@@ -206,7 +212,7 @@ def _explain(detail: Any, given: dict[str, Any]) -> str:
 
 
 def _locate(loc: tuple[str | int, ...], given: Any) -> tuple[str, Any, type[BaseModel] | None]:
-    """Dotted path, field and enclosing class of an error; pydantic's own labels of union members are left out."""
+    """Dotted path, field and enclosing class of an error, without pydantic's labels of union members."""
     path, value, annotation, field, model = "", given, Config, None, None
     for place, step in enumerate(loc):
         last = place == len(loc) - 1
@@ -232,7 +238,9 @@ def _models_in(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None
         return annotation
     for member in typing.get_args(annotation):
         found = _models_in(member, value)
-        if found and ("kind" not in found.model_fields or found.model_fields["kind"].default == value.get("kind")):
+        if found and (
+            "kind" not in found.model_fields or found.model_fields["kind"].default == value.get("kind")
+        ):
             return found
     return None
 
@@ -242,7 +250,7 @@ def _kind_of(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-# ── help ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── help ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def type_name(annotation: Any) -> str:
@@ -254,7 +262,7 @@ def type_name(annotation: Any) -> str:
     if origin is Literal:
         return "|".join(str(member) for member in members)
     if origin is typing.Annotated:
-        return "language code" if members[0] is str else type_name(members[0])
+        return "language code" if members[0] is str else type_name(members[0]) + limits(members[1])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_name(member) for member in members)
     if origin is list:
@@ -285,7 +293,7 @@ def help_text(program: str, purpose: str) -> str:
         purpose,
         "",
         f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}",
-        "key=value overrides it: train.batch_rows=64, stages[0].steps=200, eval.tasks=[phrases.eng_Latn-deu_Latn]",
+        "key=value overrides it: train.batch_rows=64, stages[0].steps=200, eval.tasks=[news.eng_Latn-deu_Latn]",
         "Options marked * belong to what a run is: it cannot be resumed with another value.",
     ]
     for name, field in Config.model_fields.items():
@@ -305,10 +313,12 @@ def _help_of(annotation: Any, prefix: str) -> list[str]:
         elif typing.get_origin(field.annotation) is dict and _all_models(members[1]):
             for member in _all_models(members[1]):
                 if "kind" in member.model_fields:
-                    lines.append(f"  {key}.NAME, kind={member.model_fields['kind'].default}: {member.__doc__}")
+                    lines.append(
+                        f"  {key}.NAME, kind={member.model_fields['kind'].default}: {member.__doc__}"
+                    )
                 lines += _help_of(member, f"{key}.NAME")
         elif name != "kind" or prefix != "data.sources.NAME":
-            default = "required" if field.is_required() else f"default {field.default}"
+            default = "required" if field.is_required() else f"default {field.default!r}"
             star = "*" if (field.json_schema_extra or {}).get("on_resume") == "identity" else " "
             lines.append(f" {star}{key}  <{type_name(field.annotation)}{limits(field)}; {default}>")
             lines.append(f"      {field.description}")

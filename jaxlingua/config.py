@@ -1,9 +1,9 @@
 """The configuration: every option of a run, typed and frozen, nested by stage of the flow.
 
 `--help`, the resolved config.yaml of a run folder and the checks of a resume are made from these classes.
-A field made by `identity` is part of what the run is: resuming with another value is refused. A field made by
-`free` may change from one start to the next. "auto" stands where a value follows from others; what it became is
-printed at the start of a run.
+A field made by `identity` is part of what the run is: resuming with another value is refused. A field made
+by `free` may change from one start to the next. "auto" stands where a value follows from others; what it
+became is printed at the start of a run.
 """
 
 import difflib
@@ -16,6 +16,9 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.languages import check_language
 
 Auto = Literal["auto"]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
 Remat = Literal["none", "full", "dots", "save_qkv", "save_attention"]
 
@@ -50,10 +53,13 @@ class RunConfig(BaseModel):
     """Where a run lives and what repeats it."""
 
     model_config = STRICT
-    folder: str = free("runs/{config}", "Folder of everything the run writes; {config} is the config's file name.")
+    folder: str = free(
+        "runs/{config}", "Folder of everything the run writes; {config} is the config's file name."
+    )
     seed: int = identity(0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0)
     platform: Literal["auto", "cpu", "gpu", "tpu"] = free(
-        "auto", "Kind of device that must be there; the run is refused on any other, auto takes what JAX finds."
+        "auto",
+        "Kind of device that must be there; the run is refused on any other, auto takes what JAX finds.",
     )
 
 
@@ -61,24 +67,33 @@ class ModelConfig(BaseModel):
     """The function that is trained."""
 
     model_config = STRICT
-    init: Literal["scratch"] = identity("scratch", "Where the first parameters come from: scratch draws them.")
+    init: Literal["scratch"] = identity(
+        "scratch", "Where the first parameters come from: scratch draws them."
+    )
     path: str = identity("", "Folder or hub name of a checkpoint; empty with init=scratch.")
-    preset: str = identity("tiny-0.6m", "Named sizes: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs.")
-    embed: int | Auto = identity("auto", "Width of the residual stream; auto is the preset's.", gt=0)
-    layers: int | Auto = identity("auto", "Number of layers; auto is the preset's.", gt=0)
-    heads: int | Auto = identity("auto", "Number of query heads; auto is the preset's.", gt=0)
-    kv_heads: int | Auto = identity("auto", "Number of key and value heads; divides heads.", gt=0)
-    head_dim: int | Auto = identity("auto", "Width of one head, even; auto is the preset's.", gt=0)
-    mlp: int | Auto = identity("auto", "Width of the gated MLP; auto is the preset's.", gt=0)
-    rope_theta: float | Auto = identity("auto", "Base of the rotary frequencies; auto is the preset's.", gt=0)
-    norm_eps: float | Auto = identity("auto", "Added to the mean square in RMSNorm; auto is the preset's.", gt=0)
+    preset: str = identity(
+        "tiny-0.6m", "Named sizes: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs."
+    )
+    embed: Positive | Auto = identity("auto", "Width of the residual stream; auto is the preset's.")
+    layers: Positive | Auto = identity("auto", "Number of layers; auto is the preset's.")
+    heads: Positive | Auto = identity("auto", "Number of query heads; auto is the preset's.")
+    kv_heads: Positive | Auto = identity("auto", "Number of key and value heads; divides heads.")
+    head_dim: Positive | Auto = identity("auto", "Width of one head, even; auto is the preset's.")
+    mlp: Positive | Auto = identity("auto", "Width of the gated MLP; auto is the preset's.")
+    rope_theta: PositiveFloat | Auto = identity(
+        "auto", "Base of the rotary frequencies; auto is the preset's."
+    )
+    norm_eps: PositiveFloat | Auto = identity(
+        "auto", "Added to the mean square in RMSNorm; auto is the preset's."
+    )
     tie_embeddings: bool | Auto = identity("auto", "Whether the head is the transposed embedding.")
-    max_positions: int | Auto = identity("auto", "Positions that the model is meant for.", gt=0)
+    max_positions: Positive | Auto = identity("auto", "Positions that the model is meant for.")
     compute_dtype: Literal["bfloat16", "float32"] = identity(
         "bfloat16", "Type of activations and of weights while computing; parameters are kept in float32."
     )
     attention: Literal["auto", "reference", "blockwise"] = free(
-        "auto", "Attention: reference holds all scores, blockwise never does; auto chooses by length and platform."
+        "auto",
+        "Attention: reference holds all scores, blockwise never does; auto chooses by length and platform.",
     )
     attention_block_tokens: int = free(512, "Keys that blockwise attention looks at in one go.", gt=0)
 
@@ -90,8 +105,10 @@ class InstructionsSource(BaseModel):
     kind: Literal["instructions"] = identity("instructions", "Alpaca-style instructions.")
     path: str = identity(..., "File, relative to data.folder; .gz is read as it is.")
     language: LanguageCode = identity(..., "Language of the answers.")
-    columns: dict[str, str] = identity({}, "Names in the file of instruction, input and output, where they differ.")
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    columns: dict[str, str] = identity(
+        {}, "Names in the file of instruction, input and output, where they differ."
+    )
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class ChatSource(BaseModel):
@@ -101,7 +118,7 @@ class ChatSource(BaseModel):
     kind: Literal["chat"] = identity("chat", "Conversations; only assistant turns are learned.")
     path: str = identity(..., "File, relative to data.folder.")
     language: LanguageCode = identity(..., "Language of the assistant.")
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class ParallelSource(BaseModel):
@@ -117,7 +134,7 @@ class ParallelSource(BaseModel):
     columns: dict[LanguageCode, str] = identity(
         {}, "Column of each language: a header's name, a JSON key, or a number counted from 1."
     )
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class QASource(BaseModel):
@@ -127,7 +144,7 @@ class QASource(BaseModel):
     kind: Literal["qa"] = identity("qa", "SQuAD-format questions; answers are spans of the context.")
     path: str = identity(..., "JSON file, relative to data.folder.")
     language: LanguageCode = identity(..., "Language of context and answers.")
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class HuggingFaceSource(BaseModel):
@@ -138,13 +155,16 @@ class HuggingFaceSource(BaseModel):
     path: str = identity(..., "Hub name or local folder.")
     name: str = identity("", "Configuration of the dataset, where it has several.")
     split: str = identity("train", "Split to read.")
-    yields: Literal["instruction", "translation", "qa", "text", "chat"] = identity(..., "What its records are.")
+    yields: Literal["instruction", "translation", "qa", "text", "chat"] = identity(
+        ..., "What its records are."
+    )
     columns: dict[str, str] = identity(
-        {}, "Column of each field (instruction, input, output, text, …, or a language code); dots go into structs."
+        {},
+        "Column of each field (instruction, input, text, …, or a language code); dots go into structs.",
     )
     language: LanguageCode | Literal[""] = identity("", "Language of the records; not for translation.")
     languages: list[LanguageCode] = identity([], "Languages of a translation dataset.")
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class TextSource(BaseModel):
@@ -155,7 +175,7 @@ class TextSource(BaseModel):
     path: str = identity(..., "File, relative to data.folder.")
     language: LanguageCode = identity(..., "Its language.")
     unit: Literal["line", "file"] = identity("line", "Whether a line or the whole file is one record.")
-    held_out_records: int | Auto = identity("auto", HELD_OUT, ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
 class CldrSource(BaseModel):
@@ -166,17 +186,11 @@ class CldrSource(BaseModel):
     languages: list[LanguageCode] = identity(..., "Languages to write it in.", min_length=1)
     yields: Literal["translation", "qa", "instruction"] = identity("translation", "What its records are.")
     records: int = identity(10_000, "Records to make, training and held-out together.", gt=0)
-    held_out_records: int | Auto = identity("auto", "Records whose meanings are kept from training.", ge=0)
+    held_out_records: NotNegative | Auto = identity("auto", "Records whose meanings are kept from training.")
 
 
 SourceConfig = Annotated[
-    InstructionsSource
-    | ChatSource
-    | ParallelSource
-    | QASource
-    | HuggingFaceSource
-    | TextSource
-    | CldrSource,
+    InstructionsSource | ChatSource | ParallelSource | QASource | HuggingFaceSource | TextSource | CldrSource,
     Field(discriminator="kind"),
 ]
 
@@ -206,7 +220,8 @@ class TokensConfig(BaseModel):
 
     model_config = STRICT
     kind: Literal["learned", "huggingface", "sentencepiece"] = identity(
-        "learned", "Tokenizer: byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model."
+        "learned",
+        "Tokenizer: byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model.",
     )
     path: str = identity("", "Folder, hub name or file of the tokenizer; empty with kind=learned.")
     vocab_size: int = identity(768, "Pieces to learn with kind=learned, special tokens included.", ge=260)
@@ -222,9 +237,9 @@ class MeshConfig(BaseModel):
     """Sizes of the mesh axes; their product is the number of devices."""
 
     model_config = STRICT
-    data: int | Auto = free("auto", "Copies of the model; auto takes what the others leave, fsdp first.", gt=0)
-    fsdp: int | Auto = free("auto", "Devices over which parameters and rows are split.", gt=0)
-    tensor: int | Auto = free(1, "Devices over which heads, MLP and vocabulary are split.", gt=0)
+    data: Positive | Auto = free("auto", "Copies of the model; auto takes what the others leave, fsdp first.")
+    fsdp: Positive | Auto = free("auto", "Devices over which parameters and rows are split.")
+    tensor: Positive | Auto = free(1, "Devices over which heads, MLP and vocabulary are split.")
 
 
 class ShardingConfig(BaseModel):
@@ -245,8 +260,8 @@ class MixtureEntry(BaseModel):
     )
     language: LanguageCode | Auto = identity("auto", "Language to take of a source that has several.")
     start: int = identity(0, "First record of the training part to use.", ge=0)
-    limit: int | Auto = identity("auto", "Number of records to use; auto is all.", gt=0)
-    weight: float | Auto = identity("auto", "Share of the stage's documents; auto goes by size.", gt=0)
+    limit: Positive | Auto = identity("auto", "Number of records to use; auto is all.")
+    weight: PositiveFloat | Auto = identity("auto", "Share of the stage's documents; auto goes by size.")
 
     def directions(self) -> list[tuple[str, str]]:
         """Source and target language of each given direction; empty for auto."""
@@ -262,8 +277,8 @@ class StageConfig(BaseModel):
     mixture: dict[str, MixtureEntry] = identity(
         ..., "What is learned, by entry; or one line such as alpaca_en+news:eng_Latn-zho_Hans[0:100000]."
     )
-    steps: int | Auto = identity("auto", "Length in steps; auto goes by epochs.", gt=0)
-    epochs: float | Auto = identity("auto", "Length in passes over the mixture; auto goes by steps.", gt=0)
+    steps: Positive | Auto = identity("auto", "Length in steps; auto goes by epochs.")
+    epochs: PositiveFloat | Auto = identity("auto", "Length in passes over the mixture; auto goes by steps.")
 
     @field_validator("mixture", mode="before")
     @classmethod
@@ -291,13 +306,17 @@ class OptimizerConfig(BaseModel):
         "cosine", "Shape after warm-up; wsd holds the peak and falls linearly at the end."
     )
     warmup_ratio: float = identity(0.03, "Share of the steps in which the rate rises linearly.", ge=0, le=1)
-    warmup_steps: int | Auto = identity("auto", "Steps in which the rate rises; auto goes by warmup_ratio.", ge=0)
+    warmup_steps: NotNegative | Auto = identity(
+        "auto", "Steps in which the rate rises; auto goes by warmup_ratio."
+    )
     decay_ratio: float = identity(0.2, "Share of the steps in which wsd falls.", ge=0, le=1)
     weight_decay: float = identity(0.0, "Decoupled weight decay; norms are exempt.", ge=0)
     beta1: float = identity(0.9, "Decay of the first moment.", ge=0, lt=1)
     beta2: float = identity(0.999, "Decay of the second moment.", ge=0, lt=1)
     eps: float = identity(1e-8, "Added to the root of AdamW's second moment.", gt=0)
-    clip_norm: float | Literal["off"] = identity(1.0, "Global norm that gradients are cut to, or off.", gt=0)
+    clip_norm: PositiveFloat | Literal["off"] = identity(
+        1.0, "Global norm that gradients are cut to, or off."
+    )
 
 
 class TrainConfig(BaseModel):
@@ -305,15 +324,19 @@ class TrainConfig(BaseModel):
 
     model_config = STRICT
     batch_rows: int = identity(128, "Rows of one step over all devices.", gt=0)
-    micro_batch_rows: int | Auto = free(
-        "auto", "Rows of one forward pass over all devices; auto is the whole batch. Changes memory only.", gt=0
+    micro_batch_rows: Positive | Auto = free(
+        "auto", "Rows of one forward pass over all devices; auto is the whole batch. Changes memory only."
     )
     optimizer: OptimizerConfig = identity(OptimizerConfig(), "The optimizer.")
-    remat: Remat = free("full", "Which activations are computed again in the backward pass. Changes memory only.")
+    remat: Remat = free(
+        "full", "Which activations are computed again in the backward pass. Changes memory only."
+    )
     loss_chunk_tokens: int = free(8192, "Tokens whose logits exist at one time.", gt=0)
-    max_nonfinite_steps: int = free(5, "Non-finite steps in a row that stop the run; fewer are skipped.", gt=0)
-    held_out_every_steps: int | Auto = free(
-        "auto", "Steps between measurements of held-out loss; auto is ten a stage.", gt=0
+    max_nonfinite_steps: int = free(
+        5, "Non-finite steps in a row that stop the run; fewer are skipped.", gt=0
+    )
+    held_out_every_steps: Positive | Auto = free(
+        "auto", "Steps between measurements of held-out loss; auto is ten a stage."
     )
     held_out_documents: int = free(64, "Documents per source and language in the held-out loss.", ge=0)
 
@@ -339,9 +362,10 @@ class EvalConfig(BaseModel):
 
     model_config = STRICT
     tasks: list[str] = free(
-        [], "Tasks: SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; trained sources use held-out."
+        [],
+        "SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; of trained sources the held-out part.",
     )
-    items: int | Auto = free("auto", "Items per task; auto is all.", gt=0)
+    items: Positive | Auto = free("auto", "Items per task; auto is all.")
     base_model: bool = free(True, "Whether the model before training is evaluated beside.")
     bootstrap_samples: int = free(1000, "Resamples behind each 95 % interval.", gt=0)
 
@@ -380,14 +404,16 @@ class Config(BaseModel):
         return self
 
 
-# ── checks that need more than one field ─────────────────────────────────────────────────────────────────────────
+# ── checks that need more than one field ──────────────────────────────────────────────────────────────────
 
 
 def check_sources(data: DataConfig) -> None:
     """Languages are known, and a path speaks of {language} where it must."""
     for name, source in data.sources.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ConfigError(f"data.sources: name '{name}' given; letters, digits, _ and - are allowed; rename it")
+            raise ConfigError(
+                f"data.sources: name '{name}' given; letters, digits, _ and - are allowed; rename it"
+            )
         where = f"data.sources.{name}"
         languages = source_languages(source)
         for language in languages:
@@ -455,7 +481,7 @@ def _check_source_has(language: str, languages: list[str], where: str) -> None:
         raise ConfigError(f"{where}: language '{language}' given; the source has {', '.join(languages)}")
 
 
-# ── small languages inside the configuration ─────────────────────────────────────────────────────────────────────
+# ── small languages inside the configuration ──────────────────────────────────────────────────────────────
 
 
 def parse_direction(direction: str) -> tuple[str, str]:
@@ -472,7 +498,9 @@ def parse_direction(direction: str) -> tuple[str, str]:
     return codes[0], codes[1]
 
 
-_MIXTURE_PART = re.compile(r"(?P<source>[A-Za-z0-9_-]+)(:(?P<direction>[A-Za-z_-]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?")
+_MIXTURE_PART = re.compile(
+    r"(?P<source>[A-Za-z0-9_-]+)(:(?P<direction>[A-Za-z_-]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?"
+)
 
 
 def parse_mixture(line: str) -> dict[str, dict[str, Any]]:
@@ -480,15 +508,16 @@ def parse_mixture(line: str) -> dict[str, dict[str, Any]]:
 
     Raises: ConfigError naming the part that is not of this form.
     Example:
-        >>> parse_mixture("alpaca_en+news:eng_Latn-zho_Hans[0:1000]")
-        {'alpaca_en': {'source': 'alpaca_en'}, 'news.eng_Latn-zho_Hans': {'source': 'news', 'task': 'translation', \
-'direction': 'eng_Latn-zho_Hans', 'start': 0, 'limit': 1000}}
+        >>> parse_mixture("alpaca_en+alpaca_zh[0:1000]")
+        {'alpaca_en': {'source': 'alpaca_en'}, 'alpaca_zh': {'source': 'alpaca_zh', 'start': 0, 'limit': 1000}}
     """
     entries: dict[str, dict[str, Any]] = {}
     for part in line.split("+"):
         match = _MIXTURE_PART.fullmatch(part.strip())
         if match is None:
-            raise ConfigError(f"mixture: '{part}' given; write SOURCE, SOURCE:DIRECTION or SOURCE:DIRECTION[0:1000]")
+            raise ConfigError(
+                f"mixture: '{part}' given; write SOURCE, SOURCE:DIRECTION or SOURCE:DIRECTION[0:1000]"
+            )
         entry: dict[str, Any] = {"source": match["source"]}
         name = match["source"]
         if match["direction"]:
@@ -501,6 +530,8 @@ def parse_mixture(line: str) -> dict[str, dict[str, Any]]:
             if entry["limit"] <= 0:
                 raise ConfigError(f"mixture: '{part}' given; a slice [start:stop] needs start below stop")
         if name in entries:
-            raise ConfigError(f"mixture: '{name}' given twice; write the mixture as a map with a name per entry")
+            raise ConfigError(
+                f"mixture: '{name}' given twice; write the mixture as a map with a name per entry"
+            )
         entries[name] = entry
     return entries

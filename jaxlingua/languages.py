@@ -1,4 +1,4 @@
-"""Language codes: ISO 639-3 and script everywhere inside; this module alone translates for people and libraries."""
+"""Language codes: ISO 639-3 and script everywhere; this module alone translates them for others."""
 
 import difflib
 from dataclasses import dataclass

@@ -1,0 +1,218 @@
+"""Configuration from files and the command line: precedence, and one line for whatever is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxlingua.command_line import (
+    apply_override,
+    config_from_command_line,
+    find_config,
+    help_text,
+    load_config,
+)
+from jaxlingua.config import Config, parse_mixture
+from jaxlingua.errors import ConfigError, DataError, exit_with_one_line, one_line
+
+SMALL = """
+data:
+  sources:
+    phrases: {kind: cldr, languages: [eng_Latn, deu_Latn]}
+stages:
+- {name: coit, mixture: phrases, steps: 3}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_the_command_line_beats_the_file_beats_the_extended_file_beats_the_default(
+    tmp_path: Path, small: Path
+):
+    small.write_text(SMALL + "train: {batch_rows: 64, remat: none}\n")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: small.yaml\ntrain: {batch_rows: 32}\nrun: {seed: 3}\n")
+    config = load_config(str(mine), ["run.seed=4", "stages[0].steps=5", "train.optimizer.peak_lr=1e-3"])
+    assert config.train.batch_rows == 32
+    assert config.train.remat == "none"
+    assert config.run.seed == 4
+    assert config.stages[0].steps == 5
+    assert config.train.optimizer.peak_lr == 1e-3
+    assert config.train.optimizer.warmup_ratio == 0.03
+
+
+def test_the_run_folder_carries_the_name_of_the_config(small: Path):
+    assert load_config(str(small)).run.folder == "runs/small"
+
+
+def test_a_run_folder_is_a_configuration(tmp_path: Path, small: Path):
+    config = load_config(str(small), ["run.seed=7"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(str(tmp_path)) == config
+
+
+def test_the_one_line_mixture_is_the_map_that_it_stands_for():
+    assert parse_mixture("alpaca_en+alpaca_zh+news:eng_Latn-zho_Hans[10:100000]") == {
+        "alpaca_en": {"source": "alpaca_en"},
+        "alpaca_zh": {"source": "alpaca_zh"},
+        "news.eng_Latn-zho_Hans": {
+            "source": "news",
+            "task": "translation",
+            "direction": "eng_Latn-zho_Hans",
+            "start": 10,
+            "limit": 99990,
+        },
+    }
+
+
+BAD_OVERRIDES = {
+    "train.batch_row=3": "train: unknown key 'batch_row'; did you mean 'batch_rows'?",
+    "train.batch_rows=many": "train.batch_rows: 'many' given; whole number above 0 is allowed; Rows of one step",
+    "train.batch_rows=0": "train.batch_rows: '0' given; whole number above 0 is allowed",
+    "train.optimizer.peak_lr=.nan": "train.optimizer.peak_lr: 'nan' given; number above 0 is allowed",
+    "train=3": "train: '3' given; map is allowed; The training step.",
+    "trian.batch_rows=3": "unknown key 'trian'; did you mean 'train'?",
+    "stages[0].step=3": "stages[0]: unknown key 'step'; did you mean 'steps'?",
+    "stages[1].steps=3": "stages[1].steps=3: index 1 given; there are 1, counted from 0",
+    "stages[0].epochs=2": "stage 'coit': both of steps and epochs given; give exactly one",
+    "stages[0].mixture=phrase": "stages[0].mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
+    "stages[0].mixture={}": "stage 'coit': mixture is empty; name at least one source",
+    "stages[0].mixture=phrases:eng_Latn-fra_Latn": "language 'fra_Latn' given; the source has eng_Latn, deu_Latn",
+    "stages[0].mixture=phrases:eng_Latn-deu_Latn[5:5]": "a slice [start:stop] needs start below stop",
+    "data.sources.phrases.kind=cldrr": "data.sources.phrases.kind: 'cldrr' given; did you mean 'cldr'?",
+    "data.sources.phrases.languages=[deu]": "data.sources.phrases: unknown language 'deu'; write 'deu_Latn'",
+    "data.sources.phrases.languages=[german]": "data.sources.phrases: unknown language 'german'; write 'deu_Latn'",
+    "data.sources.phrases.languages=[eng_Latn,eng_Latn]": "each may appear once",
+    "data.sources.more.path=x.json": "data.sources.more.kind: not given; instructions, chat, parallel, qa",
+    "data.sources.more.kind=qa": "data.sources.more.path: not given; JSON file",
+    "eval.tasks=[phrases]": "eval.tasks: 'phrases' given; write SOURCE.LANGUAGE or SOURCE.LANGUAGE-LANGUAGE",
+    "eval.tasks=[phrases.eng_Latn-eng_Latn]": "direction 'eng_Latn-eng_Latn' given; write SOURCE-TARGET",
+    "eval.tasks=[flores.eng_Latn]": "eval.tasks: 'flores.eng_Latn': unknown source 'flores'; known: phrases",
+    "train.micro_batch_rows=48": "train.micro_batch_rows: 48 given, which does not divide train.batch_rows=128",
+    "tokens.kind=huggingface": "tokens.path: nothing given; tokens.kind=huggingface needs the path of a tokenizer",
+    "model.compute_dtype=fp16": "model.compute_dtype: 'fp16' given; bfloat16|float32 is allowed",
+    "run": "'run' given; overrides have the form key=value, such as train.batch_rows=64",
+    "run.seed.x=3": "run.seed: a map given; whole number of at least 0 is allowed",
+    "run.seed=[": "run.seed=[:1: not YAML",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_OVERRIDES.items())
+def test_a_bad_override_is_told_in_one_line(small: Path, override: str, message: str):
+    with pytest.raises(ConfigError) as error:
+        load_config(str(small), [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+BAD_FILES = {
+    "": "the file is empty; a run needs at least data.sources and stages",
+    "- a\n- b\n": "a list given; a map of options is allowed",
+    "run: {seed: 1\n": "not YAML",
+    "run: {seed: 1}\nrun: {seed: 2}\n": "key 'run' given twice in the map of line 1; give it once",
+    "extends: nowhere.yaml\n": "nowhere.yaml: no such configuration",
+    "extends: twice.yaml\n": "extends 'twice.yaml', which itself extends 'small.yaml'; only one is allowed",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.items())
+def test_a_bad_file_is_told_in_one_line(tmp_path: Path, small: Path, text: str, message: str):
+    (tmp_path / "twice.yaml").write_text("extends: small.yaml\n")
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(str(tmp_path / "bad.yaml"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path):
+    path = tmp_path / "latin1.yaml"
+    path.write_bytes("run: {folder: Größe}".encode("latin-1"))
+    with pytest.raises(ConfigError, match="latin1.yaml: byte 16 is not UTF-8; save the file as UTF-8"):
+        load_config(str(path))
+
+
+def test_a_missing_config_names_the_nearest_one(tmp_path: Path, small: Path):
+    with pytest.raises(ConfigError, match=r"smal.yaml: no such configuration; did you mean '.*small.yaml'\?"):
+        find_config(str(tmp_path / "smal.yaml"))
+    with pytest.raises(
+        ConfigError, match=r"configs/demmo.yaml: no such configuration; did you mean 'configs/demo"
+    ):
+        find_config("configs/demmo.yaml")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="a folder without config.yaml given"):
+        find_config(str(tmp_path))
+
+
+def test_overrides_reach_into_lists_and_make_missing_maps():
+    given = {"stages": [{"name": "a"}]}
+    apply_override(given, "stages[0].steps=3")
+    apply_override(given, "train.optimizer.kind=lion")
+    assert given == {"stages": [{"name": "a", "steps": 3}], "train": {"optimizer": {"kind": "lion"}}}
+
+
+def test_help_tells_every_field_and_needs_no_jax():
+    text = help_text("jaxlingua.train", "Trains.")
+    for name, section in Config.model_fields.items():
+        if name != "stages":
+            for field in section.annotation.model_fields:
+                assert f"{name}.{field}" in text
+    probe = "import sys, jaxlingua.command_line; assert not {'jax', 'tensorflow', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", probe], check=True)
+
+
+def test_every_field_says_what_it_is_and_whether_a_resume_may_change_it():
+    def check(model: type) -> None:
+        for name, field in model.model_fields.items():
+            assert field.description, (model, name)
+            assert field.json_schema_extra["on_resume"] in ("identity", "free"), (model, name)
+            if hasattr(field.annotation, "model_fields"):
+                check(field.annotation)
+
+    check(Config)
+
+
+def test_help_exits_with_0_and_a_missing_config_with_2(capsys: pytest.CaptureFixture):
+    for arguments, code in ((["--help"], 0), ([], 2)):
+        with pytest.raises(SystemExit) as stop:
+            config_from_command_line("jaxlingua.train", "Trains.", arguments)
+        assert stop.value.code == code
+        assert "usage: python -m jaxlingua.train CONFIG" in capsys.readouterr().out
+
+
+def test_errors_that_a_user_can_mend_are_one_line_with_code_2(capsys: pytest.CaptureFixture):
+    def fails() -> None:
+        raise DataError("news.tsv:3: two\nlines")
+
+    with pytest.raises(SystemExit) as stop:
+        exit_with_one_line(fails)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: news.tsv:3: two lines\n"
+
+
+def test_a_full_disk_is_one_line_with_code_1(capsys: pytest.CaptureFixture):
+    def fails() -> None:
+        raise OSError(28, "No space left on device", "runs/x")
+
+    with pytest.raises(SystemExit) as stop:
+        exit_with_one_line(fails)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.startswith("error: runs/x: No space left on device; free some space")
+
+
+def test_our_own_bugs_keep_their_traceback():
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exit_with_one_line(fails)
+    assert one_line(ValueError("a\n  b")) == "a b"

@@ -1,0 +1,34 @@
+"""Language codes, checked against Unicode CLDR."""
+
+import babel
+import pytest
+
+from jaxlingua.errors import ConfigError
+from jaxlingua.languages import LANGUAGES, check_language, cldr_locale, display_name
+
+# Names that the field uses where CLDR prefers another one.
+OURS = {"ben_Beng": "Bangla", "zho_Hant": "Chinese", "tgl_Latn": "Filipino", "twi_Latn": "Akan"}
+
+
+@pytest.mark.parametrize("code", [code for code in LANGUAGES if LANGUAGES[code].cldr])
+def test_names_and_scripts_agree_with_cldr(code: str):
+    locale = babel.Locale.parse(cldr_locale(code))
+    assert locale.english_name.startswith(OURS.get(code, display_name(code).split()[0]))
+    likely = babel.core.get_global("likely_subtags").get(str(locale), f"_{LANGUAGES[code].script}_")
+    script = {"Hang": "Kore"}.get(LANGUAGES[code].script, LANGUAGES[code].script)  # the field writes kor_Hang
+    assert script in likely or locale.script == script
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("jav", "jav_"),
+        ("zho_Latn", "zho_Hans"),
+        ("de", "deu_Latn"),
+        ("Swahili", "swh_Latn"),
+        ("??", "ISO 639-3"),
+    ],
+)
+def test_an_unknown_language_is_refused_with_a_hint(given: str, hint: str):
+    with pytest.raises(ConfigError, match=f"data.sources.x: unknown language .*; write .*{hint}"):
+        check_language(given, "data.sources.x")
