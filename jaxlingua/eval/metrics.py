@@ -79,7 +79,7 @@ def translation_metrics(
     Same as: sacrebleu.metrics.BLEU.corpus_score and CHRF(word_order=2).corpus_score.
     """
     _check_counts(predictions, targets)
-    exact = [any(_folded(given) == _folded(target) for target in them) for given, them in zip(predictions, targets)]
+    exact = [float(_folded(given) in map(_folded, them)) for given, them in zip(predictions, targets)]
     return [
         _mean("exact_match", exact, "case:mixed|norm:nfc+space"),
         _sacrebleu("bleu", BLEU(tokenize=bleu_tokenizer(language), force=True), predictions, targets),

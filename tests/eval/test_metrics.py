@@ -1,0 +1,89 @@
+"""Scores: by hand in several scripts, with intervals, and refused where they would be silently wrong."""
+
+import numpy as np
+import pytest
+
+from jaxlingua.errors import DataError
+from jaxlingua.eval.metrics import bleu_tokenizer, exact_match, f1, interval, qa_metrics, translation_metrics
+
+BY_HAND = [  # language, prediction, target, exact match, F1
+    ("eng_Latn", "The Nile.", "nile", 1, 1),  # case, article, full stop
+    ("eng_Latn", "the river Nile", "the Nile", 0, 2 / 3),  # P 1/2, R 1
+    ("deu_Latn", "am Ufer des Rheins", "Rheins", 0, 1 / 2),  # am, Ufer, Rheins: P 1/3, R 1
+    ("arb_Arab", "«القاهرة»", "القاهرة", 1, 1),  # quotes of another script
+    ("arb_Arab", "في القاهرة", "القاهرة", 0, 2 / 3),
+    ("hin_Deva", "गंगा नदी।", "गंगा नदी", 1, 1),  # danda
+    ("zho_Hans", "约6650公里", "6650公里", 0, 6 / 7),  # 约 6650 公 里: P 3/4, R 1
+    ("jpn_Jpan", "ナイル川", "ナイル", 0, 6 / 7),  # characters: P 3/4, R 1
+    ("tha_Thai", "ปี", "ปี 1952", 0, 2 / 3),  # a letter with its vowel sign is one unit: P 1, R 1/2
+    ("ell_Grek", "Ποταμός;", "ποταμός", 1, 1),  # the Greek question mark
+    ("rus_Cyrl", "река Нил", "Нил", 0, 2 / 3),
+]
+
+
+@pytest.mark.parametrize(("language", "prediction", "target", "exact", "overlap"), BY_HAND)
+def test_answers_are_scored_as_by_hand(language, prediction, target, exact, overlap):
+    assert exact_match(prediction, target, language) == exact
+    assert f1(prediction, target, language) == pytest.approx(overlap)
+
+
+def test_the_best_of_several_targets_counts():
+    exact, overlap = qa_metrics(["the Nile river", "no"], [("Amazon", "Nile", "Nile river"), ("yes",)], "eng_Latn")
+    assert exact.values == [100.0, 0.0] and overlap.values == [100.0, 0.0]
+    assert exact.value == overlap.value == 50.0
+
+
+def test_exact_translations_ignore_form_of_spaces_and_of_accents():
+    exact = translation_metrics(["5\u202fkm à  pied ", "5 KM"], [("5 km a\u0300 pied",), ("5 km",)], "fra_Latn")[0]
+    assert exact.values == [100.0, 0.0]
+
+
+def test_bleu_segments_scripts_without_spaces():
+    """13a takes a Chinese sentence for one word: BLEU would be 0 or 100."""
+    languages = ["zho_Hans", "yue_Hant", "jpn_Jpan", "tha_Thai", "khm_Khmr", "mya_Mymr", "kor_Hang", "hin_Deva"]
+    expected = ["zh", "zh", "char", "char", "char", "char", "13a", "13a"]
+    assert [bleu_tokenizer(language) for language in languages] == expected
+    bleu = translation_metrics(["我们现在有四个月大的老鼠"], [("我们现在有四个月大没有病的老鼠",)], "zho_Hans")[1]
+    assert 40 < bleu.value < 90 and "tok:zh" in bleu.signature
+
+
+@pytest.mark.parametrize("score", [translation_metrics, qa_metrics])
+def test_a_wrong_number_of_predictions_is_refused(score):
+    """sacreBLEU gives one hypothesis against two references 100 chrF++."""
+    with pytest.raises(DataError, match="eval: 1 predictions for 2 items; each item needs one prediction"):
+        score(["a dog"], [("a dog",), ("a cat",)], "eng_Latn")
+    with pytest.raises(DataError, match="0 predictions for 0 items"):
+        score([], [], "eng_Latn")
+    with pytest.raises(DataError, match="item 1 has no target"):
+        score(["a", "b"], [("a",), ()], "eng_Latn")
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
+    predictions = ["yes"] * 120 + ["no"] * 280
+    exact = qa_metrics(predictions, [("yes",)] * 400, "eng_Latn")[0]
+    low, high = interval(exact, samples=4000, seed=0)
+    half = 1.96 * 100 * np.sqrt(0.3 * 0.7 / 400)
+    assert exact.value == pytest.approx(30.0)
+    assert low == pytest.approx(30.0 - half, abs=0.4) and high == pytest.approx(30.0 + half, abs=0.4)
+
+
+def test_intervals_bracket_the_score_and_repeat_with_the_seed():
+    targets = [(f"the {i} small dogs run over field number {i * i}",) for i in range(80)]
+    predictions = [target[0] if i % 3 else target[0].replace("small dogs", "cat") for i, target in enumerate(targets)]
+    for measured in translation_metrics(predictions, targets, "eng_Latn"):
+        low, high = interval(measured, samples=200, seed=1)
+        assert low < measured.value < high
+        assert (low, high) == interval(measured, samples=200, seed=1) != interval(measured, samples=200, seed=2)
+
+
+def test_one_item_has_an_interval_of_no_width():
+    for measured in translation_metrics(["a dog runs over there"], [("a dog runs over here",)], "eng_Latn"):
+        assert interval(measured, samples=50, seed=0) == (measured.value, measured.value)
+
+
+def test_signatures_tell_the_rules():
+    exact, overlap = qa_metrics(["Nil"], [("Nil",)], "deu_Latn")
+    assert exact.signature == "metric:exact_match|norm:mlqa1|articles:deu|seg:space"
+    assert qa_metrics(["ナ"], [("ナ",)], "jpn_Jpan")[1].signature == "metric:f1|norm:mlqa1|articles:none|seg:Jpan"
+    chrf = translation_metrics(["a"], [("a",)], "eng_Latn")[2]
+    assert chrf.signature.startswith("metric:chrf++|nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:")
