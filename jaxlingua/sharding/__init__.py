@@ -1,0 +1,1 @@
+"""Stage 3, shard: rows and weights to devices."""

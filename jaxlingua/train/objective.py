@@ -1,0 +1,181 @@
+"""Next-token cross-entropy as sums over target tokens, without ever holding the logits of a whole batch."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int32
+
+from jaxlingua.model.llama import Llama, head_kernel
+from jaxlingua.sharding.rules import batch_shards
+from jaxlingua.tokens.batches import Batch
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the loss is made of.
+
+    Args:
+        vocab_size: the tokenizer's; logits of the padding beyond it take no part in the softmax.
+        groups: number of (mixture entry, language) groups that losses are told apart by.
+        loss_chunk_tokens: positions whose logits one device holds at one time.
+    """
+
+    vocab_size: int
+    groups: int
+    loss_chunk_tokens: int
+
+
+class LossSums(NamedTuple):
+    """Sums over target tokens; a mean is made in one place only, the train step."""
+
+    loss: Float[Array, ""]
+    target_tokens: Int32[Array, ""]
+    group_loss: Float[Array, "groups"]
+    group_target_tokens: Int32[Array, "groups"]
+
+
+def summed_loss(model: Llama, params: Any, batch: Batch, objective: Objective) -> tuple[Float[Array, ""], LossSums]:
+    """Sum over target tokens of -log p(target) in nats, and the same per group.
+
+    The first value is to be differentiated; the sums beside it carry no gradient.
+    """
+    hidden, _ = model.apply({"params": params}, batch.tokens, batch.positions, batch.segments, method="hidden")
+    kernel = head_kernel(params, model.config)
+    loss, group_loss = summed_cross_entropy(
+        objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups
+    )
+    counts = _sum_by_group(batch.target_mask.astype(jnp.int32), batch.groups, objective.groups)
+    sums = LossSums(loss, jnp.sum(batch.target_mask, dtype=jnp.int32), group_loss, counts)
+    return loss, jax.lax.stop_gradient(sums)
+
+
+def summed_cross_entropy(
+    objective: Objective,
+    hidden: Float[Array, "batch length embed"],
+    kernel: Float[Array, "embed padded_vocab"],
+    targets: Int32[Array, "batch length"],
+    target_mask: Bool[Array, "batch length"],
+    groups: Int32[Array, "batch length"],
+) -> tuple[Float[Array, ""], Float[Array, "groups"]]:
+    """Summed cross-entropy of the logits `hidden @ kernel`, in all and per group; softmax in fp32.
+
+    Logits exist for `loss_chunk_tokens` positions per device at one time. The gradient is taken in the
+    forward pass, chunk by chunk, so nothing is computed twice: each chunk costs three matrix products
+    where recomputing the logits would cost four. The kernel is gathered once in the type of `hidden`, and
+    each device adds up its own share of the kernel's gradient: one reduction at the end, none per chunk.
+    """
+    flat = partial(_by_shard, shards=batch_shards())
+    kernel = kernel.astype(hidden.dtype)
+    return _cross_entropy(objective, flat(hidden), kernel, flat(targets), flat(target_mask), flat(groups))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _cross_entropy(objective, hidden, kernel, targets, target_mask, groups):
+    kernel = _gathered(kernel)
+
+    def add(sums, chunk):
+        hidden, targets, mask, groups = chunk
+        nll, _ = _chunk_nll(objective, hidden, kernel, targets, mask)
+        return _add_nll(objective, sums, nll, groups), None
+
+    zero = jnp.float32(0), jnp.zeros(objective.groups, jnp.float32)
+    chunks = _chunks(objective, hidden, targets, target_mask, groups)
+    if chunks[0].shape[0] == 1:
+        return add(zero, jax.tree.map(lambda x: x[0], chunks))[0]
+    return jax.lax.scan(add, zero, chunks)[0]
+
+
+def _forward(objective, hidden, kernel, targets, target_mask, groups):
+    gathered = _gathered(kernel)
+
+    def add(carry, chunk):
+        sums, d_kernel = carry
+        hidden, targets, mask, groups = chunk
+        nll, d_logits = _chunk_nll(objective, hidden, gathered, targets, mask)
+        d_logits = d_logits.astype(hidden.dtype)  # s c v
+        d_hidden = _einsum("scv,dv->scd", d_logits, gathered).astype(hidden.dtype)
+        d_kernel = d_kernel + _einsum("scd,scv->sdv", hidden, d_logits)  # one sum per shard s of the rows
+        d_kernel = nn.with_logical_constraint(d_kernel, ("activation_batch", None, "activation_vocab"))
+        return (_add_nll(objective, sums, nll, groups), d_kernel), d_hidden
+
+    zero = jnp.float32(0), jnp.zeros(objective.groups, jnp.float32)
+    chunks = _chunks(objective, hidden, targets, target_mask, groups)
+    if chunks[0].shape[0] == 1:
+        (sums, d_kernel), d_hidden = add((zero, jnp.float32(0)), jax.tree.map(lambda x: x[0], chunks))
+    else:
+        zero_kernel = jnp.zeros((hidden.shape[0], *kernel.shape), jnp.float32)
+        zero_kernel = nn.with_logical_constraint(zero_kernel, ("activation_batch", None, "activation_vocab"))
+        (sums, d_kernel), d_hidden = jax.lax.scan(add, (zero, zero_kernel), chunks)
+        d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])  # s m d
+        d_hidden = d_hidden[:, : hidden.shape[1]]
+    d_kernel = jnp.sum(d_kernel.astype(kernel.dtype), axis=0)
+    return sums, (d_hidden, nn.with_logical_constraint(d_kernel, ("embed", "vocab")))
+
+
+def _backward(objective, residuals, cotangents):
+    d_hidden, d_kernel = residuals
+    scale = cotangents[0]  # that of the group sums is zero: summed_loss stops gradients there
+    return (d_hidden * scale).astype(d_hidden.dtype), (d_kernel * scale).astype(d_kernel.dtype), None, None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _chunk_nll(objective, hidden, kernel, targets, mask):
+    """-log p(target) of one chunk and its gradient with respect to the logits, both zero where masked."""
+    logits = _einsum("scd,dv->scv", hidden, kernel)  # fp32
+    logits = nn.with_logical_constraint(logits, ("activation_batch", None, "activation_vocab"))
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
+    if objective.vocab_size < logits.shape[2]:
+        logits = jnp.where(ids < objective.vocab_size, logits, jnp.finfo(jnp.float32).min)
+    top = jnp.max(logits, axis=2, keepdims=True)
+    exps = jnp.exp(logits - top)
+    total = jnp.sum(exps, axis=2, keepdims=True)
+    is_target = ids == targets[..., None]  # a comparison, not a gather: the vocabulary may be split
+    target_logit = jnp.sum(jnp.where(is_target, logits, 0), axis=2)
+    nll = jnp.where(mask, jnp.log(total[..., 0]) + top[..., 0] - target_logit, 0)
+    d_logits = jnp.where(mask[..., None], exps / total - is_target, 0)
+    return nll, d_logits
+
+
+def _add_nll(objective, sums, nll, groups):
+    return sums[0] + jnp.sum(nll), sums[1] + _sum_by_group(nll, groups, objective.groups)
+
+
+def _sum_by_group(values: Array, groups: Array, count: int) -> Array:
+    """Sums of `values` per group; a NaN stays in its own group, which a product with one-hots would not do."""
+    member = groups.reshape(-1, 1) == jnp.arange(count, dtype=groups.dtype)
+    return jnp.sum(jnp.where(member, values.reshape(-1, 1), jnp.zeros((), values.dtype)), axis=0)
+
+
+def _by_shard(x: Array, *, shards: int) -> Array:
+    """[b t ...] to [s m ...]: the positions that each device holds, laid end to end; moves nothing."""
+    x = x.reshape(shards, -1, *x.shape[2:])
+    return nn.with_logical_constraint(x, ("activation_batch",) + (None,) * (x.ndim - 1))
+
+
+def _chunks(objective, *arrays):
+    """Cut axis 1 of [s m ...] into chunks [n s c ...]; the last one is filled with masked positions."""
+    length = arrays[0].shape[1]
+    chunk = min(objective.loss_chunk_tokens, length)
+    count = -(-length // chunk)
+
+    def cut(x):
+        x = jnp.pad(x, [(0, 0), (0, count * chunk - length)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], count, chunk, *x.shape[2:]), 1, 0)
+
+    return tuple(cut(x) for x in arrays)
+
+
+def _gathered(kernel):
+    """The head on every device that needs it, split over the vocabulary only."""
+    return nn.with_logical_constraint(kernel, (None, "activation_vocab"))
+
+
+def _einsum(spec, x, y):
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    return jnp.einsum(spec, x, y, precision=precision, preferred_element_type=jnp.float32)

@@ -1,0 +1,60 @@
+"""Everything that a step changes, as one value that is created in its shards."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jaxlingua.sharding.rules import abstract_params, init_params, param_shardings, sharding_context, tree_shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, optimizer state and counters. The same class holds their shapes or their shardings.
+
+    `step` counts every step, `skipped_steps` those that changed nothing because a loss or gradient was not
+    finite, and `nonfinite_in_a_row` the latest of these without a good one between.
+    """
+
+    step: Any
+    params: Any
+    opt_state: Any
+    nonfinite_in_a_row: Any
+    skipped_steps: Any
+
+
+def state_from_params(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0 with the given parameters."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), zero, zero)
+
+
+def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into and memory is counted from."""
+    params = nn.unbox(abstract_params(model, mesh))
+    shapes = jax.eval_shape(lambda params: state_from_params(params, optimizer), params)
+    shardings = tree_shardings(shapes, params, param_shardings(model, mesh), mesh)
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
+    )
+
+
+def shardings_of(tree: Any) -> Any:
+    """The sharding of every leaf, of arrays or of their abstract shapes."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
+    """Draw the first parameters. Each device makes only its own shards; the values do not depend on the mesh."""
+    shardings = shardings_of(abstract_state(model, optimizer, mesh))
+
+    def create(key: jax.Array) -> TrainState:
+        params = nn.unbox(init_params(model, key, mesh))
+        return state_from_params(params, optimizer)
+
+    with sharding_context(mesh):
+        return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
