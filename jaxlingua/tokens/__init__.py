@@ -1,0 +1,1 @@
+"""Stage 2, tokenize/pack: text to rows of integers. Needs no jax."""

@@ -1,0 +1,284 @@
+"""Rows to batches: the batch of a step is a function of the step, never of what was read before."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+from jaxlingua.config import StageConfig
+from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.tokens.documents import Documents, Group
+from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack, pack_in_windows, permutation
+from jaxlingua.tokens.rows import Batch, Corpus, corpus
+
+WINDOW_DOCUMENTS = 16_384  # packed together: enough for best-fit to waste nothing, few enough to stay mixed
+
+
+@dataclass(frozen=True)
+class GroupCount:
+    """What a stage shows the model of one (entry, language), repetitions included."""
+
+    documents: int
+    tokens: int
+    target_tokens: int
+    share_of_documents: float
+    share_of_target_tokens: float
+    epochs: float  # times that its documents are gone through
+
+
+def documents_per_epoch(
+    sizes: Mapping[str, int], weights: Mapping[str, float | Literal["auto"]], stage: str
+) -> dict[str, int]:
+    """How many documents of each entry make one epoch of a stage.
+
+    A weight is a share of the documents. Entries without one share what is left by size, and an epoch is one
+    pass over them. Where all have one, weights are relative, and an epoch is one pass over the entry of the
+    greatest weight (the largest of these). Other entries go round at their own pace and repeat none of their
+    documents before all have been seen.
+
+    Raises: DataError if an entry has no documents; ConfigError if nothing is left for entries without weight.
+    Example:
+        >>> documents_per_epoch({"new": 900, "replay": 5000}, {"new": "auto", "replay": 0.1}, "coit")
+        {'new': 900, 'replay': 100}
+    """
+    for entry, size in sizes.items():
+        if size == 0:
+            raise DataError(
+                f"stages.{stage}.mixture.{entry}: no document is left of it; every entry needs one; "
+                f"remove the entry or see what was filtered, cut and dropped"
+            )
+    given = {entry: weight for entry, weight in weights.items() if weight != "auto"}
+    by_size = {entry: size for entry, size in sizes.items() if entry not in given}
+    if not by_size:
+        first = max(sizes, key=lambda entry: (given[entry], sizes[entry]))
+        return {entry: max(1, round(sizes[first] * given[entry] / given[first])) for entry in sizes}
+    left = 1 - sum(given.values())
+    if left <= 0:
+        raise ConfigError(
+            f"stages.{stage}.mixture: the given weights add up to {1 - left:g}, which leaves nothing for "
+            f"{_five(by_size)}; keep the sum below 1, or give every entry a weight"
+        )
+    total = sum(by_size.values()) / left
+    return {entry: by_size.get(entry) or max(1, round(total * given[entry])) for entry in sizes}
+
+
+def _five(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+@dataclass(frozen=True)
+class StageBatches:
+    """All batches of a stage; `batch(step)` needs nothing but the step.
+
+    Row after row, epoch after epoch: step `i` takes rows `i * batch_rows` and on of the endless sequence of
+    all epochs' rows, so that a batch may hold the end of one epoch and the beginning of the next. Each epoch
+    has its own order and packing plan, both functions of (seed, stage name, epoch).
+
+    Cost: about 0.5 ms for 32 rows of 64, 6 ms for 128 rows of 2,048. At an epoch's first batch its plan is
+    made, about 1 s for 1,000,000 documents; resuming makes the plans of all epochs before it, to know how
+    many rows they had.
+    """
+
+    corpus: Corpus
+    stage: str
+    seed: int
+    row_length_tokens: int
+    batch_rows: int
+    packing: bool
+    documents_per_epoch: tuple[int, ...]
+    steps: int = 0
+    _plans: dict[int, PackingPlan] = field(default_factory=dict, repr=False, compare=False)
+    _row_bounds: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+
+    @property
+    def group_names(self) -> tuple[Group, ...]:
+        """(entry, language) of each value of `Batch.groups`."""
+        return self.corpus.group_names
+
+    @property
+    def use(self) -> float:
+        """Share of the positions of the first epoch's rows that hold a document."""
+        plan = self.plan(0)
+        return float(self.corpus.lengths[plan.documents].sum() / (plan.rows * self.row_length_tokens))
+
+    def batch(self, step: int, start_row: int = 0, stop_row: int | None = None) -> Batch:
+        """Rows `start_row` to `stop_row` of the global batch of a step; other rows are not touched."""
+        stop_row = self.batch_rows if stop_row is None else stop_row
+        if not 0 <= start_row <= stop_row <= self.batch_rows:
+            raise ValueError(f"batch: rows {start_row} to {stop_row}; a batch has {self.batch_rows}")
+        first = step * self.batch_rows
+        return self.corpus.fill(self.rows(first + start_row, first + stop_row), self.row_length_tokens)
+
+    def examples(self, step: int) -> list[tuple[str, int]]:
+        """(entry, index) of the examples in a batch: who it was, when a step goes wrong."""
+        rows = self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
+        return [self.corpus.name(document) for document in rows.documents]
+
+    def epoch(self, step: int) -> float:
+        """Epochs done before a step, such as 1.25."""
+        row = step * self.batch_rows
+        epoch = self._epoch_of(row)
+        first, end = self._row_bounds[epoch : epoch + 2]
+        return epoch + (row - first) / (end - first)
+
+    def rows(self, first: int, end: int) -> PackingPlan:
+        """Rows `first` to `end` of the endless sequence of rows."""
+        starts, documents = [np.zeros(1, np.int64)], [np.zeros(0, np.int64)]
+        taken = 0
+        while first < end:
+            epoch = self._epoch_of(first)
+            plan, begin = self.plan(epoch), self._row_bounds[epoch]
+            stop = min(end, self._row_bounds[epoch + 1])
+            bounds = plan.row_starts[first - begin : stop - begin + 1]
+            starts.append(bounds[1:] - bounds[0] + taken)
+            documents.append(plan.documents[bounds[0] : bounds[-1]])
+            taken += len(documents[-1])
+            first = stop
+        return PackingPlan(np.concatenate(starts), np.concatenate(documents))
+
+    def plan(self, epoch: int) -> PackingPlan:
+        """The rows of an epoch, as numbers of documents."""
+        plan = self._plans.get(epoch)
+        if plan is None:
+            order = self._order(epoch)
+            if self.packing:
+                lengths = self.corpus.lengths[order]
+                key = self._entropy("rows", epoch)
+                plan = pack_in_windows(lengths, self.row_length_tokens, WINDOW_DOCUMENTS, key)
+            else:
+                plan = one_per_row(len(order))
+            plan = PackingPlan(plan.row_starts, order[plan.documents])
+            for old in sorted(self._plans, key=lambda known: abs(known - epoch))[1:]:
+                self._plans.pop(old, None)  # two neighboring epochs are enough
+            self._plans[epoch] = plan
+        return plan
+
+    def describe(self) -> dict[Group, GroupCount]:
+        """Exactly what the steps of the stage show, per (entry, language)."""
+        rows = self.steps * self.batch_rows
+        whole = self._epoch_of(rows)
+        tail = self.rows(self._row_bounds[whole], rows).documents
+        shown = np.bincount(tail, minlength=len(self.corpus.lengths))
+        for number, per_epoch in enumerate(self.documents_per_epoch):
+            first, end = self.corpus.bounds[number : number + 2]
+            passes, rest = divmod(whole * per_epoch, int(end - first))
+            shown[first:end] += passes
+            shown[self._pass(number, passes)[:rest]] += 1
+        target_tokens = np.concatenate([store.target_tokens for store in self.corpus.stores])
+
+        def total(per_document: np.ndarray) -> np.ndarray:
+            return np.bincount(self.corpus.groups, per_document, len(self.group_names))
+
+        own, documents, targets = total(np.ones_like(shown)), total(shown), total(shown * target_tokens)
+        tokens = total(shown * (self.corpus.lengths + 1))
+        return {
+            group: GroupCount(
+                documents=int(documents[i]),
+                tokens=int(tokens[i]),
+                target_tokens=int(targets[i]),
+                share_of_documents=float(documents[i] / documents.sum()),
+                share_of_target_tokens=float(targets[i] / targets.sum()),
+                epochs=float(documents[i] / own[i]) if own[i] else 0.0,
+            )
+            for i, group in enumerate(self.group_names)
+        }
+
+    def _epoch_of(self, row: int) -> int:
+        """The epoch of a row; makes plans until it is known how many rows the epochs up to it have."""
+        while self._row_bounds[-1] <= row:
+            epoch = len(self._row_bounds) - 1
+            self._row_bounds.append(self._row_bounds[-1] + self.plan(epoch).rows)
+        return int(np.searchsorted(self._row_bounds, row, side="right")) - 1
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, "documents"]:
+        """The documents of an epoch: the next ones of each entry's own endless shuffle, then all mixed."""
+        chosen = []
+        for number, count in enumerate(self.documents_per_epoch):
+            size = int(self.corpus.bounds[number + 1] - self.corpus.bounds[number])
+            first, end = epoch * count, (epoch + 1) * count
+            for passes in range(first // size, -(-end // size)):
+                begin = passes * size
+                chosen.append(self._pass(number, passes)[max(first - begin, 0) : end - begin])
+        documents = np.concatenate(chosen)
+        return documents[permutation(len(documents), self._entropy("order", epoch))]
+
+    def _pass(self, entry: int, number: int) -> Int64[np.ndarray, "documents"]:
+        """The order in which an entry's documents are gone through for the `number`-th time."""
+        first, end = self.corpus.bounds[entry : entry + 2]
+        key = self._entropy(f"entry {self.corpus.entries[entry]}", number)
+        return first + permutation(int(end - first), key)
+
+    def _entropy(self, what: str, number: int) -> list[int]:
+        key = f"{self.seed}\n{self.stage}\n{what}\n{number}"
+        return np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4").tolist()
+
+
+def stage_batches(
+    documents: Mapping[str, Documents],
+    stage: StageConfig,
+    *,
+    seed: int,
+    row_length_tokens: int,
+    batch_rows: int,
+    packing: bool,
+) -> StageBatches:
+    """The batches of a stage; its epochs become a number of steps here, once.
+
+    The last step is filled up with rows of the next epoch, so that no document misses its turn.
+    """
+    numbered = corpus(documents)
+    sizes = {entry: len(store) for entry, store in documents.items()}
+    weights = {entry: stage.mixture[entry].weight for entry in documents}
+    counts = tuple(documents_per_epoch(sizes, weights, stage.name).values())
+    batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, counts)
+    if stage.steps != "auto":
+        steps = stage.steps
+    else:
+        part, whole = math.modf(stage.epochs)
+        before = sum(batches.plan(epoch).rows for epoch in range(int(whole)))
+        rows = before + (math.ceil(part * batches.plan(int(whole)).rows) if part else 0)
+        steps = max(1, math.ceil(rows / batch_rows))
+    return replace(batches, steps=steps)
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """Every document once, in a fixed order: held-out loss. The last batch ends with empty rows."""
+
+    corpus: Corpus
+    plan: PackingPlan
+    row_length_tokens: int
+    batch_rows: int
+
+    @property
+    def steps(self) -> int:
+        return -(-self.plan.rows // self.batch_rows)
+
+    @property
+    def group_names(self) -> tuple[Group, ...]:
+        """(entry, language) of each value of `Batch.groups`."""
+        return self.corpus.group_names
+
+    def batch(self, step: int, start_row: int = 0, stop_row: int | None = None) -> Batch:
+        """Rows `start_row` to `stop_row` of the batch of a step."""
+        first = step * self.batch_rows
+        stop_row = self.batch_rows if stop_row is None else stop_row
+        rows = np.minimum(np.arange(first + start_row, first + stop_row + 1), self.plan.rows)
+        starts = self.plan.row_starts[rows]
+        plan = PackingPlan(starts - starts[0], self.plan.documents[starts[0] : starts[-1]])
+        return self.corpus.fill(plan, self.row_length_tokens)
+
+
+def one_pass(
+    documents: Mapping[str, Documents], *, row_length_tokens: int, batch_rows: int, packing: bool = True
+) -> OnePass:
+    """Every document once, packed if wanted."""
+    numbered = corpus(documents)
+    lengths = numbered.lengths
+    plan = pack(lengths, row_length_tokens) if packing else one_per_row(len(lengths))
+    return OnePass(numbered, plan, row_length_tokens, batch_rows)
