@@ -1,0 +1,248 @@
+"""LLaMA as a pure function of parameters, tokens, positions and segments."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float, Int
+
+from jaxlingua.model.attention import attention
+from jaxlingua.model.cache import Cache, note_tokens, write_layer
+from jaxlingua.model.presets import LlamaConfig
+from jaxlingua.model.remat import with_remat
+from jaxlingua.model.rope import check_length, rotate, rotations
+
+IntRows = Int[Array | np.ndarray, "batch length"]
+_RESIDUAL = ("activation_batch", "activation_length", "activation_embed")
+_HEADS = ("activation_batch", "activation_length", "activation_heads", None)
+_KV_HEADS = ("activation_batch", "activation_length", "activation_kv_heads", None)
+_MLP = ("activation_batch", "activation_length", "activation_mlp")
+
+
+class Row(NamedTuple):
+    """What all layers share: rotations of the queries, and who may attend to whom."""
+
+    cos: Float[Array, "batch length half"]
+    sin: Float[Array, "batch length half"]
+    query_segments: Int[Array, "batch length"]
+    key_segments: Int[Array, "batch key"]
+    query_positions: Int[Array, "batch length"]
+    key_positions: Int[Array, "batch key"]
+    index: Int[Array, ""] | None  # write position in the cache
+    keep_inputs: tuple[()] | None  # () asks every layer for its input: tree structure, so known when tracing
+
+
+def _normal(std: float, names: tuple[str, ...]):
+    return nn.with_logical_partitioning(nn.initializers.normal(std), names)
+
+
+class RmsNorm(nn.Module):
+    """Scale to unit root mean square, in float32. Paper: arXiv:1910.07467."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        scale = self.param("scale", init, (self.config.embed,), jnp.float32)
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_eps)
+        return (x32 * scale).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Projections around `attention`, with the cache in between when there is one."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch length embed"], row: Row, kv: tuple | None, layer: Int[Array, ""]
+    ):
+        config = self.config
+        d, n, kv_n, h = config.embed, config.heads, config.kv_heads, config.head_dim
+        std = d**-0.5
+        wq = self.param("q", _normal(std, ("embed", "heads", "head_dim")), (d, n, h), jnp.float32)
+        wk = self.param("k", _normal(std, ("embed", "kv_heads", "head_dim")), (d, kv_n, h), jnp.float32)
+        wv = self.param("v", _normal(std, ("embed", "kv_heads", "head_dim")), (d, kv_n, h), jnp.float32)
+        std = (n * h * 2 * config.layers) ** -0.5
+        wo = self.param("o", _normal(std, ("heads", "head_dim", "embed")), (n, h, d), jnp.float32)
+
+        def project(letters: str, inputs: Array, weight: Array) -> Array:
+            return jnp.einsum(letters, inputs, weight.astype(x.dtype), precision=config.precision)
+
+        q = nn.with_logical_constraint(rotate(project("btd,dnh->btnh", x, wq), row.cos, row.sin), _HEADS)
+        k = nn.with_logical_constraint(rotate(project("btd,dkh->btkh", x, wk), row.cos, row.sin), _KV_HEADS)
+        v = nn.with_logical_constraint(project("btd,dkh->btkh", x, wv), _KV_HEADS)
+        q, k, v = checkpoint_name(q, "q"), checkpoint_name(k, "k"), checkpoint_name(v, "v")
+        if kv is not None:
+            (all_k, k), (all_v, v) = (write_layer(old, new, layer, row.index) for old, new in zip(kv, (k, v)))
+            kv = (all_k, all_v)
+        out = attention(
+            q,
+            k.astype(x.dtype),
+            v.astype(x.dtype),
+            query_segments=row.query_segments,
+            key_segments=row.key_segments,
+            query_positions=row.query_positions,
+            key_positions=row.key_positions,
+            kind=config.attention,
+            block_tokens=config.attention_block_tokens,
+        )
+        out = nn.with_logical_constraint(out, _HEADS)
+        return nn.with_logical_constraint(project("btnh,nhd->btd", out, wo), _RESIDUAL), kv
+
+
+class Mlp(nn.Module):
+    """SwiGLU: down(silu(gate) × up). Paper: arXiv:2002.05202."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+        d, f = self.config.embed, self.config.mlp
+        w_gate = self.param("gate", _normal(d**-0.5, ("embed", "mlp")), (d, f), jnp.float32)
+        w_up = self.param("up", _normal(d**-0.5, ("embed", "mlp")), (d, f), jnp.float32)
+        std = (f * 2 * self.config.layers) ** -0.5
+        w_down = self.param("down", _normal(std, ("mlp", "embed")), (f, d), jnp.float32)
+
+        def project(letters: str, inputs: Array, weight: Array) -> Array:
+            return jnp.einsum(letters, inputs, weight.astype(x.dtype), precision=self.config.precision)
+
+        gate = checkpoint_name(nn.with_logical_constraint(project("btd,df->btf", x, w_gate), _MLP), "gate")
+        up = checkpoint_name(nn.with_logical_constraint(project("btd,df->btf", x, w_up), _MLP), "up")
+        return nn.with_logical_constraint(project("btf,fd->btd", nn.silu(gate) * up, w_down), _RESIDUAL)
+
+
+class Layer(nn.Module):
+    """One layer: attention and MLP, each normalized first and added to the residual stream."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, carry, layer: Int[Array, ""], row: Row):
+        x, kv = carry
+        inputs = None if row.keep_inputs is None else x
+        normed = RmsNorm(self.config, name="attention_norm")(x)
+        added, kv = Attention(self.config, name="attention")(normed, row, kv, layer)
+        x = checkpoint_name(x + added, "residual")
+        x = x + Mlp(self.config, name="mlp")(RmsNorm(self.config, name="mlp_norm")(x))
+        return (x, kv), inputs
+
+
+class Embed(nn.Module):
+    """Tokens to vectors."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        # Small beside what layers add to the residual stream, and with a tied head first logits near zero.
+        shape = (self.config.vocab_size, self.config.embed)
+        self.embedding = self.param("embedding", _normal(0.02, ("vocab", "embed")), shape, jnp.float32)
+
+    def __call__(self, tokens: IntRows) -> Float[Array, "batch length embed"]:
+        x = jnp.take(self.embedding.astype(self.config.compute_dtype), tokens, axis=0)
+        return nn.with_logical_constraint(x, _RESIDUAL)
+
+
+class Head(nn.Module):
+    """Owner of an untied head's matrix."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        shape = (self.config.embed, self.config.vocab_size)
+        self.kernel = self.param("kernel", _normal(0.02, ("embed", "vocab")), shape, jnp.float32)
+
+
+class Llama(nn.Module):
+    """A LLaMA. Parameters are float32; activations have the compute dtype; logits are float32."""
+
+    config: LlamaConfig
+
+    def setup(self):
+        self.embed = Embed(self.config)
+        self.layers = _scanned(self.config)(self.config)
+        self.final_norm = RmsNorm(self.config)
+        if not self.config.tie_embeddings:
+            self.head = Head(self.config)
+
+    def __call__(
+        self, tokens: IntRows, positions: IntRows, segments: IntRows
+    ) -> Float[Array, "batch length vocab"]:
+        """Logits of the next token at every position."""
+        hidden, _ = self.hidden(tokens, positions, segments)
+        kernel = self.embed.embedding.T if self.config.tie_embeddings else self.head.kernel
+        return logits(hidden, kernel, self.config)
+
+    def hidden(
+        self, tokens: IntRows, positions: IntRows, segments: IntRows, cache: Cache | None = None
+    ) -> tuple[Float[Array, "batch length embed"], Cache | None]:
+        """Normalized output of the last layer; with a cache, the tokens follow what the cache holds."""
+        row, cache = _row(self.config, positions, segments, cache)
+        kv = None if cache is None else (cache.k, cache.v)
+        (x, kv), _ = self.layers((self.embed(tokens), kv), jnp.arange(self.config.layers), row)
+        if cache is not None:
+            cache = cache._replace(k=kv[0], v=kv[1], index=cache.index + tokens.shape[1])
+        return self.final_norm(x), cache
+
+    def hidden_states(
+        self, tokens: IntRows, positions: IntRows, segments: IntRows
+    ) -> Float[Array, "states batch length embed"]:
+        """Embeddings, then the output of every layer, the last one normalized: layers + 1 states.
+
+        Same as: `hidden_states` of transformers' LlamaModel.
+        """
+        row, _ = _row(self.config, positions, segments, None)
+        row = row._replace(keep_inputs=())
+        (x, _), inputs = self.layers((self.embed(tokens), None), jnp.arange(self.config.layers), row)
+        return jnp.concatenate([inputs, self.final_norm(x)[None]])
+
+
+def _scanned(config: LlamaConfig):
+    """The layers as one, with stacked parameters: compiled once, whatever their number."""
+    return nn.scan(
+        with_remat(Layer, config.remat),
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),
+        length=config.layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+
+
+def _row(
+    config: LlamaConfig, positions: IntRows, segments: IntRows, cache: Cache | None
+) -> tuple[Row, Cache | None]:
+    """Rotations and masks for new tokens, and the cache with their places noted."""
+    positions, segments = jnp.asarray(positions), jnp.asarray(segments)
+    length = positions.shape[1] if cache is None else cache.segments.shape[1]
+    check_length(config.rope_scaling, config.max_positions, length)
+    cos, sin = rotations(positions, config.rope_scaling, config.head_dim, config.rope_theta)
+    if cache is None:
+        return Row(cos, sin, segments, segments, positions, positions, None, None), None
+    cache = note_tokens(cache, positions, segments)
+    return Row(cos, sin, segments, cache.segments, positions, cache.positions, cache.index, None), cache
+
+
+def logits(
+    hidden: Float[Array, "batch length embed"], kernel: Float[Array, "embed vocab"], config: LlamaConfig
+) -> Float[Array, "batch length vocab"]:
+    """Logits in float32 from hidden states in the compute dtype."""
+    out = jnp.einsum(
+        "btd,dv->btv",
+        hidden,
+        kernel.astype(hidden.dtype),
+        precision=config.precision,
+        preferred_element_type=jnp.float32,
+    )
+    return nn.with_logical_constraint(out, ("activation_batch", "activation_length", "activation_vocab"))
+
+
+def head_kernel(params: dict, config: LlamaConfig) -> Float[Array, "embed vocab"]:
+    """The matrix that turns hidden states into logits: the transposed embedding where the head is tied."""
+    return params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"]

@@ -1,0 +1,155 @@
+"""Sizes: what a LLaMA is made of, the published ones by name, and the number of their parameters."""
+
+import difflib
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+from jaxlingua.errors import ConfigError
+from jaxlingua.model.remat import check_remat
+from jaxlingua.model.rope import RopeScaling, rope_frequencies
+
+if TYPE_CHECKING:
+    from jaxlingua.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """All that determines the function: sizes, rotary positions, types, and how it is computed.
+
+    `vocab_size` is the model's (padded_vocab_size); `max_positions` is the length the model is meant for.
+    Hashable, so that it can be a static argument of a jitted function.
+    """
+
+    vocab_size: int
+    embed: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+    max_positions: int = 2048
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: str = "none"
+    attention: Literal["auto", "reference", "blockwise"] = "auto"
+    attention_block_tokens: int = 512
+
+    def __post_init__(self):
+        """Refuse sizes that no LLaMA can have. Raises: ConfigError."""
+        for name in ("vocab_size", "embed", "layers", "heads", "kv_heads", "head_dim", "mlp", "max_positions",
+                     "attention_block_tokens"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"model.{name}={getattr(self, name)} is not positive; give a whole number from 1"
+                )
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}; "
+                f"choose model.kv_heads among the divisors of {self.heads}"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(
+                f"model.head_dim={self.head_dim} is odd, but rotary positions turn pairs; choose an even number"
+            )
+        check_remat(self.remat)
+        rope_frequencies(self.rope_scaling, self.head_dim, self.rope_theta)  # refuses unknown kinds
+
+    @property
+    def precision(self) -> Literal["highest"] | None:
+        """For every product of weights and activations: float32 means float32.
+
+        TPUs multiply float32 in one bfloat16 pass and GPUs in TF32 unless told otherwise, which is off by
+        1e-2 in logits.
+        """
+        return "highest" if self.compute_dtype == "float32" else None
+
+
+def _llama1(layers: int, embed: int, heads: int, mlp: int, norm_eps: float = 1e-6) -> LlamaConfig:
+    return LlamaConfig(32_000, embed, layers, heads, heads, embed // heads, mlp, norm_eps=norm_eps)
+
+
+def _llama2(layers: int, embed: int, heads: int, kv_heads: int, mlp: int) -> LlamaConfig:
+    return LlamaConfig(32_000, embed, layers, heads, kv_heads, embed // heads, mlp, max_positions=4096)
+
+
+def _llama3(layers: int, embed: int, heads: int, mlp: int) -> LlamaConfig:
+    return LlamaConfig(
+        128_256, embed, layers, heads, 8, embed // heads, mlp, rope_theta=500_000.0, max_positions=8192
+    )
+
+
+def _stretched(base: LlamaConfig, factor: float) -> LlamaConfig:
+    """LLaMA 3.1 and 3.2: from 8,192 to 131,072 positions."""
+    scaling = RopeScaling(
+        "llama3", factor, original_max_position_embeddings=8192, low_freq_factor=1.0, high_freq_factor=4.0
+    )
+    return replace(base, rope_scaling=scaling, max_positions=131_072)
+
+
+def _tiny(vocab_size: int, layers: int, embed: int, heads: int, kv_heads: int, mlp: int) -> LlamaConfig:
+    return LlamaConfig(vocab_size, embed, layers, heads, kv_heads, embed // heads, mlp, tie_embeddings=True)
+
+
+# Numbers of parameters in billions are those of `parameter_count`.
+PRESETS: dict[str, LlamaConfig] = {
+    "llama1-7b": _llama1(32, 4096, 32, 11_008),  # 6.738
+    "llama1-13b": _llama1(40, 5120, 40, 13_824),  # 13.016
+    "llama1-33b": _llama1(60, 6656, 52, 17_920),  # 32.529
+    "llama1-65b": _llama1(80, 8192, 64, 22_016, norm_eps=1e-5),  # 65.286
+    "llama2-7b": _llama2(32, 4096, 32, 32, 11_008),  # 6.738
+    "llama2-13b": _llama2(40, 5120, 40, 40, 13_824),  # 13.016
+    "llama2-70b": _llama2(80, 8192, 64, 8, 28_672),  # 68.977
+    "llama3-8b": _llama3(32, 4096, 32, 14_336),  # 8.030
+    "llama3-70b": _llama3(80, 8192, 64, 28_672),  # 70.554
+    "llama3.1-8b": _stretched(_llama3(32, 4096, 32, 14_336), 8.0),
+    "llama3.1-70b": _stretched(_llama3(80, 8192, 64, 28_672), 8.0),
+    "llama3.1-405b": _stretched(_llama3(126, 16_384, 128, 53_248), 8.0),  # 405.853
+    "llama3.2-1b": replace(_stretched(_llama3(16, 2048, 32, 8192), 32.0), tie_embeddings=True),  # 1.236
+    "llama3.2-3b": replace(_stretched(_llama3(28, 3072, 24, 8192), 32.0), tie_embeddings=True),  # 3.213
+    "tiny-0.6m": _tiny(768, 3, 128, 4, 4, 320),  # 664,448 parameters, for the demo
+    "tiny-3m": _tiny(4096, 4, 192, 6, 6, 640),  # 2,852,544 parameters
+    "tiny-test": _tiny(512, 2, 64, 4, 2, 128),  # 106,816 parameters, for tests
+}
+
+
+def llama_config(model: "ModelConfig", vocab_size: int, remat: str = "none") -> LlamaConfig:
+    """What `model` of a configuration means: its preset, with every field that is not "auto" in place.
+
+    `remat` comes from `train.remat`; generation and evaluation need none.
+
+    Raises: ConfigError for an unknown preset or remat policy, and for sizes that do not go together.
+    """
+    if model.preset not in PRESETS:
+        nearest = difflib.get_close_matches(model.preset, PRESETS, n=1, cutoff=0.5)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(PRESETS)}"
+        raise ConfigError(f"model.preset: unknown preset '{model.preset}'; {hint}")
+    preset = PRESETS[model.preset]
+    known = {field.name for field in fields(LlamaConfig)} - {"vocab_size", "remat", "rope_scaling"}
+    given = {name: getattr(model, name, "auto") for name in known}
+    changed = {name: value for name, value in given.items() if value != "auto" or name == "attention"}
+    if ("embed" in changed or "heads" in changed) and "head_dim" not in changed:
+        embed, heads = changed.get("embed", preset.embed), changed.get("heads", preset.heads)
+        if embed % heads:
+            raise ConfigError(
+                f"model.embed={embed} is not a multiple of model.heads={heads}; change one or give model.head_dim"
+            )
+        changed["head_dim"] = embed // heads
+    if "heads" in changed and "kv_heads" not in changed and preset.heads == preset.kv_heads:
+        changed["kv_heads"] = changed["heads"]
+    return replace(preset, vocab_size=vocab_size, remat=remat, **changed)
+
+
+def parameter_count(config: LlamaConfig) -> int:
+    """Number of parameters; a tied head is counted once.
+
+    Example:
+        >>> parameter_count(PRESETS["llama2-7b"])
+        6738415616
+    """
+    attention = config.embed * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
+    layer = attention + 3 * config.embed * config.mlp + 2 * config.embed
+    vocabularies = 1 if config.tie_embeddings else 2
+    return config.layers * layer + vocabularies * config.vocab_size * config.embed + config.embed

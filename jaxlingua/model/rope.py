@@ -1,0 +1,187 @@
+"""Rotary positions: frequencies of every kind that LLaMA checkpoints use, and the rotation itself."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxlingua.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How a checkpoint was stretched beyond the length it was first trained at.
+
+    Field names and defaults are those of `rope_scaling` in config.json. `attention_factor` None means the
+    paper's value, a function of `factor`.
+    """
+
+    rope_type: str
+    factor: float = 1.0
+    original_max_position_embeddings: int | None = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    attention_factor: float | None = None
+    truncate: bool = True
+
+
+def default_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
+    """theta ** (-2i / head_dim), in float32 throughout, as checkpoints were trained."""
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    return np.float32(1) / np.power(np.float32(theta), exponent)
+
+
+def linear_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
+    """Position interpolation: every frequency divided by the factor. Paper: arXiv:2306.15595."""
+    return default_frequencies(scaling, head_dim, theta) / np.float32(scaling.factor)
+
+
+def llama3_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
+    """LLaMA 3.1: slow rotations divided by the factor, fast ones kept, a ramp between. Paper: arXiv:2407.21783."""
+    frequency = default_frequencies(scaling, head_dim, theta)
+    turns = np.float32(scaling.original_max_position_embeddings) * frequency / np.float32(2 * math.pi)
+    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = np.clip(ramp, 0, 1).astype(np.float32)
+    return (1 - kept) * frequency / np.float32(scaling.factor) + kept * frequency
+
+
+def yarn_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
+    """YaRN: interpolation for slow rotations, none for fast ones, a ramp over dimensions. Paper: arXiv:2309.00071."""
+
+    def dimension_with(turns: float) -> float:
+        """The dimension that makes so many turns within the original length."""
+        return (
+            head_dim
+            * math.log(scaling.original_max_position_embeddings / (turns * 2 * math.pi))
+            / (2 * math.log(theta))
+        )
+
+    low, high = dimension_with(scaling.beta_fast), dimension_with(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    width = high - low or 0.001
+    kept = 1 - np.clip((np.arange(head_dim // 2, dtype=np.float32) - low) / width, 0, 1).astype(np.float32)
+    frequency = default_frequencies(scaling, head_dim, theta)
+    return frequency / np.float32(scaling.factor) * (1 - kept) + frequency * kept
+
+
+# "dynamic" has the default frequencies up to the original length; `check_length` refuses longer rows, where
+# a token's rotation would depend on how much text follows it.
+ROPE: dict[str, Callable[[RopeScaling, int, float], np.ndarray]] = {
+    "default": default_frequencies,
+    "linear": linear_frequencies,
+    "dynamic": default_frequencies,
+    "llama3": llama3_frequencies,
+    "yarn": yarn_frequencies,
+}
+_REQUIRED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+
+
+def rope_scaling(
+    fields: Mapping[str, object] | None, where: str = "config.json: rope_scaling"
+) -> RopeScaling | None:
+    """The scaling that `fields` describe, in the words of config.json; None for plain rotary positions.
+
+    Raises: ConfigError for a kind or a field that is not understood, and for one that is missing.
+    """
+    if not fields:
+        return None
+    given = dict(fields)
+    kind = given.setdefault("rope_type", given.pop("type", "default"))
+    given.pop("type", None)  # the older name, which some files carry beside the new one
+    if kind not in ROPE:
+        raise ConfigError(
+            f"{where}.rope_type='{kind}' is not supported ({', '.join(ROPE)}); nothing was loaded"
+        )
+    known = list(RopeScaling.__dataclass_fields__)
+    for key in given.keys() - set(known):
+        nearest = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+        raise ConfigError(f"{where}: field '{key}' is not understood; {hint}; nothing was loaded")
+    missing = [key for key in _REQUIRED.get(kind, ()) if given.get(key) is None]
+    if missing:
+        raise ConfigError(
+            f"{where}: rope_type='{kind}' needs '{missing[0]}'; add it as the model's authors gave it"
+        )
+    return None if kind == "default" else RopeScaling(**given)
+
+
+def rope_frequencies(scaling: RopeScaling | None, head_dim: int, theta: float) -> np.ndarray:
+    """Rotation per position of each pair of dimensions, in radians: float32 [head_dim / 2].
+
+    Same as: transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS.
+    Example:
+        >>> rope_frequencies(None, head_dim=4, theta=10000.0).tolist()
+        [1.0, 0.009999999776482582]
+    """
+    scaling = scaling or RopeScaling("default")
+    if scaling.rope_type not in ROPE:
+        raise ConfigError(
+            f"rope_scaling.rope_type='{scaling.rope_type}' is not supported ({', '.join(ROPE)})"
+        )
+    return ROPE[scaling.rope_type](scaling, head_dim, theta).astype(np.float32)
+
+
+def attention_factor(scaling: RopeScaling | None) -> float:
+    """What cosine and sine are multiplied by: 1 except in YaRN, where scores grow with the factor."""
+    if scaling is None or scaling.rope_type != "yarn":
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+
+    def mscale(weight: float) -> float:
+        return 0.1 * weight * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
+
+    if scaling.mscale and scaling.mscale_all_dim:
+        return mscale(scaling.mscale) / mscale(scaling.mscale_all_dim)
+    return mscale(1.0)
+
+
+def check_length(scaling: RopeScaling | None, max_positions: int, length: int) -> None:
+    """Refuse rows longer than dynamic scaling leaves alone. Raises: ConfigError."""
+    if scaling is not None and scaling.rope_type == "dynamic" and length > max_positions:
+        raise ConfigError(
+            f"model: a row of {length} tokens, but with rope_type='dynamic' a token's logits depend on what follows "
+            f"beyond {max_positions} positions; set tokens.row_length_tokens to at most {max_positions}"
+        )
+
+
+def rotations(
+    positions: Int[Array, "batch length"], scaling: RopeScaling | None, head_dim: int, theta: float
+) -> tuple[Float[Array, "batch length half"], Float[Array, "batch length half"]]:
+    """Cosine and sine of every position's angles, in float32.
+
+    bfloat16 has 8 bits of mantissa, so positions 256 and 257 would be the same number.
+    """
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(scaling, head_dim, theta)
+    factor = attention_factor(scaling)
+    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+
+
+def rotate(
+    x: Float[Array, "batch length heads head_dim"],
+    cos: Float[Array, "batch length half"],
+    sin: Float[Array, "batch length half"],
+) -> Float[Array, "batch length heads head_dim"]:
+    """Turn the pairs (i, i + head_dim / 2) of every head by its position's angles.
+
+    Paper: arXiv:2104.09864, in the layout of Hugging Face checkpoints (halves, not neighbors).
+    """
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos[:, :, None], sin[:, :, None]  # b t 1 h/2
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
