@@ -1,11 +1,11 @@
 """Records to examples: the frame of a template around the texts of a record, and what is learned of it.
 
-Three templates, each a set of frames in wording/frames.yaml: `alpaca` (the published scaffold), `short` (a few
-bytes, for tiny models) and `raw` (none). The wording that fills them is in wording/translation.yaml and
+Three templates, each a set of frames in wording/frames.yaml: `alpaca` (the published scaffold), `short` (a
+few bytes, for tiny models) and `raw` (none). The wording that fills them is in wording/translation.yaml and
 wording/qa.yaml. Texts of a record go in as they are: nothing is stripped, and braces in them mean nothing.
 
-Where an answer begins, `short` and `raw` have a line break: tokenizers do not join it to what follows, so a prompt
-alone has the tokens that it has in front of its answer. Alpaca's colon is kept as it was published.
+Where an answer begins, `short` and `raw` have a line break: tokenizers do not join it to what follows, so a
+prompt alone has the tokens that it has in front of its answer. Alpaca's colon is kept as it was published.
 """
 
 import functools
@@ -27,9 +27,10 @@ def render(
 ) -> Example:
     """One example of a record. Translation needs `direction`, the source and the target language.
 
-    A translation instruction is number `index` mod 33 in training and the first in evaluation, under templates
-    that have no translation frame of their own. Of a question the first answer is learned, of a conversation
-    every assistant turn; what follows the last one is left out. Plain text has no frame and is learned whole.
+    A translation instruction is number `index` mod 33 in training and the first in evaluation, under
+    templates that have no translation frame of their own. Of a question the first answer is learned, of a
+    conversation every assistant turn; what follows the last one is left out. Plain text has no frame and is
+    learned whole.
 
     Args:
         source: name of the mixture entry, or of the task in evaluation; it goes into the example.
@@ -43,7 +44,9 @@ def render(
     """
     reason = why_unusable(record, direction)
     if reason:
-        raise DataError(f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer")
+        raise DataError(
+            f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer; mend the record"
+        )
     frames = _wording("frames")[template]
     match record:
         case Instruction():
@@ -94,7 +97,8 @@ def translation_instructions() -> tuple[str, ...]:
 
 @functools.cache
 def _wording(name: str) -> Any:
-    return yaml.safe_load(resources.files("jaxlingua.data").joinpath(f"wording/{name}.yaml").read_text("utf-8"))
+    file = resources.files("jaxlingua.data").joinpath(f"wording/{name}.yaml")
+    return yaml.safe_load(file.read_text("utf-8"))
 
 
 def _frame(frames: dict, instruction: str, given: str) -> str:

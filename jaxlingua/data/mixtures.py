@@ -1,0 +1,227 @@
+"""Mixtures: the examples of a stage, entry by entry, and an account of every record that gave none.
+
+Weights are not applied here: they are shares of a batch, and batches.py draws them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxlingua.config import MixtureEntry, StageConfig
+from jaxlingua.data.example import Example
+from jaxlingua.data.leaks import Leaks
+from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
+from jaxlingua.data.templates import render, why_unusable
+from jaxlingua.errors import DataError
+
+_TASKS = {"instruction": Instruction, "translation": Pair, "qa": Question, "text": Text, "chat": Conversation}
+_NEEDS = {
+    "instruction": "instruction, input and output",
+    "translation": "a sentence in two languages",
+    "qa": "context, question and answers",
+    "text": "text in one language",
+    "chat": "turns of a conversation",
+}
+
+
+_LEAKS = "equals evaluation text"
+
+
+@runtime_checkable
+class RecordSource(Protocol):
+    """What a mixture needs of a source: `sources.Source`, or the one made from CLDR."""
+
+    name: str
+    languages: list[str]
+
+    def records(self, split: Literal["train", "held_out", "all"]) -> list[Record]:
+        """The records of a split, in the order of the source."""
+
+
+@dataclass(slots=True)
+class Count:
+    """Examples of one entry in one language: how many there could have been, and what became of them."""
+
+    examples: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageExamples:
+    """The examples of a stage by mixture entry, and their counts by entry and language of the answer."""
+
+    stage: str
+    by_entry: dict[str, list[Example]] = field(default_factory=dict)
+    counts: dict[tuple[str, str], Count] = field(default_factory=dict)
+
+    def describe(self) -> list[str]:
+        """One line per entry and language, for the log and the report."""
+        lines = []
+        for (entry, language), count in self.counts.items():
+            why = ", ".join(f"{reason} {number:,}" for reason, number in count.dropped.items())
+            dropped = f" of {count.examples:,} (dropped: {why})" if why else ""
+            lines.append(f"{self.stage}: {entry} in {language}: {count.kept:,} examples{dropped}")
+        return lines
+
+
+def stage_examples(
+    stage: StageConfig, sources: Mapping[str, RecordSource], template: str, *, leaks: Leaks | None = None
+) -> StageExamples:
+    """The training examples of a stage, each record in each direction of its entry.
+
+    `start` and `limit` of an entry count records of the source's training part, before any is dropped, so
+    every direction has the same sentences. A record gives no example if a text is missing or empty, or if
+    `leaks` drops it.
+
+    Raises: DataError naming entry and source where task, direction, language or slice ask for what the source
+        does not have, or where no record gives an example.
+    Cost: 10 s for a million sentence pairs.
+    """
+    result = StageExamples(stage.name)
+    for name, entry in stage.mixture.items():
+        where, source = _where(stage, name), _source(name, entry, sources)
+        leaking = leaks.dropped(source.name) if leaks else frozenset()
+        examples = result.by_entry[name] = []
+        for record, direction in _asked(entry, source, _training_records(where, entry, source)):
+            reason = _LEAKS if record.index in leaking else why_unusable(record, direction)
+            _count(result, name, _language(record, direction), reason)
+            if not reason:
+                examples.append(render(record, template, source=name, training=True, direction=direction))
+        if not examples:
+            counts = [count for (of, _), count in result.counts.items() if of == name]
+            why = ", ".join(sorted({reason for count in counts for reason in count.dropped}))
+            raise DataError(
+                f"{where}: no record of source '{source.name}' gives an example ({why}); each needs a prompt and "
+                f"an answer; mend the source or take the entry out"
+            )
+    return result
+
+
+def held_out_examples(
+    stage: StageConfig, sources: Mapping[str, RecordSource], template: str, *, limit: int
+) -> StageExamples:
+    """The first `limit` held-out examples of each entry and language, rendered as in evaluation.
+
+    An entry whose source holds nothing out has an empty list.
+
+    Raises: DataError as `stage_examples`, but not for empty entries.
+    """
+    result = StageExamples(stage.name)
+    for name, entry in stage.mixture.items():
+        where, source = _where(stage, name), _source(name, entry, sources)
+        examples = result.by_entry[name] = []
+        records = _select(where, entry, source, source.records("held_out"))
+        for record, direction in _asked(entry, source, records):
+            language = _language(record, direction)
+            if (name, language) in result.counts and result.counts[name, language].kept >= limit:
+                continue
+            reason = why_unusable(record, direction)
+            _count(result, name, language, reason)
+            if not reason:
+                examples.append(render(record, template, source=name, training=False, direction=direction))
+    return result
+
+
+def training_records(
+    stages: Sequence[StageConfig], sources: Mapping[str, RecordSource]
+) -> dict[str, list[Record]]:
+    """The records that the stages learn from, by source and each once: what `refuse_leaks` looks at."""
+    by_source: dict[str, dict[int, Record]] = {}
+    for stage in stages:
+        for name, entry in stage.mixture.items():
+            source = _source(name, entry, sources)
+            records = _training_records(_where(stage, name), entry, source)
+            by_source.setdefault(source.name, {}).update((record.index, record) for record in records)
+    return {name: list(records.values()) for name, records in by_source.items()}
+
+
+# ── which records, and in which directions ───────────────────────────────────────────────────────────────────
+
+
+def _where(stage: StageConfig, entry_name: str) -> str:
+    return f"stage '{stage.name}', mixture.{entry_name}"
+
+
+def _source(entry_name: str, entry: MixtureEntry, sources: Mapping[str, RecordSource]) -> RecordSource:
+    return sources[entry_name if entry.source == "auto" else entry.source]
+
+
+def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> list[Record]:
+    records = _select(where, entry, source, source.records("train"))
+    stop = None if entry.limit == "auto" else entry.start + entry.limit
+    chosen = records[entry.start : stop]
+    if not chosen:
+        raise DataError(
+            f"{where}.start: {entry.start} given; source '{source.name}' has {len(records):,} training records "
+            f"here; start below that, or mend the source"
+        )
+    return chosen
+
+
+def _select(where: str, entry: MixtureEntry, source: RecordSource, records: list[Record]) -> list[Record]:
+    """The records in the entry's language, after a check that it asks for what the source has."""
+    if not records:
+        return []
+    task = _task(where, entry, source, records[0])
+    if entry.directions() and task != "translation":
+        raise DataError(
+            f"{where}.direction: '{'-'.join(entry.directions()[0])}' given with task {task}; only translation "
+            f"has a direction; leave it out, or name a parallel source"
+        )
+    if entry.language != "auto" and task == "translation":
+        raise DataError(
+            f"{where}.language: '{entry.language}' given with task translation, which has directions; write "
+            f"direction: SOURCE-TARGET, or task: text to learn the sentences of one language"
+        )
+    asked = [language for direction in entry.directions() for language in direction]
+    for language in asked + ([] if entry.language == "auto" else [entry.language]):
+        if language not in source.languages:
+            raise DataError(
+                f"{where}: language '{language}' given; source '{source.name}' has "
+                f"{', '.join(source.languages)}; choose one of these or name another source"
+            )
+    if entry.language == "auto" or isinstance(records[0], Pair):
+        return records
+    return [record for record in records if record.language == entry.language]
+
+
+def _task(where: str, entry: MixtureEntry, source: RecordSource, record: Record) -> str:
+    """The entry's task; `record` stands for all of its source, which are of one kind."""
+    natural = next(task for task, kind in _TASKS.items() if isinstance(record, kind))
+    if entry.task in ("auto", natural) or (entry.task == "text" and natural == "translation"):
+        return natural if entry.task == "auto" else entry.task
+    raise DataError(
+        f"{where}.task: '{entry.task}' given, which needs {_NEEDS[entry.task]}; source '{source.name}' has "
+        f"{_NEEDS[natural]}; write task: {natural}, or name another source"
+    )
+
+
+def _asked(
+    entry: MixtureEntry, source: RecordSource, records: list[Record]
+) -> Iterator[tuple[Record, tuple[str, str] | None]]:
+    """Each record with the direction it is rendered in: pairs once in each, or as text once per language."""
+    first, *others = source.languages
+    directions = entry.directions() or [pair for other in others for pair in ((first, other), (other, first))]
+    languages = source.languages if entry.language == "auto" else [entry.language]
+    for record in records:
+        if not isinstance(record, Pair):
+            yield record, None
+        elif entry.task == "text":
+            for language in languages:
+                yield Text(record.index, language, record.texts.get(language, "")), None
+        else:
+            yield from ((record, direction) for direction in directions)
+
+
+def _language(record: Record, direction: tuple[str, str] | None) -> str:
+    return direction[1] if direction else record.language
+
+
+def _count(result: StageExamples, entry_name: str, language: str, dropped: str) -> None:
+    count = result.counts.setdefault((entry_name, language), Count())
+    count.examples += 1
+    if dropped:
+        count.dropped[dropped] = count.dropped.get(dropped, 0) + 1
+    else:
+        count.kept += 1
