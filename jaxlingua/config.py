@@ -20,7 +20,7 @@ Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
-Remat = Literal["none", "full", "dots", "save_qkv", "save_attention"]
+Remat = Literal["none", "full", "save_attention", "save_qkv", "save_mlp", "minimal", "dots"]
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
