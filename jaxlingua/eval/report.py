@@ -57,11 +57,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     provenance = _read_json(folder / "provenance.json")
     metrics = _read_lines(folder / "metrics.jsonl")
     files = sorted((folder / "evals").glob("*/scores.json"))
-    scores = [score for file in files for score in _read_json(file)]
+    evaluations = {file.parent.name: _read_json(file) for file in files}
+    scores = [score for evaluation in evaluations.values() for score in evaluation["scores"]]
     scores.sort(key=lambda score: (score["step"], score["task"], score["language"], score["metric"]))
     return {
         "name": folder.resolve().name,
         "scores": scores,
+        "answers": {
+            name: evaluation["tasks"] for name, evaluation in evaluations.items() if evaluation["tasks"]
+        },
         "samples": read_samples(folder, scores),
         "throughput": throughput_of(metrics),
         "data": _read_json(folder / "data.json")
@@ -76,15 +80,16 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def models_of(scores: list[dict[str, Any]]) -> list[str]:
-    """The evaluated models by the time at which they were: base first, then one a stage."""
-    return list(dict.fromkeys(model_key(score) for score in sorted(scores, key=lambda score: score["step"])))
+    """The columns of the table of scores: floor, base, then one model a stage, as they were trained."""
+    order = sorted(scores, key=lambda score: (score["step"], score["model"] == "base"))
+    return list(dict.fromkeys(model_key(score) for score in order))
 
 
 def model_key(score: dict[str, Any]) -> str:
-    """How a score's model is named in tables: the base or floor by name, a trained one by stage and step."""
-    if score["model"] == score["stage"] or score["step"] == 0:
-        return str(score["model"])
-    return f"{score['stage']}, step {score['step']:,}" if score["model"] == "tuned" else str(score["model"])
+    """How a score's model is named in tables: floor, base, or a trained one by stage and step."""
+    if score["step"] == 0:
+        return "base" if score["model"] == "base" else "floor"
+    return f"{score['stage']}, step {score['step']:,}"
 
 
 def score_rows(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -68,7 +68,8 @@ def run(tmp_path: Path) -> Path:
             score(stage, step, model, "exact_match", values[0]),
             score(stage, step, model, "BLEU", values[1]),
         ]
-        (folder / "scores.json").write_text(json.dumps(found))
+        counts = {"news.eng_Latn-deu_Latn": {"items": 2, "available": 9, "cut_prompts": 0, "unfinished": 1}}
+        (folder / "scores.json").write_text(json.dumps({"scores": found, "tasks": counts}))
         items = "".join(json.dumps(prediction(str(n), text)) + "\n" for n, text in enumerate(answers))
         (folder / "news.eng_Latn-deu_Latn.jsonl").write_text(items)
     (tmp_path / "provenance.json").write_text(
@@ -168,13 +169,14 @@ def test_models_stand_in_the_order_in_which_they_were_trained():
     scores = [
         score("b", 20, "tuned", "BLEU", 3),
         score("base", 0, "base", "BLEU", 1),
+        score("floors", 0, "copy_source", "BLEU", 0),
         score("a", 10, "tuned", "BLEU", 2),
     ]
-    assert models_of(scores) == ["base", "a, step 10", "b, step 20"]
+    assert models_of(scores) == ["floor", "base", "a, step 10", "b, step 20"]
     (row,) = score_rows(scores)
-    assert [row["scores"][model]["value"] for model in models_of(scores)] == [1, 2, 3]
+    assert [row["scores"][model]["value"] for model in models_of(scores)] == [0, 1, 2, 3]
     assert headlines([row], models_of(scores))[0]["after"] == 3
-    assert model_key(score("base", 0, "copy", "BLEU", 1)) == "copy"
+    assert model_key(score("floors", 0, "copy_source", "BLEU", 1)) == "floor"
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():
@@ -198,7 +200,9 @@ def test_a_run_without_evaluation_still_has_a_report(run: Path):
 )
 def test_a_damaged_file_is_named(run: Path, name: str):
     (run / name).write_text('{"cut off": ')
-    with pytest.raises(DataError, match=f"{name}: damaged .*; a run writes whole lines of JSON; mend or remove it"):
+    with pytest.raises(
+        DataError, match=f"{name}: damaged .*; a run writes whole lines of JSON; mend or remove it"
+    ):
         write_report(run)
 
 
