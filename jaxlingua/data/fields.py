@@ -1,7 +1,7 @@
 """Rows to records: which fields each kind of record takes, what is refused, and what is skipped and counted.
 
-Each function gives a record, or the reason why the row has none: a text that the record needs is empty. Every other
-fault is an error, since mending or skipping it would hide that the file is not what the configuration says.
+Each function gives a record, or the reason why the row has none: a text that the record needs is empty. Every
+other fault is an error: to mend or skip it would hide that the file is not what the configuration says.
 """
 
 from collections.abc import Mapping
@@ -49,23 +49,24 @@ def text_of(row: Row, language: str, columns: Mapping[str, str]) -> Text | str:
 def question_of(row: Row, language: str, columns: Mapping[str, str]) -> Question | str:
     """A question with its answers, each of which must stand in the context where it says.
 
-    `answers` is a list of objects with `text` and `answer_start` (SQuAD's files), or an object with a list of each
-    (the datasets library). A question without id gets its index.
+    `answers` is a list of objects with `text` and `answer_start` (SQuAD's files), or an object with a list of
+    each (the datasets library). A question without id gets its index.
     """
     context = text_field(row, "context", columns)
     question = text_field(row, "question", columns)
     answers = _answers(row, columns)
     for text, start in answers:
-        if context[start : start + len(text)] != text:
-            at = context.find(text)
+        given = context[start : start + len(text)]
+        if given != text:
+            found = context.find(text)
+            remedy = (
+                f"found at {found}: mend answer_start"
+                if found >= 0
+                else "not in the context: mend the record"
+            )
             raise DataError(
-                f"{row.place}: answer '{_cut(text)}' given with answer_start {start}, where the context has "
-                f"'{_cut(context[start : start + len(text)])}'; offsets count code points of the unstripped context; "
-                + (
-                    f"it is found at {at}, mend answer_start"
-                    if at >= 0
-                    else "the context lacks it, mend the record"
-                )
+                f"{row.place}: answer '{_cut(text)}' with answer_start {start}, where the context has "
+                f"'{_cut(given)}'; code points of the unstripped context are counted; {remedy}"
             )
     if not context.strip():
         return "empty context"
@@ -124,29 +125,28 @@ def _answers(row: Row, columns: Mapping[str, str]) -> list[tuple[str, int]]:
     if isinstance(given, dict) and all(isinstance(given.get(key), list) for key in ("text", "answer_start")):
         if len(given["text"]) != len(given["answer_start"]):
             raise DataError(
-                f"{row.place}: field '{column}' has {len(given['text'])} texts and {len(given['answer_start'])} "
-                f"starts; one start per text is needed; mend the record"
+                f"{row.place}: field '{column}' has {len(given['text'])} texts and "
+                f"{len(given['answer_start'])} starts; one start per text is needed; mend the record"
             )
         pairs = list(zip(given["text"], given["answer_start"], strict=True))
     elif isinstance(given, list) and all(isinstance(answer, dict) for answer in given):
         pairs = [(answer.get("text"), answer.get("answer_start")) for answer in given]
     else:
         raise DataError(
-            f"{row.place}: field '{column}' is {kind_of(given)}; a list of objects with text and answer_start is "
-            f"needed; mend the record"
+            f"{row.place}: field '{column}' is {kind_of(given)}; a list of objects with text and "
+            f"answer_start is needed; mend the record"
         )
     for number, (text, start) in enumerate(pairs):
         as_text(text, row.place, f"{column}[{number}].text")
         if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-            shown = kind_of(start)
             raise DataError(
-                f"{row.place}: field '{column}[{number}].answer_start' is {shown}; a count of code points from 0 is "
-                f"needed; mend the record"
+                f"{row.place}: field '{column}[{number}].answer_start' is {kind_of(start)}; "
+                f"a count of code points from 0 is needed; mend the record"
             )
     return pairs
 
 
-# ── one field ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── one field ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lookup(fields: Mapping[str, Any], column: str) -> Any:

@@ -1,7 +1,8 @@
 """Files to rows: JSON, JSONL, Parquet, SQuAD, tab-separated and plain lines, with errors that name the line.
 
-Whether a file is gzipped, Parquet, a JSON array or JSONL goes by its first bytes, never by its name. A line ends at "\\n" (or "\\r\\n") and nowhere else:
-U+2028 and U+0085 belong to the text. Everything is UTF-8, with or without a byte order mark.
+Whether a file is gzipped, Parquet, a JSON array or JSONL goes by its first bytes, never by its name. A line
+ends at "\\n" (or "\\r\\n") and nowhere else: U+2028 and U+0085 belong to the text. Everything is UTF-8, with
+or without a byte order mark.
 """
 
 import difflib
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any]
 
 
-# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def find_file(path: str, folder: str, where: str) -> Path:
@@ -101,7 +102,7 @@ def _names_in(folder: Path) -> str:
     return listed(sorted(entry.name for entry in folder.iterdir()))
 
 
-# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── text ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_lines(path: Path, where: str) -> Iterator[str]:
@@ -141,7 +142,7 @@ def _not_utf8(path: Path, where: str, line: int, offset: int, error: UnicodeDeco
     )
 
 
-# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_rows(path: Path, where: str) -> Iterator[Row]:
@@ -230,15 +231,15 @@ def _parquet_rows(path: Path, where: str) -> Iterator[Row]:
         raise empty(path, where)
 
 
-# ── tables and nested JSON ───────────────────────────────────────────────────────────────────────────────────────
+# ── tables and nested JSON ──────────────────────────────────────────────────────────────────────────────────
 
 
 def read_tsv(path: Path, where: str, languages: list[str], columns: Mapping[str, str]) -> Iterator[Row]:
-    """Columns of a tab-separated file under the names of their languages. Quotes are text, as in Moses and MGSM.
+    """Columns of a tab-separated file under the codes of their languages. Quotes are text, as in MGSM.
 
     Args:
-        columns: of each language a name in the header, or a number counted from 1 for a file without header. If
-            empty, a header with the language codes is looked for; without one the columns are in order.
+        columns: of each language a name in the header, or a number counted from 1 for a file without header.
+            If empty, a header with the language codes is looked for; without one the columns are in order.
     """
     header, at = _tsv_columns(path, where, languages, columns)
     needed = len(header) or max(at.values()) + 1
@@ -295,7 +296,8 @@ def _children(parent: Any, name: str, file: str, path: str) -> Iterator[tuple[An
     if not isinstance(parent, dict) or not isinstance(parent.get(name), list):
         has = listed(parent) if isinstance(parent, dict) else kind_of(parent)
         raise DataError(
-            f"{place}: no list '{name}'; there is {has}; SQuAD's format is data[].paragraphs[].qas[]; convert the file"
+            f"{place}: no list '{name}' but {has}; data[].paragraphs[].qas[] is needed, as in SQuAD; "
+            f"convert the file"
         )
     for number, child in enumerate(parent[name]):
         yield child, f"{path}.{name}[{number}]" if path else f"{name}[{number}]"

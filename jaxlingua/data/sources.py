@@ -1,7 +1,7 @@
-"""Stage 1, data: sources by configuration to records, with a fingerprint, held-out records and counts of what is skipped.
+"""Stage 1, data: configured sources to records, with fingerprint, held-out records and counts of skipped ones.
 
-`open_source` reads everything at once, so whatever is wrong with a file is told before anything is spent. A record
-with an empty text that it needs is skipped and counted; everything else that is wrong is an error that names the line.
+`open_source` reads everything at once, so whatever is wrong with a file is told before anything is spent. A
+record with an empty text is skipped and counted; all else that is wrong is an error that names the line.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ def open_source(name: str, config: SourceConfig, folder: str) -> Source:
     """Read the source `name` of the configuration.
 
     Returns: a `Source`, or for kind=cldr an object with the same attributes.
-    Raises: DataError naming file and line for what cannot be used; ConfigError for columns that no record has.
+    Raises: DataError naming file and line for what cannot be used; ConfigError for columns of no field.
     Cost: for a million pairs 4 s and 0.6 GB, with another 5 s when held-out records are first asked for.
     """
     if isinstance(config, CldrSource):
@@ -131,7 +131,7 @@ def _fingerprint(
     return digest.hexdigest()
 
 
-# ── one function per kind: what it builds, and the files that this is made of ────────────────────────────────────
+# ── one function per kind: what it builds, and the files that this is made of ───────────────────────────────
 
 Opened = tuple[Iterator[Built], list[Path]]
 
@@ -166,7 +166,7 @@ def open_text(config: TextSource, folder: str, where: str) -> Opened:
 
 
 def open_parallel(config: ParallelSource, folder: str, where: str) -> Opened:
-    """Sentences beside their translations: a file per language (lines, or JSON records), or one file for all."""
+    """Sentences beside their translations: a file per language (lines or JSON records), or one for all."""
     languages = config.languages
     columns = _columns(config.columns, languages, where)
     format = parallel_format(config, where)
@@ -181,7 +181,8 @@ def open_parallel(config: ParallelSource, folder: str, where: str) -> Opened:
             sides = [enumerate(read_lines(file, where)) for file in files]
         else:
             sides = [
-                _column_of(file, columns.get(lang, "text"), where) for file, lang in zip(files, languages)
+                _column_of(file, columns.get(language, "text"), where)
+                for file, language in zip(files, languages, strict=True)
             ]
         return (pair_of(row, languages, {}) for row in beside(files, languages, sides, where)), files
     file = find_file(config.path, folder, where)
@@ -220,7 +221,7 @@ OPENERS: dict[type, Callable[[Any, str, str], Opened]] = {
 }
 
 
-# ── rows of parallel text and of Hugging Face ────────────────────────────────────────────────────────────────
+# ── rows of parallel text and of Hugging Face ───────────────────────────────────────────────────────────────
 
 
 def parallel_format(config: ParallelSource, where: str) -> Literal["lines", "tsv", "jsonl"]:
@@ -257,8 +258,8 @@ def beside(
     for file, other in zip(files[1:], others, strict=True):
         if len(other) != len(first):
             raise DataError(
-                f"{where}: {files[0]} has {len(first)} lines, {file} has {len(other)}; line n of each file must be "
-                f"the same sentence; align the files again"
+                f"{where}: {files[0]} has {len(first)} lines, {file} has {len(other)}; "
+                f"line n of each file must be the same sentence; align the files again"
             )
     for (index, text), *rest in zip(first, *others, strict=True):
         texts = [text, *(text for _, text in rest)]
@@ -271,7 +272,7 @@ def _column_of(file: Path, column: str, where: str) -> Iterator[tuple[int, str]]
 
 
 def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iterator[Row]:
-    """Rows of a split, read by the datasets library: saved to disk, a local folder of files, or on the hub."""
+    """Rows of a split by the datasets library: from a saved dataset, a folder of files, or the hub."""
     import datasets
 
     local = Path(folder) / config.path
@@ -283,13 +284,14 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
             dataset = datasets.load_dataset(path, config.name or None, split=config.split)
     except ConnectionError as error:
         raise MachineError(
-            f"{where}.path: '{config.path}' is not a folder here and the hub cannot be reached: {error}"
-        )
+            f"{where}.path: '{config.path}' is no folder in '{folder}', and the hub cannot be reached, "
+            f"{error}; connect to it, or name a local folder"
+        ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
         raise DataError(
-            f"{where} ({path}): the datasets library cannot load split '{config.split}': {cause}; a dataset without "
-            f"loading script is needed; check {where}.path, name and split"
+            f"{where} ({path}): split '{config.split}' cannot be loaded, {cause}; "
+            f"a dataset without loading script is needed; mend {where}.path, name or split"
         ) from None
     splits = (
         dataset
