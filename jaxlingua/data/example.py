@@ -10,8 +10,8 @@ class Example:
     """Text with the character ranges that are learned; an end-of-sequence token follows each of them.
 
     `source` is the name of the mixture entry, `index` the record's place in its source, `language` that of
-    the answers. `answers` are [start, end) in code points of `text`, ascending, none empty. A conversation has
-    one per assistant turn; of plain text the whole is the one answer.
+    the answers. `answers` are [start, end) in code points of `text`, ascending, none empty. A conversation
+    has one per assistant turn; of plain text the whole is the one answer.
 
     Raises: DataError naming source and index if a range is empty, out of bounds or out of order.
     Example:
@@ -34,8 +34,8 @@ class Example:
         for start, end in self.answers:
             if not earliest <= start < end <= len(self.text):
                 raise DataError(
-                    f"{where}: answer range ({start}, {end}) given; ranges are ascending, not empty and "
-                    f"within the {len(self.text)} characters of the text; build examples with templates.render"
+                    f"{where}: answer range ({start}, {end}) given; ranges are ascending, not empty "
+                    f"and within the {len(self.text)} characters of the text; use templates.render"
                 )
             earliest = end
 

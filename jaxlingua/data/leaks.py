@@ -7,7 +7,8 @@ learned in another. It leaks if
 - one of its texts (either side of a pair, any field of an instruction, any turn, any line of plain text) has
   `SENTENCE_BYTES` or more and equals a sentence of an evaluated pair, in any language of that record;
 - both texts of a shorter pair equal those of an evaluated pair in the same two languages;
-- it has context and question of an evaluated question: as a question, an instruction with its input, or text;
+- it has context and question of an evaluated question, or instruction and input of an evaluated instruction:
+  as a question, an instruction, a user's turns, or plain text;
 - it is a question whose id is a hash and that of an evaluated one: the same question in another language.
 
 It does not leak by a short text alone ("2 km", "Thank you.": as much in common as a shared word), by a
@@ -18,7 +19,6 @@ import functools
 import itertools
 import re
 import sys
-import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ LeakMode = Literal["refuse", "drop", "allow"]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A training record by source and index, the text that leaks, and the evaluated record that has it too."""
+    """A training record by source and index, the text that leaks, and the evaluated record that has it."""
 
     source: str
     index: int
@@ -88,8 +88,7 @@ def refuse_leaks(
     if found and mode == "refuse":
         first = found[0]
         raise DataError(
-            f"data.sources.{first.source} (record {first.index}): "
-            f"'{textwrap.shorten(first.text, _SHOWN_CHARACTERS, placeholder='…')}' is also in record "
+            f"data.sources.{first.source} (record {first.index}): '{_shown(first.text)}' is also in record "
             f"{first.evaluation_index} of '{first.evaluation_source}', the first of {len(found):,} leaks in "
             f"{checked:,} training records; what is evaluated must not be trained on; set data.leaks=drop to "
             f"leave these records out, or allow to keep them"
@@ -141,12 +140,17 @@ def normalize(text: str) -> str:
 
 
 def _evaluated_keys(record: Record) -> Iterator[Key]:
+    """What makes an item out of a record: each sentence of a pair or text, but a prompt only as a whole."""
     match record:
         case Question():
-            yield f"{normalize(record.context)} {normalize(record.question)}"
+            yield _joined(record.context, record.question)
             if _HASH.fullmatch(record.id):
                 yield ("id", record.id)
-        case _:
+        case Instruction():
+            yield _joined(record.instruction, record.input)
+        case Conversation():
+            yield _joined(*(text for role, text in record.turns if role == "user"))
+        case Pair() | Text():
             yield from (key for key, _ in _training_keys(record))
 
 
@@ -164,20 +168,25 @@ def _training_keys(record: Record) -> Iterator[tuple[Key, str]]:
             for (language, key, text), (other, other_key, _) in itertools.combinations(sorted(short), 2):
                 yield (language, key, other, other_key), text
         case Question():
-            context, question = normalize(record.context), normalize(record.question)
-            yield f"{context} {question}", record.question
+            yield _joined(record.context, record.question), record.question
             yield from _sentences((record.context, record.question))
             if _HASH.fullmatch(record.id):
                 yield ("id", record.id), record.question
         case Instruction():
-            instruction, given = normalize(record.instruction), normalize(record.input)
-            yield f"{given} {instruction}", record.instruction
-            yield f"{instruction} {given}", record.instruction
+            yield _joined(record.instruction, record.input), record.instruction
+            yield _joined(record.input, record.instruction), record.instruction
             yield from _sentences((record.instruction, record.input, record.output))
         case Conversation():
+            asked = [text for role, text in record.turns if role == "user"]
+            yield _joined(*asked), " ".join(asked)
             yield from _sentences(text for _, text in record.turns)
         case Text():
             yield from _sentences((record.text, *(record.text.split("\n") if "\n" in record.text else ())))
+
+
+def _joined(*texts: str) -> str:
+    """The key of texts that were put together, in this order, with whatever between them."""
+    return normalize("\n".join(texts))
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -189,6 +198,11 @@ def _sentences(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _is_sentence(key: str) -> bool:
     return len(key) >= SENTENCE_BYTES or len(key.encode()) >= SENTENCE_BYTES
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 @functools.cache

@@ -92,8 +92,8 @@ def stage_examples(
             counts = [count for (of, _), count in result.counts.items() if of == name]
             why = ", ".join(sorted({reason for count in counts for reason in count.dropped}))
             raise DataError(
-                f"{where}: no record of source '{source.name}' gives an example ({why}); each needs a prompt and "
-                f"an answer; mend the source or take the entry out"
+                f"{where}: no record of source '{source.name}' gives an example ({why}); each needs a "
+                f"prompt and an answer; mend the source or take the entry out"
             )
     return result
 
@@ -136,7 +136,7 @@ def training_records(
     return {name: list(records.values()) for name, records in by_source.items()}
 
 
-# ── which records, and in which directions ───────────────────────────────────────────────────────────────────
+# ── which records, and in which directions ──────────────────────────────────────────────────────────────────
 
 
 def _where(stage: StageConfig, entry_name: str) -> str:
@@ -153,8 +153,8 @@ def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> 
     chosen = records[entry.start : stop]
     if not chosen:
         raise DataError(
-            f"{where}.start: {entry.start} given; source '{source.name}' has {len(records):,} training records "
-            f"here; start below that, or mend the source"
+            f"{where}.start: {entry.start} given; source '{source.name}' has {len(records):,} training "
+            f"records here; start below that, or mend the source"
         )
     return chosen
 
@@ -166,8 +166,8 @@ def _select(where: str, entry: MixtureEntry, source: RecordSource, records: list
     task = _task(where, entry, source, records[0])
     if entry.directions() and task != "translation":
         raise DataError(
-            f"{where}.direction: '{'-'.join(entry.directions()[0])}' given with task {task}; only translation "
-            f"has a direction; leave it out, or name a parallel source"
+            f"{where}.direction: '{'-'.join(entry.directions()[0])}' given with task {task}; only "
+            f"translation has a direction; leave it out, or name a parallel source"
         )
     if entry.language != "auto" and task == "translation":
         raise DataError(

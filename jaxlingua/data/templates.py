@@ -45,7 +45,8 @@ def render(
     reason = why_unusable(record, direction)
     if reason:
         raise DataError(
-            f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer; mend the record"
+            f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer; "
+            f"mend the record or leave it out"
         )
     frames = _wording("frames")[template]
     match record:
