@@ -138,9 +138,9 @@ class Store:
         what = file.group(1) if file else f"{reading}, array '{array.group(1)}'," if array else reading
         others = [other for other in steps if other != step]
         go_on = f"go on from step {others[-1]}" if others else "start again from the beginning"
-        return CheckpointError(f"{self.folder}: step {step} is damaged, {what} cannot be read ({cause[:200]}); "
-                               f"other steps: {_listed(others) or 'none'}; move {folder} away and run the same "
-                               f"command again to {go_on}")
+        return CheckpointError(f"{self.folder}: step {step} is damaged, {what} cannot be read "
+                               f"({cause[:200]}); other steps: {_listed(others) or 'none'}; "
+                               f"move {folder} away and run the same command again to {go_on}")
 
 
 def open_store(folder: Path | str, config: CheckpointConfig) -> Store:

@@ -1,0 +1,126 @@
+"""How fast it goes: seconds per step, time left, and the share of the devices' arithmetic put to use."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Dense bf16 TFLOP/s of one JAX device, as the makers publish them, never the figure with sparsity. The first
+# name whose words the device kind contains counts. A TPU v2 or v3 chip is two devices. A T4 has fp16 only.
+PEAK_TFLOPS = {
+    "TPU v6 lite": 918.0,
+    "TPU v6e": 918.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5e": 197.0,
+    "TPU v5p": 459.0,
+    "TPU v5": 459.0,      # what a v5p calls itself
+    "TPU v4 lite": 138.0,
+    "TPU v4": 275.0,
+    "TPU v3": 61.5,
+    "TPU v2": 22.5,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+    "A10G": 70.0,
+    "T4": 65.0,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Floating-point operations per second of one device in bf16; None if they are not known, as for a CPU.
+
+    >>> peak_flops("NVIDIA H100 80GB HBM3")
+    989000000000000.0
+    >>> peak_flops("cpu")
+    """
+    for name, tflops in PEAK_TFLOPS.items():
+        if re.search(rf"\b{name}\b", device_kind):
+            return tflops * 1e12
+    return None
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What decides how many operations a token costs."""
+
+    parameters: int
+    layers: int
+    heads: int
+    head_dim: int
+
+    def flops_per_token(self) -> float:
+        """Two operations per parameter forward and four backward; recomputation is never counted."""
+        return 6.0 * self.parameters
+
+    def flops_per_token_with_attention(self, keys: float) -> float:
+        """The same and, for each of `keys` keys that a query sees on average, two products over the heads.
+
+        Example:
+            >>> ModelSize(1000, layers=2, heads=4, head_dim=8).flops_per_token_with_attention(keys=10)
+            13680.0
+        """
+        return self.flops_per_token() + 12.0 * self.layers * self.heads * self.head_dim * keys
+
+
+def mean_keys(lengths: np.ndarray) -> float:
+    """How many keys a query sees on average in documents of these lengths, each seeing only itself.
+
+    >>> mean_keys(np.array([3]))
+    2.0
+    """
+    lengths = lengths.astype(np.float64)
+    return float((lengths * (lengths + 1) / 2).sum() / max(lengths.sum(), 1))
+
+
+@dataclass
+class StepClock:
+    """Seconds of steps, apart from compilation and other pauses.
+
+    `tick` is called as the result of a step arrives. What lies between two arrivals, less the pauses told, is
+    the step's time, since the device works without a break.
+    """
+
+    now: Callable[[], float] = time.perf_counter
+    steps: int = 0
+    step_seconds: float = 0.0
+    paused_seconds: dict[str, float] = field(default_factory=dict)
+    _since: float | None = None
+
+    def tick(self) -> float:
+        """Seconds that the step took that has just arrived."""
+        now = self.now()
+        self.start()
+        seconds, self._since = now - self._since, now
+        self.steps += 1
+        self.step_seconds += seconds
+        return seconds
+
+    def start(self) -> None:
+        """The first step has been dispatched; a pause that has ended starts the clock as well."""
+        if self._since is None:
+            self._since = self.now()
+
+    @contextmanager
+    def paused(self, kind: str) -> Iterator[None]:
+        """What happens within is no step: "compile", "held_out", "checkpoint", "eval"."""
+        start = self.now()
+        try:
+            yield
+        finally:
+            seconds = self.now() - start
+            self.paused_seconds[kind] = self.paused_seconds.get(kind, 0.0) + seconds
+            self._since = start + seconds if self._since is None else self._since + seconds
+
+    def seconds_left(self, steps: int) -> float | None:
+        """For so many more steps, with their share of pauses, without compilation; None before the first."""
+        if not self.steps:
+            return None
+        pauses = sum(seconds for kind, seconds in self.paused_seconds.items() if kind != "compile")
+        return steps * (self.step_seconds + pauses) / self.steps
