@@ -36,7 +36,9 @@ def place_rows(batch_fn: BatchFunction, step: int, batch_rows: int, mesh: Mesh) 
         def rows_of(index: tuple[slice, ...]) -> Any:
             start, stop, _ = index[0].indices(batch_rows)
             first, leaf = next(
-                (first, leaf) for (first, _), leaf in zip(pieces, leaves, strict=True) if first <= start < first + len(leaf)
+                (first, leaf)
+                for (first, _), leaf in zip(pieces, leaves, strict=True)
+                if first <= start < first + len(leaf)
             )
             return leaf[start - first : stop - first]
 

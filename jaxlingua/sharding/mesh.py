@@ -72,4 +72,6 @@ def describe_mesh(mesh: Mesh) -> str:
     sizes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     kind = mesh.devices.flat[0].device_kind
     plural = "es" if processes > 1 else ""
-    return f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({kind}) in {processes} process{plural}: {sizes}"
+    return (
+        f"{mesh.size} device{'s' if mesh.size > 1 else ''} ({kind}) in {processes} process{plural}: {sizes}"
+    )

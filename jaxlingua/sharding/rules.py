@@ -111,7 +111,11 @@ def count_micro_batches(batch_rows: int, micro_batch_rows: int | str, mesh: Mesh
             f"train.micro_batch_rows: {micro_batch_rows} rows do not divide train.batch_rows={batch_rows}; "
             f"use a divisor of {batch_rows}"
         )
-    check_rows("train.micro_batch_rows" if micro_batch_rows < batch_rows else "train.batch_rows", micro_batch_rows, mesh)
+    check_rows(
+        "train.micro_batch_rows" if micro_batch_rows < batch_rows else "train.batch_rows",
+        micro_batch_rows,
+        mesh,
+    )
     return batch_rows // micro_batch_rows
 
 
@@ -146,23 +150,29 @@ def param_shardings(model: nn.Module, mesh: Mesh) -> Any:
     boxed = abstract_params(model, mesh)
     logical = nn.get_partition_spec(boxed)
     return jax.tree_util.tree_map_with_path(
-        lambda path, spec, shape: NamedSharding(mesh, mesh_spec(_name(path), shape.shape, spec, mesh)),
+        lambda path, spec, shape: NamedSharding(mesh, mesh_spec(_name(path), shape.shape, tuple(spec), mesh)),
         logical,
         nn.unbox(boxed),
         is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
     )
 
 
-def mesh_spec(name: str, shape: tuple[int, ...], logical: tuple[str | None, ...], mesh: Mesh) -> PartitionSpec:
+def mesh_spec(
+    name: str, shape: tuple[int, ...], logical: tuple[str | None, ...], mesh: Mesh
+) -> PartitionSpec:
     """Translate the logical axes of one parameter, refusing what cannot be split."""
     table = dict(RULES)
     what = f"sharding: parameter '{name}' {shape}"
     if len(logical) != len(shape):
-        raise ShardingError(f"{what} has logical axes {tuple(logical)}; name every one of its {len(shape)} axes")
+        raise ShardingError(
+            f"{what} has logical axes {logical}; name every one of its {len(shape)} axes"
+        )
     taken: dict[str, str] = {}
     for axis, size in zip(logical, shape, strict=True):
         if axis not in table:
-            raise ShardingError(f"{what}, axis '{axis}' has no rule; known: {', '.join(table)}; add it to RULES")
+            raise ShardingError(
+                f"{what}, axis '{axis}' has no rule; known: {', '.join(table)}; add it to RULES"
+            )
         mesh_axis = table[axis]
         if mesh_axis is None:
             continue

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int32
 
@@ -38,12 +39,16 @@ class LossSums(NamedTuple):
     group_target_tokens: Int32[Array, "groups"]
 
 
-def summed_loss(model: Llama, params: Any, batch: Batch, objective: Objective) -> tuple[Float[Array, ""], LossSums]:
+def summed_loss(
+    model: Llama, params: Any, batch: Batch, objective: Objective
+) -> tuple[Float[Array, ""], LossSums]:
     """Sum over target tokens of -log p(target) in nats, and the same per group.
 
     The first value is to be differentiated; the sums beside it carry no gradient.
     """
-    hidden, _ = model.apply({"params": params}, batch.tokens, batch.positions, batch.segments, method="hidden")
+    hidden, _ = model.apply(
+        {"params": params}, batch.tokens, batch.positions, batch.segments, method="hidden"
+    )
     kernel = head_kernel(params, model.config)
     loss, group_loss = summed_cross_entropy(
         objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups
@@ -57,9 +62,9 @@ def summed_cross_entropy(
     objective: Objective,
     hidden: Float[Array, "batch length embed"],
     kernel: Float[Array, "embed padded_vocab"],
-    targets: Int32[Array, "batch length"],
-    target_mask: Bool[Array, "batch length"],
-    groups: Int32[Array, "batch length"],
+    targets: Int32[Array | np.ndarray, "batch length"],
+    target_mask: Bool[Array | np.ndarray, "batch length"],
+    groups: Int32[Array | np.ndarray, "batch length"],
 ) -> tuple[Float[Array, ""], Float[Array, "groups"]]:
     """Summed cross-entropy of the logits `hidden @ kernel`, in all and per group; softmax in fp32.
 
@@ -119,7 +124,13 @@ def _forward(objective, hidden, kernel, targets, target_mask, groups):
 def _backward(objective, residuals, cotangents):
     d_hidden, d_kernel = residuals
     scale = cotangents[0]  # that of the group sums is zero: summed_loss stops gradients there
-    return (d_hidden * scale).astype(d_hidden.dtype), (d_kernel * scale).astype(d_kernel.dtype), None, None, None
+    return (
+        (d_hidden * scale).astype(d_hidden.dtype),
+        (d_kernel * scale).astype(d_kernel.dtype),
+        None,
+        None,
+        None,
+    )
 
 
 _cross_entropy.defvjp(_forward, _backward)
@@ -146,15 +157,15 @@ def _add_nll(objective, sums, nll, groups):
     return sums[0] + jnp.sum(nll), sums[1] + _sum_by_group(nll, groups, objective.groups)
 
 
-def _sum_by_group(values: Array, groups: Array, count: int) -> Array:
+def _sum_by_group(values: Array | np.ndarray, groups: Array | np.ndarray, count: int) -> Array:
     """Sums of `values` per group; a NaN stays in its own group, which a product with one-hots would not do."""
     member = groups.reshape(-1, 1) == jnp.arange(count, dtype=groups.dtype)
     return jnp.sum(jnp.where(member, values.reshape(-1, 1), jnp.zeros((), values.dtype)), axis=0)
 
 
-def _by_shard(x: Array, *, shards: int) -> Array:
+def _by_shard(x: Array | np.ndarray, *, shards: int) -> Array:
     """[b t ...] to [s m ...]: the positions that each device holds, laid end to end; moves nothing."""
-    x = x.reshape(shards, -1, *x.shape[2:])
+    x = jnp.asarray(x).reshape(shards, -1, *x.shape[2:])
     return nn.with_logical_constraint(x, ("activation_batch",) + (None,) * (x.ndim - 1))
 
 

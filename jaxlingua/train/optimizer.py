@@ -14,7 +14,9 @@ from jaxlingua.errors import ConfigError
 Schedule = Callable[[Any], Any]
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
+def make_optimizer(
+    config: OptimizerConfig, steps: int
+) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
     """The optimizer and its learning rate as a function of the step, from 0 to `steps` - 1.
 
     The optimizer does not count steps for the schedule: `update` wants `learning_rate=schedule(step)`.
@@ -75,7 +77,9 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
 def _scale_by_given_learning_rate() -> optax.GradientTransformationExtraArgs:
     """Last link of the chain: downhill, by the learning rate handed to `update`."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, learning_rate: Any, **_: Any) -> tuple[Any, Any]:
+    def update(
+        updates: Any, state: Any, params: Any = None, *, learning_rate: Any, **_: Any
+    ) -> tuple[Any, Any]:
         return jax.tree.map(lambda u: -jnp.asarray(learning_rate, u.dtype) * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

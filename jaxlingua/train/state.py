@@ -9,7 +9,13 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlingua.sharding.rules import abstract_params, init_params, param_shardings, sharding_context, tree_shardings
+from jaxlingua.sharding.rules import (
+    abstract_params,
+    init_params,
+    param_shardings,
+    sharding_context,
+    tree_shardings,
+)
 
 
 @flax.struct.dataclass
@@ -39,7 +45,9 @@ def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, me
     shapes = jax.eval_shape(lambda params: state_from_params(params, optimizer), params)
     shardings = tree_shardings(shapes, params, param_shardings(model, mesh), mesh)
     return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
 
 
@@ -48,7 +56,9 @@ def shardings_of(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
-def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> TrainState:
+def initial_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
     """Draw the first parameters. Each device makes only its own shards; the values do not depend on the mesh."""
     shardings = shardings_of(abstract_state(model, optimizer, mesh))
 

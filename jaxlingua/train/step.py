@@ -57,7 +57,9 @@ def make_train_step(
     return MeshFunction(jitted, mesh)
 
 
-def train_step(model, optimizer, schedule, objective, param_shardings, micro_batches, state: TrainState, batch: Batch):
+def train_step(
+    model, optimizer, schedule, objective, param_shardings, micro_batches, state: TrainState, batch: Batch
+):
     """One optimizer update; loss and gradient are means over the target tokens of the whole batch.
 
     Where either is not finite the parameters and the optimizer stay as they were.
@@ -108,7 +110,9 @@ def split_rows(batch: Any, micro_batches: int) -> Any:
     def split(x: Array) -> Array:
         parts = x.reshape(shards, micro_batches, -1, *x.shape[1:])  # s m r t
         parts = jnp.swapaxes(parts, 0, 1).reshape(micro_batches, -1, *x.shape[1:])  # m b/m t
-        return jax.lax.with_sharding_constraint(parts, PartitionSpec(None, BATCH_AXES)) if shards > 1 else parts
+        return (
+            jax.lax.with_sharding_constraint(parts, PartitionSpec(None, BATCH_AXES)) if shards > 1 else parts
+        )
 
     return jax.tree.map(split, batch)
 
