@@ -1,7 +1,7 @@
 """Plain sentences on the console; on a terminal a live line with step, loss, speed and time left."""
 
+import io
 import sys
-from typing import TextIO
 
 import rich.console
 import rich.progress
@@ -10,7 +10,7 @@ import rich.progress
 class Console:
     """Where sentences go. Nothing but text and line breaks is written unless `stream` is a terminal."""
 
-    def __init__(self, *, is_primary: bool = True, stream: TextIO | None = None):
+    def __init__(self, *, is_primary: bool = True, stream: io.TextIOBase | None = None):
         """`is_primary`: whether this process speaks; in a run of several processes only the first does."""
         self._stream = sys.stdout if stream is None else stream
         self._is_primary = is_primary
@@ -50,7 +50,7 @@ class Console:
             self._progress = None
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | int | None) -> str:
     """Seconds as people say them.
 
     >>> [duration(seconds) for seconds in (None, 7.6, 192, 7500, 90000)]

@@ -59,7 +59,7 @@ class ModelSize:
         """Two operations per parameter forward and four backward; recomputation is never counted."""
         return 6.0 * self.parameters
 
-    def flops_per_token_with_attention(self, keys: float) -> float:
+    def flops_per_token_with_attention(self, keys: float | int) -> float:
         """The same and, for each of `keys` keys that a query sees on average, two products over the heads.
 
         Example:

@@ -26,8 +26,8 @@ class StageFacts:
 
     name: str
     group_names: Sequence[tuple[str, str]]
-    tokens_per_step: float
-    keys: float
+    tokens_per_step: float | int
+    keys: float | int
 
 
 class Tracker:
@@ -53,7 +53,7 @@ class Tracker:
         self._stage: StageFacts | None = None
         self._dispatched: tuple[int, Any] | None = None
         self._arrived: tuple[int, Any] | None = None
-        self._added: dict[str, float | None] = {}
+        self._added: dict[str, float | int | None] = {}
         self._window_steps, self._window_seconds, self._window_target_tokens = 0, 0.0, 0
         self._target_tokens = 0
 
@@ -93,7 +93,7 @@ class Tracker:
         with self.clock.paused(kind):
             yield
 
-    def add(self, values: Mapping[str, float | None]) -> None:
+    def add(self, values: Mapping[str, float | int | None]) -> None:
         """Numbers for the line of the last step, which is then written in any case: held-out losses."""
         if self._dispatched is None and self._arrived is None:
             raise ValueError("there is no step whose line is still to be written")
@@ -153,7 +153,9 @@ class Tracker:
         self._added = {}
         self._window_steps, self._window_seconds, self._window_target_tokens = 0, 0.0, 0
 
-    def _line(self, metrics: Any, seconds: float, tokens_per_second: float | None) -> dict[str, float | None]:
+    def _line(
+        self, metrics: Any, seconds: float, tokens_per_second: float | None,
+    ) -> dict[str, float | int | None]:
         line = {
             "loss": float(metrics.loss),
             "target_tokens": int(metrics.target_tokens),
@@ -191,7 +193,7 @@ def open_tracker(
     return Tracker(writer, console, size, total_steps=total_steps, log_every_steps=config.log_every_steps)
 
 
-def _ratio(amount: float, over: float) -> float | None:
+def _ratio(amount: float | int, over: float | int) -> float | None:
     return amount / over if over else None
 
 

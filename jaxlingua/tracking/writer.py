@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorboardX
 
 from jaxlingua.config import TrackingConfig
@@ -41,7 +42,7 @@ class MetricWriter:
         ) if config.tensorboard else None
         self._last_step = -1 if restored_step is None else restored_step
 
-    def write(self, step: int, stage: str, values: Mapping[str, float | None]) -> None:
+    def write(self, step: int, stage: str, values: Mapping[str, float | int | None]) -> None:
         """One line. What is not a finite number is null in JSON."""
         if step <= self._last_step:
             raise ValueError(f"metrics of step {step} come after those of step {self._last_step}")
@@ -66,13 +67,12 @@ class MetricWriter:
             self._wandb.finish()
 
 
-def _json_number(value: float | None) -> float | int | None:
+def _json_number(value: float | int | None) -> float | int | None:
+    if isinstance(value, int):
+        return value
     if value is None or not math.isfinite(value):
         return None
-    number = float(value)
-    if number == int(number) and abs(number) < 2**53 and not isinstance(value, float):
-        return int(number)
-    return float(f"{number:.9g}")           # nine digits give back every float32
+    return float(str(np.float32(value)))     # as few digits as give the same float32 back
 
 
 def _drop_later_lines(path: Path, last_step: int) -> int:
@@ -88,7 +88,7 @@ def _drop_later_lines(path: Path, last_step: int) -> int:
     return len(lines) - len(kept)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> float | int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
