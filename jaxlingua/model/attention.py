@@ -45,8 +45,8 @@ def attention(
     of their group, which are never copied. Scores and softmax are float32. Where queries and keys are equally
     many they are taken to be one row, whose documents lie in reading order.
 
-    "auto" chooses by the number of scores alone, never by asking for a device, since a program may be compiled
-    for another platform than it is compiled on.
+    "auto" chooses by the number of scores alone, never by asking for a device, since a program may be
+    compiled for another platform than the one it is compiled on.
 
     Paper: arXiv:2305.13245 (groups), arXiv:2112.05682 and arXiv:2205.14135 (blocks).
     Same as: jax.nn.dot_product_attention with the equivalent mask.
@@ -100,8 +100,8 @@ def blockwise_attention(
 ) -> Float[Array, "batch query kv_heads group head_dim"]:
     """A block of queries against a block of keys at a time, forward and backward.
 
-    Cost: block_tokens² scores per head at once. The backward pass keeps q, k, v, the output and one number per
-    query, and computes the scores again. Blocks that lie wholly after the query are skipped in rows.
+    Cost: block_tokens² scores per head at once. The backward pass keeps q, k, v, the output and one number
+    per query, and computes the scores again. Within a row, blocks after the query are skipped.
     """
     return _forward(q, k, v, ids, block_tokens)[0]
 

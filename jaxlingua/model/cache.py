@@ -50,7 +50,7 @@ def empty_cache(config: LlamaConfig, batch: int, length: int, dtype: jnp.dtype |
 
 
 def note_tokens(cache: Cache, positions: Int[Array, "batch new"], segments: Int[Array, "batch new"]) -> Cache:
-    """`cache` with the positions and segments of new tokens written at its index; keys and index unchanged."""
+    """`cache` with positions and segments of new tokens written at its index; the rest unchanged."""
     start = (0, cache.index)
     return cache._replace(
         positions=jax.lax.dynamic_update_slice(cache.positions, positions.astype(jnp.int32), start),

@@ -80,7 +80,9 @@ class Attention(nn.Module):
         v = nn.with_logical_constraint(project("btd,dkh->btkh", x, wv), _KV_HEADS)
         q, k, v = checkpoint_name(q, "q"), checkpoint_name(k, "k"), checkpoint_name(v, "v")
         if kv is not None:
-            (all_k, k), (all_v, v) = (write_layer(old, new, layer, row.index) for old, new in zip(kv, (k, v)))
+            (all_k, k), (all_v, v) = (
+                write_layer(old, new, layer, row.index) for old, new in zip(kv, (k, v), strict=True)
+            )
             kv = (all_k, all_v)
         out = attention(
             q,

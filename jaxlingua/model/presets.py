@@ -1,7 +1,7 @@
 """Sizes: what a LLaMA is made of, the published ones by name, and the number of their parameters."""
 
 import difflib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from jaxlingua.errors import ConfigError
@@ -10,6 +10,12 @@ from jaxlingua.model.rope import RopeScaling, rope_frequencies
 
 if TYPE_CHECKING:
     from jaxlingua.config import ModelConfig
+
+
+_SIZES = (
+    "vocab_size", "embed", "layers", "heads", "kv_heads", "head_dim", "mlp",
+    "max_positions", "attention_block_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,23 +45,21 @@ class LlamaConfig:
 
     def __post_init__(self):
         """Refuse sizes that no LLaMA can have. Raises: ConfigError."""
-        for name in ("vocab_size", "embed", "layers", "heads", "kv_heads", "head_dim", "mlp", "max_positions",
-                     "attention_block_tokens"):  # fmt: skip
+        for name in _SIZES:
             if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"model.{name}={getattr(self, name)} is not positive; give a whole number from 1"
-                )
+                raise ConfigError(f"model.{name}={getattr(self, name)} is not positive; choose 1 or more")
         if self.heads % self.kv_heads:
+            divisors = [str(n) for n in range(1, self.heads + 1) if self.heads % n == 0]
             raise ConfigError(
                 f"model.heads={self.heads} is not a multiple of model.kv_heads={self.kv_heads}; "
-                f"choose model.kv_heads among the divisors of {self.heads}"
+                f"choose model.kv_heads among {', '.join(divisors)}"
             )
         if self.head_dim % 2:
             raise ConfigError(
-                f"model.head_dim={self.head_dim} is odd, but rotary positions turn pairs; choose an even number"
+                f"model.head_dim={self.head_dim} is odd, but positions turn pairs; choose an even number"
             )
         check_remat(self.remat)
-        rope_frequencies(self.rope_scaling, self.head_dim, self.rope_theta)  # refuses unknown kinds
+        rope_frequencies(self.rope_scaling, self.head_dim, self.rope_theta)  # refuses kinds it does not know
 
     @property
     def precision(self) -> Literal["highest"] | None:
@@ -115,9 +119,17 @@ PRESETS: dict[str, LlamaConfig] = {
 }
 
 
+_OVERRIDES = (
+    "embed", "layers", "heads", "kv_heads", "head_dim", "mlp",
+    "rope_theta", "norm_eps", "tie_embeddings", "max_positions",
+)  # fmt: skip
+
+
 def llama_config(model: "ModelConfig", vocab_size: int, remat: str = "none") -> LlamaConfig:
     """What `model` of a configuration means: its preset, with every field that is not "auto" in place.
 
+    Where heads or embed are given and head_dim is not, head_dim is embed / heads; and a preset in which every
+    head has its own keys keeps that property.
     `remat` comes from `train.remat`; generation and evaluation need none.
 
     Raises: ConfigError for an unknown preset or remat policy, and for sizes that do not go together.
@@ -127,19 +139,27 @@ def llama_config(model: "ModelConfig", vocab_size: int, remat: str = "none") -> 
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(PRESETS)}"
         raise ConfigError(f"model.preset: unknown preset '{model.preset}'; {hint}")
     preset = PRESETS[model.preset]
-    known = {field.name for field in fields(LlamaConfig)} - {"vocab_size", "remat", "rope_scaling"}
-    given = {name: getattr(model, name, "auto") for name in known}
-    changed = {name: value for name, value in given.items() if value != "auto" or name == "attention"}
-    if ("embed" in changed or "heads" in changed) and "head_dim" not in changed:
+    given = {name: getattr(model, name) for name in _OVERRIDES}
+    changed = {name: value for name, value in given.items() if value != "auto"}
+    if "heads" in changed and "kv_heads" not in changed and preset.heads == preset.kv_heads:
+        changed["kv_heads"] = changed["heads"]
+    if {"embed", "heads"} & changed.keys() and "head_dim" not in changed:
         embed, heads = changed.get("embed", preset.embed), changed.get("heads", preset.heads)
         if embed % heads:
             raise ConfigError(
-                f"model.embed={embed} is not a multiple of model.heads={heads}; change one or give model.head_dim"
+                f"model.embed={embed} is not a multiple of model.heads={heads}; "
+                f"change one or set model.head_dim"
             )
         changed["head_dim"] = embed // heads
-    if "heads" in changed and "kv_heads" not in changed and preset.heads == preset.kv_heads:
-        changed["kv_heads"] = changed["heads"]
-    return replace(preset, vocab_size=vocab_size, remat=remat, **changed)
+    return replace(
+        preset,
+        vocab_size=vocab_size,
+        remat=remat,
+        compute_dtype=model.compute_dtype,
+        attention=model.attention,
+        attention_block_tokens=model.attention_block_tokens,
+        **changed,
+    )
 
 
 def parameter_count(config: LlamaConfig) -> int:

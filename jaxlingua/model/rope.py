@@ -1,5 +1,6 @@
 """Rotary positions: frequencies of every kind that LLaMA checkpoints use, and the rotation itself."""
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Mapping
@@ -46,16 +47,22 @@ def linear_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.
 
 
 def llama3_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
-    """LLaMA 3.1: slow rotations divided by the factor, fast ones kept, a ramp between. Paper: arXiv:2407.21783."""
+    """LLaMA 3.1: slow rotations divided by the factor, fast ones kept, a ramp between.
+
+    Paper: arXiv:2407.21783.
+    """
     frequency = default_frequencies(scaling, head_dim, theta)
-    turns = np.float32(scaling.original_max_position_embeddings) * frequency / np.float32(2 * math.pi)
+    turns = scaling.original_max_position_embeddings / (np.float32(2 * math.pi) / frequency)
     ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     kept = np.clip(ramp, 0, 1).astype(np.float32)
     return (1 - kept) * frequency / np.float32(scaling.factor) + kept * frequency
 
 
 def yarn_frequencies(scaling: RopeScaling, head_dim: int, theta: float) -> np.ndarray:
-    """YaRN: interpolation for slow rotations, none for fast ones, a ramp over dimensions. Paper: arXiv:2309.00071."""
+    """YaRN: slow rotations divided by the factor, fast ones kept, a ramp over dimensions between.
+
+    Paper: arXiv:2309.00071.
+    """
 
     def dimension_with(turns: float) -> float:
         """The dimension that makes so many turns within the original length."""
@@ -84,6 +91,7 @@ ROPE: dict[str, Callable[[RopeScaling, int, float], np.ndarray]] = {
     "llama3": llama3_frequencies,
     "yarn": yarn_frequencies,
 }
+_FIELDS = tuple(field.name for field in dataclasses.fields(RopeScaling))
 _REQUIRED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -99,25 +107,27 @@ def rope_scaling(
 
     Raises: ConfigError for a kind or a field that is not understood, and for one that is missing.
     """
-    if not fields:
-        return None
-    given = dict(fields)
-    kind = given.setdefault("rope_type", given.pop("type", "default"))
-    given.pop("type", None)  # the older name, which some files carry beside the new one
+    given = {key: value for key, value in (fields or {}).items() if value is not None}
+    old_name = given.pop("type", "default")  # some files carry it beside the new one
+    kind = given.setdefault("rope_type", old_name)
     if kind not in ROPE:
         raise ConfigError(
             f"{where}.rope_type='{kind}' is not supported ({', '.join(ROPE)}); nothing was loaded"
         )
-    known = list(RopeScaling.__dataclass_fields__)
-    for key in given.keys() - set(known):
-        nearest = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
-        raise ConfigError(f"{where}: field '{key}' is not understood; {hint}; nothing was loaded")
-    missing = [key for key in _REQUIRED.get(kind, ()) if given.get(key) is None]
+    for key, value in given.items():
+        if key not in _FIELDS:
+            nearest = difflib.get_close_matches(key, _FIELDS, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(_FIELDS)}"
+            raise ConfigError(f"{where}: field '{key}' is not understood; {hint}; nothing was loaded")
+        if key != "rope_type" and not isinstance(value, bool if key == "truncate" else int | float):
+            raise ConfigError(f"{where}.{key}='{value}' is not a number or flag; nothing was loaded")
+    missing = [key for key in _REQUIRED.get(kind, ()) if key not in given]
     if missing:
         raise ConfigError(
             f"{where}: rope_type='{kind}' needs '{missing[0]}'; add it as the model's authors gave it"
         )
+    whole = ("rope_type", "original_max_position_embeddings", "truncate")
+    given = {key: value if key in whole else float(value) for key, value in given.items()}
     return None if kind == "default" else RopeScaling(**given)
 
 
@@ -156,8 +166,8 @@ def check_length(scaling: RopeScaling | None, max_positions: int, length: int) -
     """Refuse rows longer than dynamic scaling leaves alone. Raises: ConfigError."""
     if scaling is not None and scaling.rope_type == "dynamic" and length > max_positions:
         raise ConfigError(
-            f"model: a row of {length} tokens, but with rope_type='dynamic' a token's logits depend on what follows "
-            f"beyond {max_positions} positions; set tokens.row_length_tokens to at most {max_positions}"
+            f"model: a row of {length} tokens, but beyond {max_positions} positions rope_type='dynamic' makes "
+            f"a token's logits depend on what follows; set tokens.row_length_tokens to at most {max_positions}"
         )
 
 
