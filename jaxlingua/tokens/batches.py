@@ -11,9 +11,9 @@ from jaxtyping import Int64
 
 from jaxlingua.config import StageConfig
 from jaxlingua.errors import ConfigError, DataError
-from jaxlingua.tokens.documents import Documents, Group
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack, pack_in_windows, permutation
 from jaxlingua.tokens.rows import Batch, Corpus, corpus
+from jaxlingua.tokens.store import Documents, Group
 
 WINDOW_DOCUMENTS = 16_384  # packed together: enough for best-fit to waste nothing, few enough to stay mixed
 
@@ -40,17 +40,11 @@ def documents_per_epoch(
     greatest weight (the largest of these). Other entries go round at their own pace and repeat none of their
     documents before all have been seen.
 
-    Raises: DataError if an entry has no documents; ConfigError if nothing is left for entries without weight.
+    Raises: ConfigError if nothing is left for entries without weight.
     Example:
         >>> documents_per_epoch({"new": 900, "replay": 5000}, {"new": "auto", "replay": 0.1}, "coit")
         {'new': 900, 'replay': 100}
     """
-    for entry, size in sizes.items():
-        if size == 0:
-            raise DataError(
-                f"stages.{stage}.mixture.{entry}: no document is left of it; every entry needs one; "
-                f"remove the entry or see what was filtered, cut and dropped"
-            )
     given = {entry: weight for entry, weight in weights.items() if weight != "auto"}
     by_size = {entry: size for entry, size in sizes.items() if entry not in given}
     if not by_size:
@@ -230,7 +224,11 @@ def stage_batches(
     """The batches of a stage; its epochs become a number of steps here, once.
 
     The last step is filled up with rows of the next epoch, so that no document misses its turn.
+
+    Raises: DataError if an entry has no document, saying what became of its examples.
     """
+    for entry, store in documents.items():
+        _refuse_empty(f"stages.{stage.name}.mixture.{entry}", store, row_length_tokens)
     numbered = corpus(documents)
     sizes = {entry: len(store) for entry, store in documents.items()}
     weights = {entry: stage.mixture[entry].weight for entry in documents}
@@ -244,6 +242,22 @@ def stage_batches(
         rows = before + (math.ceil(part * batches.plan(int(whole)).rows) if part else 0)
         steps = max(1, math.ceil(rows / batch_rows))
     return replace(batches, steps=steps)
+
+
+def _refuse_empty(where: str, documents: Documents, row_length_tokens: int) -> None:
+    if len(documents):
+        return
+    examples, too_long, without_target = (
+        sum(getattr(count, field) for count in documents.counts.values())
+        for field in ("examples", "dropped_too_long", "dropped_without_target")
+    )
+    if not examples:
+        raise DataError(f"{where}: no example is left; every entry needs one; see what was filtered")
+    raise DataError(
+        f"{where}: none of its {examples} examples fits: {too_long} are longer than a row of "
+        f"{row_length_tokens} tokens, {without_target} have all targets beyond its end; raise "
+        f"tokens.row_length_tokens or shorten the text"
+    )
 
 
 @dataclass(frozen=True)

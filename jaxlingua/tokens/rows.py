@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from jaxlingua.tokens.documents import Documents, Group
 from jaxlingua.tokens.packing import PackingPlan
+from jaxlingua.tokens.store import Documents, Group
 
 
 class Batch(NamedTuple):
