@@ -19,8 +19,8 @@ def choose_held_out(name: str, records: Sequence[Record], count: int | Literal["
 
     Records that share a text (see `held_together`), compared as `leaks.normalize` does, form a group, which
     is held out whole or not at all: what is held out does not leak from the same source's training records.
-    Groups are ordered by the hash of the source's name and their first index, and taken while they fit. So the
-    choice depends on name and text alone, and gives `count` records unless only larger groups are left.
+    Groups are ordered by the hash of the source's name and their first index, and taken while they fit. So
+    the choice depends on name and text alone, and gives `count` records unless only larger groups are left.
 
     Args:
         count: "auto" is 1 % of the records, at least one and at most 256, and none of fewer than 20 records.

@@ -294,10 +294,14 @@ def _children(parent: Any, name: str, file: str, path: str) -> Iterator[tuple[An
     """Elements of a list in SQuAD's JSON, each with its path such as data[3].paragraphs[0]."""
     place = f"{file}, {path})" if path else f"{file})"
     if not isinstance(parent, dict) or not isinstance(parent.get(name), list):
-        has = listed(parent) if isinstance(parent, dict) else kind_of(parent)
+        if not isinstance(parent, dict):
+            given = f"{kind_of(parent)} given"
+        elif name in parent:
+            given = f"'{name}' is {kind_of(parent[name])}"
+        else:
+            given = f"no '{name}' among {listed(parent)}"
         raise DataError(
-            f"{place}: no list '{name}' but {has}; data[].paragraphs[].qas[] is needed, as in SQuAD; "
-            f"convert the file"
+            f"{place}: {given}; data[].paragraphs[].qas[] is needed, as in SQuAD; convert the file"
         )
     for number, child in enumerate(parent[name]):
         yield child, f"{path}.{name}[{number}]" if path else f"{name}[{number}]"
