@@ -76,7 +76,7 @@ def stage_examples(
 
     Raises: DataError naming entry and source where task, direction, language or slice ask for what the source
         does not have, or where no record gives an example.
-    Cost: 10 s for a million sentence pairs.
+    Cost: 12 s and 0.8 GB for a million sentence pairs under alpaca.
     """
     result = StageExamples(stage.name)
     for name, entry in stage.mixture.items():

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.pre_tokenizers import ByteLevel
 
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
 from jaxlingua.data.templates import render, translation_instructions, why_unusable
@@ -198,6 +199,18 @@ def test_every_order_of_turns_keeps_every_assistant_turn(turns, template):
         assert why_unusable(chat) == "no assistant turn"
 
 
+@pytest.mark.parametrize("template", ["short", "raw"])
+@pytest.mark.parametrize("answer", ["in 2 Tagen", "-5 °C", "«Ja»", "两个男人", "42"])
+def test_a_prompt_has_the_same_pieces_alone_and_before_its_answer(template, answer):
+    """Else training would read pieces across the seam that generation never starts from."""
+    pieces = ByteLevel(add_prefix_space=False).pre_tokenize_str
+    example = one(
+        Pair(0, {"eng_Latn": "two", "deu_Latn": answer}), template, direction=("eng_Latn", "deu_Latn")
+    )
+    alone = pieces(example.prompt)
+    assert pieces(example.text)[: len(alone)] == alone
+
+
 # ── records that give no example ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -210,6 +223,7 @@ def test_every_order_of_turns_keeps_every_assistant_turn(turns, template):
         (Pair(3, {"eng_Latn": " ", "deu_Latn": "eins"}), "no text in eng_Latn"),
         (question(context=""), "empty question or context"),
         (question(answers=()), "empty answer"),
+        (question(answers=(" ",)), "empty answer"),
         (Conversation(3, "eng_Latn", (("user", "hi"),)), "no assistant turn"),
         (Conversation(3, "eng_Latn", (("user", "hi"), ("assistant", ""))), "empty answer"),
         (Text(3, "eng_Latn", "\n"), "empty text"),
