@@ -1,0 +1,115 @@
+"""What a run says of itself: at its start, while something takes long, and at its end."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxlingua.data.leaks import Leaks
+from jaxlingua.data.sources import Source
+from jaxlingua.eval.report import headlines, models_of, number, score_rows
+from jaxlingua.eval.tasks import Task
+from jaxlingua.model.presets import LlamaConfig, parameter_count
+from jaxlingua.sharding.mesh import describe_mesh
+from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tracking import Console
+from jaxlingua.tracking.console import duration
+from jaxlingua.train.stages import Stage, describe_source, describe_stage, sample_rows
+
+SECONDS_BETWEEN_LINES = 5.0
+MIB = 2**20
+
+
+def say_what_will_run(
+    console: Console,
+    *,
+    sources: Mapping[str, Source],
+    leaks: Leaks,
+    tasks: Sequence[Task],
+    stages: Sequence[Stage],
+    tokenizer: Tokenizer,
+    sizes: LlamaConfig,
+    mesh: Mesh,
+    state: Any,
+) -> None:
+    """Data, tokens, devices and parameters in plain sentences, before the first step.
+
+    Args:
+        state: abstract, with shardings.
+    """
+    for source in sources.values():
+        told = describe_source(source)
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in told["skipped"].items())
+        console.say(
+            f"source {source.name}: {told['train']:,} records to train on, {told['held_out']:,} held out, in "
+            f"{', '.join(told['languages'])}" + (f"; left out: {skipped}" if skipped else "")
+        )
+    console.say(leaks.describe())
+    console.say(f"tokenizer: {tokenizer.vocab_size:,} pieces; the model has {sizes.vocab_size:,}")
+    for stage in stages:
+        told = describe_stage(stage)
+        console.say(
+            f"stage {told['name']}: {told['steps']:,} steps of {told['batch_rows']} rows of "
+            f"{told['row_length_tokens']} tokens, {told['epochs']:g} epochs, {100 * told['use']:.1f} % of positions used"
+        )
+        for row in told["mixture"]:
+            console.say(
+                f"  {row['entry']} in {row['language']}: {row['documents']:,} documents, {row['passes']:g} passes, "
+                f"{100 * row['share of target tokens']:.1f} % of target tokens; left out: {row['left out']}; "
+                f"cut: {row['tokens cut']:,} tokens"
+            )
+        for text in sample_rows(stage, tokenizer):
+            console.say(f"  sample: {text}")
+    for task in tasks:
+        console.say(f"task {task.describe()}")
+    console.say(describe_mesh(mesh))
+    held = {name: _bytes_per_device(getattr(state, name)) / MIB for name in ("params", "opt_state")}
+    console.say(
+        f"model: {parameter_count(sizes):,} parameters; per device {held['params']:,.1f} MiB of parameters, "
+        f"{held['opt_state']:,.1f} MiB of optimizer state; computes in {sizes.compute_dtype}"
+    )
+
+
+def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
+    """The scores in a few lines, and where the rest is."""
+    models = models_of(report["scores"])
+    for line in headlines(score_rows(report["scores"]), models):
+        before = "" if line["before"] is None else f"{number(line['before'])} → "
+        console.say(
+            f"{line['kind']}, {line['metric']}: {before}{number(line['after'])} "
+            f"(mean of {line['tasks']} tasks, {line['items']:,} items)"
+        )
+    console.say(f"report: {folder / 'report.html'}")
+
+
+@contextmanager
+def told(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Say what is being done, now and then how far it is and how long it takes, and at the end how long it took.
+
+    Gives the function to call with (done, total).
+    """
+    start = last = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if done and done < total and now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            left = (now - start) / done * (total - done)
+            console.say(f"{what}: {done:,} of {total:,}, {duration(left)} left")
+
+    yield progress
+    console.say(f"{what}: {duration(time.perf_counter() - start)}")
+
+
+def _bytes_per_device(tree: Any) -> int:
+    """Bytes that one device holds of a tree of arrays or abstract arrays with shardings."""
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(tree)
+    )
