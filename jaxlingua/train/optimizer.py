@@ -15,9 +15,9 @@ Schedule = Callable[[Any], Any]
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int
+    config: OptimizerConfig, steps: int, first_step: int = 0
 ) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
-    """The optimizer and its learning rate as a function of the step, from 0 to `steps` - 1.
+    """The optimizer of a stage, and its learning rate by the step of the run: `steps` of them from `first_step`.
 
     The optimizer does not count steps for the schedule: `update` wants `learning_rate=schedule(step)`.
     So the rate at a step is the same whether earlier ones were skipped or the run was resumed.
@@ -26,7 +26,8 @@ def make_optimizer(
     parts += [_DIRECTIONS[config.kind](config)]
     if config.weight_decay:
         parts += [optax.add_decayed_weights(config.weight_decay, mask=decayed)]
-    return optax.chain(*parts, _scale_by_given_learning_rate()), make_schedule(config, steps)
+    schedule = make_schedule(config, steps)
+    return optax.chain(*parts, _scale_by_given_learning_rate()), lambda step: schedule(step - first_step)
 
 
 # Adafactor without momentum and without scaling by parameter size, so that peak_lr means for it what it

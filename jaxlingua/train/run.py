@@ -7,28 +7,41 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import yaml
+from jax.sharding import Mesh
 from pydantic import BaseModel
 
 from jaxlingua import __version__
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, MachineError
+from jaxlingua.data.sources import Source
 from jaxlingua.eval.evaluate import SCORES_FILE
 from jaxlingua.model.presets import LlamaConfig, llama_config, parameter_count
-from jaxlingua.sharding.mesh import make_mesh
+from jaxlingua.sharding.mesh import describe_mesh, make_mesh
 from jaxlingua.sharding.rules import check_rows, count_micro_batches
 from jaxlingua.tokens.documents import Group
+from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.held_out import HeldOutLoss
-from jaxlingua.train.stages import Stage
+from jaxlingua.train.stages import Stage, describe_source, describe_stage
 
 # Packages whose version can change what a run computes or how it is stored.
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "sacrebleu", "babel")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
+    "sacrebleu",
+    "babel",
+)
 DIFFERENCES_SHOWN = 5
 
 
@@ -38,7 +51,9 @@ def refuse_what_cannot_run(config: Config) -> None:
     Raises: ConfigError, ShardingError or MachineError.
     """
     if not config.stages:
-        raise ConfigError("stages: none given; a run needs one or more, each with name, mixture and steps or epochs")
+        raise ConfigError(
+            "stages: none given; a run needs one or more, each with name, mixture and steps or epochs"
+        )
     found = jax.default_backend()
     if config.run.platform not in ("auto", found):
         raise MachineError(
@@ -107,35 +122,42 @@ def identity_differences(before: Any, now: Any, where: str = "") -> Iterator[str
         yield f"{where}: {_short(before)} there, {_short(now)} given"
 
 
-def write_provenance(folder: Path, fingerprints: dict[str, str], devices: str) -> None:
-    """provenance.json: versions, command, commit, and hashes of tokenizer and data.
+def write_facts(
+    folder: Path, sources: Mapping[str, Source], tokenizer: Tokenizer, stages: Sequence[Stage], mesh: Mesh
+) -> None:
+    """provenance.json, with versions, command, commit and hashes; data.json, with what is learned and what is not.
 
-    Raises: ConfigError if the folder's earlier hashes are others, while it holds checkpoints.
+    Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
     """
     path = folder / "provenance.json"
+    fingerprints = {"tokenizer": tokenizer.fingerprint}
+    fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
     if path.is_file() and any((folder / "checkpoints").glob("[0-9]*")):
         before = json.loads(path.read_text("utf-8"))["fingerprints"]
         for name, fingerprint in fingerprints.items():
             if before.get(name, fingerprint) != fingerprint:
                 raise ConfigError(
                     f"{folder}: {name} is not what the run began with (fingerprint {before[name][:12]} there, "
-                    f"{fingerprint[:12]} now); restore the data, or choose another run.folder"
+                    f"{fingerprint[:12]} now); restore it, or choose another run.folder"
                 )
-    command = " ".join(["python -m jaxlingua.train", *sys.argv[1:]])
     versions = {"jaxlingua": __version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
     content = {
-        "command": command,
+        "command": " ".join(["python -m jaxlingua.train", *sys.argv[1:]]),
         "repeat": f"python -m jaxlingua.train {folder} run.folder=ANOTHER",
         "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "devices": devices,
+        "devices": describe_mesh(mesh),
         "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
         "versions": versions,
-        "tokenizer": fingerprints["tokenizer"],
+        "tokenizer": tokenizer.fingerprint,
         "fingerprints": fingerprints,
     }
     write_json(path, content)
+    described = [describe_source(source) for source in sources.values()]
+    write_json(
+        folder / "data.json", {"sources": described, "stages": [describe_stage(stage) for stage in stages]}
+    )
 
 
 def model_size(sizes: LlamaConfig) -> ModelSize:
@@ -180,7 +202,9 @@ def is_primary() -> bool:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=lambda v: v.model_dump() if isinstance(v, BaseModel) else str(v))
+    text = json.dumps(
+        value, ensure_ascii=False, default=lambda v: v.model_dump() if isinstance(v, BaseModel) else str(v)
+    )
     return text if len(text) <= 60 else text[:59] + "…"
 
 

@@ -48,7 +48,11 @@ class Stage:
 
 def open_sources(config: Config) -> dict[str, Source]:
     """The sources that a stage or a task names, opened; others are left alone."""
-    named = {name if entry.source == "auto" else entry.source for s in config.stages for name, entry in s.mixture.items()}
+    named = {
+        name if entry.source == "auto" else entry.source
+        for s in config.stages
+        for name, entry in s.mixture.items()
+    }
     named |= {task.partition(".")[0] for task in config.eval.tasks}
     return {
         name: open_source(name, source, config.data.folder)
@@ -63,7 +67,9 @@ def make_examples(
     """The training examples of every stage, after a check that none of them is evaluated on."""
     training = training_records(config.stages, sources)
     leaks = refuse_leaks(training, {task.name: task.records for task in tasks}, config.data.leaks)
-    return [stage_examples(stage, sources, config.data.template, leaks=leaks) for stage in config.stages], leaks
+    return [
+        stage_examples(stage, sources, config.data.template, leaks=leaks) for stage in config.stages
+    ], leaks
 
 
 def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
@@ -141,7 +147,8 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
                 "entry": entry,
                 "language": language,
                 "records": made.examples,
-                "left out": ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count) or "nothing",
+                "left out": ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
+                or "nothing",
                 "documents": kept.documents,
                 "cut": kept.cut_documents,
                 "tokens cut": kept.cut_tokens,

@@ -68,3 +68,11 @@ def initial_state(
 
     with sharding_context(mesh):
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+
+
+def with_fresh_optimizer(
+    state: TrainState, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> TrainState:
+    """The same parameters and counters with an optimizer that has seen nothing: the start of a later stage."""
+    create = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
+    return state.replace(opt_state=create(state.params))
