@@ -270,7 +270,7 @@ def test_tensorboard_forgets_the_steps_that_are_run_again(tmp_path):
 def test_wandb_that_is_not_installed_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="^tracking.wandb_project: 'languages' given, but wandb is not installed; "
-                                          "run 'pip install wandb' or leave it empty$"):
+                                          "run 'pip install jaxlingua\\[wandb\\]' or leave it empty$"):
         MetricWriter(tmp_path, TrackingConfig(wandb_project="languages"), None, {})
     assert not (tmp_path / "metrics.jsonl").exists()
 

@@ -98,7 +98,7 @@ def _step_of(line: str) -> float | int:
 def _open_wandb(project: str, folder: Path, run_config: Mapping[str, Any]) -> Any:
     if importlib.util.find_spec("wandb") is None:
         raise ConfigError(f"tracking.wandb_project: '{project}' given, but wandb is not installed; "
-                          f"run 'pip install wandb' or leave it empty")
+                          f"run 'pip install jaxlingua[wandb]' or leave it empty")
     wandb = importlib.import_module("wandb")
     # The folder is the run: the same folder goes on in the same W&B run.
     identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
