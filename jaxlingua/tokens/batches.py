@@ -111,7 +111,7 @@ class StageBatches:
     def examples(self, step: int) -> list[tuple[str, int]]:
         """(entry, index) of the examples in a batch: who it was, when a step goes wrong."""
         rows = self.rows(step * self.batch_rows, (step + 1) * self.batch_rows)
-        return [self.corpus.name(document) for document in rows.documents]
+        return [self.corpus.name(document) for document in rows.documents.tolist()]
 
     def epoch(self, step: int) -> float:
         """Epochs done before a step, such as 1.25."""

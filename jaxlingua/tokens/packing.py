@@ -76,7 +76,9 @@ def _plan(row_of: np.ndarray, rows: int) -> PackingPlan:
 
 def _best_fit_decreasing(lengths: np.ndarray, row_length_tokens: int) -> tuple[np.ndarray, int]:
     """The row of each document, and how many rows there are."""
-    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= row_length_tokens:
+    if not len(lengths):
+        return lengths, 0
+    if not 1 <= lengths.min() <= lengths.max() <= row_length_tokens:
         raise ValueError(f"pack: lengths {lengths.min()} to {lengths.max()}; a row has {row_length_tokens}")
     row_of = np.empty(len(lengths), np.int64)
     order = np.argsort(-lengths, kind="stable")
