@@ -1,7 +1,7 @@
 """Stage 7, eval: predictions and targets to scores with signatures and intervals.
 
-Every metric is kept as sufficient statistics per item, so that a score, its 95 % interval and the scores of single
-items come from one pass. All values lie between 0 and 100.
+Every metric is kept as sufficient statistics per item, so that a score, its 95 % interval and the scores of
+single items come from one pass. All values lie between 0 and 100.
 """
 
 import functools
@@ -29,7 +29,8 @@ _ARTICLES = {
     "arb": re.compile("ال"),
 }
 
-# What is one unit where a script has no spaces between words. Chinese is MLQA's range; a mark stays with its letter.
+# What is one unit where a script has no spaces between words. Chinese is MLQA's range; elsewhere a mark stays
+# with its letter.
 _HAN = regex.compile(r"[\u4e00-\u9fa5]")
 _UNITS = {
     "Hans": _HAN,
@@ -79,7 +80,8 @@ def translation_metrics(
     Same as: sacrebleu.metrics.BLEU.corpus_score and CHRF(word_order=2).corpus_score.
     """
     _check_counts(predictions, targets)
-    exact = [float(_folded(given) in map(_folded, them)) for given, them in zip(predictions, targets)]
+    pairs = zip(predictions, targets, strict=True)
+    exact = [float(_folded(given) in map(_folded, them)) for given, them in pairs]
     return [
         _mean("exact_match", exact, "case:mixed|norm:nfc+space"),
         _sacrebleu("bleu", BLEU(tokenize=bleu_tokenizer(language), force=True), predictions, targets),
@@ -96,10 +98,12 @@ def qa_metrics(predictions: Sequence[str], targets: Sequence[Sequence[str]], lan
     Same as: mlqa_evaluation_v1.py of facebookresearch/MLQA for its seven languages.
     """
     _check_counts(predictions, targets)
-    exact = [max(exact_match(given, target, language) for target in them) for given, them in zip(predictions, targets)]
-    overlap = [max(f1(given, target, language) for target in them) for given, them in zip(predictions, targets)]
+    pairs = list(zip(predictions, targets, strict=True))
+    exact = [max(exact_match(given, target, language) for target in them) for given, them in pairs]
+    overlap = [max(f1(given, target, language) for target in them) for given, them in pairs]
     code, script = language.split("_")
-    rules = f"norm:mlqa1|articles:{code if code in _ARTICLES else 'none'}|seg:{script if script in _UNITS else 'space'}"
+    articles, units = code if code in _ARTICLES else "none", script if script in _UNITS else "space"
+    rules = f"norm:mlqa1|articles:{articles}|seg:{units}"
     return [_mean("exact_match", exact, rules), _mean("f1", overlap, rules)]
 
 
@@ -207,4 +211,4 @@ def _check_counts(predictions: Sequence[str], targets: Sequence[Sequence[str]]) 
         )
     for index, them in enumerate(targets):
         if not them:
-            raise DataError(f"eval: item {index} has no target; each needs one or more; remove it from the source")
+            raise DataError(f"eval: item {index} has no target; each needs one or more; take it out")

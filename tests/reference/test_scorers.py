@@ -44,21 +44,27 @@ def random_corpus(alphabet: str, seed: int) -> tuple[list[str], list[str], list[
     return predictions, first, second
 
 
-@pytest.mark.parametrize(("language", "tokenizer", "alphabet"), zip(LANGUAGES, TOKENIZERS, ALPHABETS))
+@pytest.mark.parametrize(
+    ("language", "tokenizer", "alphabet"), zip(LANGUAGES, TOKENIZERS, ALPHABETS, strict=True)
+)
 def test_bleu_and_chrf_are_those_of_sacrebleu(language, tokenizer, alphabet):
     predictions, first, second = random_corpus(alphabet, seed=3)
     for streams in ([first], [first, second]):
-        _, bleu, chrf = translation_metrics(predictions, list(zip(*streams)), language)
-        assert bleu.value == pytest.approx(sacrebleu.corpus_bleu(predictions, streams, tokenize=tokenizer).score)
+        _, bleu, chrf = translation_metrics(predictions, list(zip(*streams, strict=True)), language)
+        theirs = sacrebleu.corpus_bleu(predictions, streams, tokenize=tokenizer)
+        assert bleu.value == pytest.approx(theirs.score)
         assert chrf.value == pytest.approx(sacrebleu.corpus_chrf(predictions, streams, word_order=2).score)
-        assert f"|tok:{tokenizer}|" in bleu.signature and f"nrefs:{len(streams)}" in bleu.signature
+        assert f"|tok:{tokenizer}|" in bleu.signature
+        assert f"nrefs:{len(streams)}" in bleu.signature
 
 
 def test_chrf_of_one_item_is_sacrebleus_sentence_score():
     predictions, first, _ = random_corpus("abcde ,.", seed=4)
     values = translation_metrics(predictions, [(text,) for text in first], "eng_Latn")[2].values
-    alone = [sacrebleu.sentence_chrf(given, [text], word_order=2).score for given, text in zip(predictions, first)]
-    assert values == pytest.approx(alone)
+    pairs = zip(predictions, first, strict=True)
+    assert values == pytest.approx(
+        [sacrebleu.sentence_chrf(given, [text], word_order=2).score for given, text in pairs]
+    )
 
 
 @pytest.mark.parametrize(("metric", "reference"), [(1, BLEU(force=True)), (2, CHRF(word_order=2))])
@@ -73,7 +79,9 @@ def test_intervals_are_as_wide_as_sacrebleus_bootstrap(metric, reference):
 
 
 @pytest.mark.parametrize(("language", "prediction", "target", "normalized", "exact", "overlap"), OFFICIAL)
-def test_answers_score_as_in_the_official_mlqa_script(language, prediction, target, normalized, exact, overlap):
+def test_answers_score_as_in_the_official_mlqa_script(
+    language, prediction, target, normalized, exact, overlap
+):
     assert normalize_answer(prediction, language) == normalized
     assert exact_match(prediction, target, language) == exact
     assert f1(prediction, target, language) == pytest.approx(overlap, abs=1e-6)

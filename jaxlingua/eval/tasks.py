@@ -1,0 +1,163 @@
+"""Stage 7, eval: entries of `eval.tasks` to items, each a prompt with the answers that are right."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxlingua.config import Config, parse_direction, source_languages
+from jaxlingua.data.cldr import Cldr
+from jaxlingua.data.records import Pair, Question, Record
+from jaxlingua.data.sources import Source
+from jaxlingua.data.templates import render, why_unusable
+from jaxlingua.errors import ConfigError
+
+# Raised whenever the same configuration would give other prompts, items or answers.
+TASK_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One evaluated question. `source_text` is what a copier would answer: the sentence, or the context."""
+
+    id: str
+    language: str
+    prompt: str
+    targets: tuple[str, ...]
+    source_text: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """The items of one entry of `eval.tasks`, with what its scores have to tell.
+
+    Attributes:
+        name: the entry itself: "<source>.<language>" or "<source>.<language>-<language>".
+        language: of the answers.
+        records: what the items were made of, for `data.leaks`.
+        available: records that could be asked, of which `items` are a sample.
+        left_out: records that could not be asked, by reason.
+    """
+
+    name: str
+    kind: Literal["qa", "translation"]
+    source: str
+    language: str
+    split: Literal["held_out", "all"]
+    template: str
+    items: tuple[Item, ...]
+    records: tuple[Record, ...]
+    available: int
+    left_out: Mapping[str, int]
+
+    @property
+    def signature(self) -> str:
+        """Task version, prompt, split, number of items, and a hash of the items themselves."""
+        digest = hashlib.sha256(repr(self.items).encode()).hexdigest()[:8]
+        return (
+            f"task:{self.kind}{TASK_VERSION}|prompt:{self.template}.0|split:{self.split}"
+            f"|items:{len(self.items)}of{self.available}|data:{digest}"
+        )
+
+    def describe(self) -> str:
+        """One line for the log."""
+        left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(self.left_out.items()))
+        return (
+            f"{self.name}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})"
+            + (f"; left out: {left_out}" if left_out else "")
+        )
+
+
+def make_tasks(config: Config, sources: Mapping[str, Source | Cldr]) -> list[Task]:
+    """The tasks of `eval.tasks` in their order.
+
+    A source that any stage trains on is evaluated on its held-out records, any other on all of them.
+
+    Raises: ConfigError for an entry given twice, that its source cannot answer, or that has no items.
+    """
+    for name in config.eval.tasks:
+        if config.eval.tasks.count(name) > 1:
+            raise ConfigError(f"eval.tasks: '{name}' given twice; each task is evaluated once; remove one")
+    return [make_task(name, config, sources[name.partition(".")[0]]) for name in config.eval.tasks]
+
+
+def make_task(name: str, config: Config, source: Source | Cldr) -> Task:
+    """The items of one entry of `eval.tasks`."""
+    what = name.partition(".")[2]
+    direction = parse_direction(what) if "-" in what else None
+    split = "held_out" if source.name in trained_sources(config) else "all"
+    records = [record for record in source.records(split) if _is_asked(record, direction, what)]
+    if not records:
+        raise ConfigError(f"eval.tasks: '{name}' has no items: {_why_no_items(source, split, direction)}")
+    left_out = Counter(why_unusable(record, direction) for record in records)
+    available = [record for record in records if not why_unusable(record, direction)]
+    if not available:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
+        raise ConfigError(f"eval.tasks: '{name}' has no items: {reasons}; one is needed; mend the source")
+    left_out.pop("", None)
+    chosen = sample(available, config.eval.items)
+    return Task(
+        name=name,
+        kind="translation" if direction else "qa",
+        source=source.name,
+        language=direction[1] if direction else what,
+        split=split,
+        template=config.data.template,
+        items=tuple(_item(record, config.data.template, name, direction) for record in chosen),
+        records=tuple(chosen),
+        available=len(available),
+        left_out=dict(left_out),
+    )
+
+
+def trained_sources(config: Config) -> set[str]:
+    """Names of the sources that some stage trains on."""
+    return {
+        name if entry.source == "auto" else entry.source
+        for stage in config.stages
+        for name, entry in stage.mixture.items()
+    }
+
+
+def sample(records: list[Record], items: int | Literal["auto"]) -> list[Record]:
+    """At most `items` records, in order; "auto" is all of them.
+
+    They are chosen by the hash of their index alone, so that the same items are asked in every direction, and
+    in every language of a parallel set.
+    """
+    if items == "auto" or len(records) <= items:
+        return records
+    by_hash = sorted(records, key=lambda record: hashlib.blake2b(str(record.index).encode()).digest())
+    return sorted(by_hash[:items], key=lambda record: record.index)
+
+
+def _is_asked(record: Record, direction: tuple[str, str] | None, language: str) -> bool:
+    if direction:
+        return isinstance(record, Pair)
+    return isinstance(record, Question) and record.language == language
+
+
+def _why_no_items(source: Source | Cldr, split: str, direction: tuple[str, str] | None) -> str:
+    every = source.records("all")
+    kinds = {type(record) for record in every}
+    if direction and Pair not in kinds:
+        return f"'{source.name}' has no translations; for questions write SOURCE.LANGUAGE"
+    if not direction and Question not in kinds:
+        languages = source_languages(source.config)
+        if Pair in kinds:
+            example = f"{source.name}.{languages[0]}-{languages[1]}"
+            return f"'{source.name}' has no questions; for translation write '{example}'"
+        return f"'{source.name}' has no questions; evaluate a source of kind qa or parallel"
+    if split == "held_out" and not source.records("held_out"):
+        return f"a stage trains on '{source.name}', which holds nothing out; set its held_out_records"
+    return f"no record of '{source.name}' ({split}) is in this language; choose another, or more records"
+
+
+def _item(record: Record, template: str, name: str, direction: tuple[str, str] | None) -> Item:
+    example = render(record, template, source=name, training=False, direction=direction)
+    if isinstance(record, Question):
+        return Item(record.id, record.language, example.prompt, record.answers, record.context)
+    return Item(
+        str(record.index), direction[1], example.prompt, example.answer_texts, record.texts[direction[0]]
+    )

@@ -1,0 +1,63 @@
+"""A tiny model that has learned, in a few seconds, to write letters backwards: random ones would answer by chance."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxlingua.model.llama import Llama
+from jaxlingua.model.presets import LlamaConfig
+
+PAD, BOS, EOS, TURN, FIRST = 0, 1, 2, 3, 4
+LETTERS = 16
+VOCAB = FIRST + LETTERS  # the model's vocabulary is padded beyond it
+LONGEST = 7
+CONFIG = LlamaConfig(
+    vocab_size=32, embed=64, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=128, max_positions=160,
+    compute_dtype="float32",
+)  # fmt: skip
+
+
+def prompts(count: int, seed: int) -> list[np.ndarray]:
+    """BOS, a few letters, and the sign to turn round."""
+    rng = np.random.default_rng(seed)
+    words = [rng.integers(FIRST, VOCAB, size=rng.integers(1, LONGEST + 1)) for _ in range(count)]
+    return [np.array([BOS, *word, TURN], np.int32) for word in words]
+
+
+def trained(config: LlamaConfig = CONFIG) -> tuple[Llama, dict]:
+    """The model and its parameters after 250 steps; most of its answers are right."""
+    return Llama(config), _trained_params(config.tie_embeddings)
+
+
+@functools.cache
+def _trained_params(tie_embeddings: bool) -> dict:
+    model = Llama(LlamaConfig(**{**CONFIG.__dict__, "tie_embeddings": tie_embeddings}))
+    length = 2 * LONGEST + 3
+    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (48, length))
+    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, 250))
+
+    def loss(params, tokens, mask):
+        logits = model.apply({"params": params}, tokens, positions, (tokens != PAD).astype(jnp.int32))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:])
+        return (losses * mask).sum() / mask.sum()
+
+    @jax.jit
+    def step(params, state, tokens, mask):
+        updates, state = optimizer.update(jax.grad(loss)(params, tokens, mask), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = nn.unbox(model.init(jax.random.key(0), positions, positions, jnp.ones_like(positions)))["params"]
+    state = optimizer.init(params)
+    for number in range(250):
+        tokens = np.zeros((48, length), np.int32)
+        mask = np.zeros((48, length - 1), np.float32)
+        for row, prompt in enumerate(prompts(48, seed=1000 + number)):
+            document = [*prompt, *prompt[-2:0:-1], EOS]
+            tokens[row, : len(document)] = document
+            mask[row, len(prompt) - 1 : len(document) - 1] = 1
+        params, state = step(params, state, tokens, mask)
+    return params
