@@ -5,12 +5,11 @@ Weights are not applied here: they are shares of a batch, and batches.py draws t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
 
 from jaxlingua.config import MixtureEntry, StageConfig
 from jaxlingua.data.example import Example
 from jaxlingua.data.leaks import Leaks
-from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
+from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, RecordSource, Text
 from jaxlingua.data.templates import render, why_unusable
 from jaxlingua.errors import DataError
 
@@ -25,17 +24,6 @@ _NEEDS = {
 
 
 _LEAKS = "equals evaluation text"
-
-
-@runtime_checkable
-class RecordSource(Protocol):
-    """What a mixture needs of a source: `sources.Source`, or the one made from CLDR."""
-
-    name: str
-    languages: list[str]
-
-    def records(self, split: Literal["train", "held_out", "all"]) -> list[Record]:
-        """The records of a split, in the order of the source."""
 
 
 @dataclass(slots=True)

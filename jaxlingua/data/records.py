@@ -6,6 +6,9 @@ so it names the record in errors, in predictions and in the keys of random strea
 """
 
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxlingua.config import SourceConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,20 @@ class Text:
 
 
 Record = Instruction | Pair | Question | Conversation | Text
+
+
+@runtime_checkable
+class RecordSource(Protocol):
+    """An opened source, read from files (`sources.Source`) or made from CLDR (`cldr.Cldr`).
+
+    `fingerprint` is a hash of all that decides its records; `skipped` counts by reason what gave none.
+    """
+
+    name: str
+    config: SourceConfig
+    languages: list[str]
+    fingerprint: str
+    skipped: dict[str, int]
+
+    def records(self, split: Literal["train", "held_out", "all"]) -> list[Record]:
+        """The records of a split, in the order of the source."""

@@ -5,6 +5,7 @@ record with an empty text is skipped and counted; all else that is wrong is an e
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from jaxlingua.config import (
     nearest,
     source_languages,
 )
-from jaxlingua.data.cldr import Cldr, open_cldr
+from jaxlingua.data.cldr import open_cldr
 from jaxlingua.data.fields import (
     Built,
     conversation_of,
@@ -46,8 +47,10 @@ from jaxlingua.data.readers import (
     read_tsv,
     sha256_of,
 )
-from jaxlingua.data.records import Record, Text
+from jaxlingua.data.records import Record, RecordSource, Text
 from jaxlingua.errors import ConfigError, DataError, MachineError
+
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Source:
         return choose_held_out(self.name, self.all_records, self.config.held_out_records)
 
 
-def open_source(name: str, config: SourceConfig, folder: str) -> Source | Cldr:
+def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
     """Read the source `name` of the configuration.
 
     Returns: a `Source`, or for kind=cldr a `Cldr`, which gives the same things.
@@ -108,7 +111,7 @@ def open_source(name: str, config: SourceConfig, folder: str) -> Source | Cldr:
     )
 
 
-def describe(source: Source | Cldr) -> str:
+def describe(source: RecordSource) -> str:
     """One line on a source: how many records, how many of them held out, what was skipped and why."""
     held_out = len(source.records("held_out"))
     train = len(source.records("train"))
@@ -275,7 +278,12 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
     import datasets
 
     local = Path(folder) / config.path
-    path = str(local) if local.exists() else config.path
+    if local.is_file() or not (local.is_dir() or HUB_NAME.fullmatch(config.path)):
+        raise DataError(
+            f"{where}.path: '{local}' is not a folder here; a folder, or a name on the hub such as owner/name, "
+            f"is needed; name the folder, not a file in it"
+        )
+    path = str(local) if local.is_dir() else config.path
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
             dataset = datasets.load_from_disk(path)
@@ -287,7 +295,7 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
             f"{error}; connect to it, or name a local folder"
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        cause = error.__cause__ or error
+        cause = str(error.__cause__ or error).rstrip(".")
         raise DataError(
             f"{where} ({path}): split '{config.split}' cannot be loaded, {cause}; "
             f"a dataset without loading script is needed; mend {where}.path, name or split"

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxlingua.config import Config, parse_direction, source_languages
-from jaxlingua.data.cldr import Cldr
-from jaxlingua.data.records import Pair, Question, Record
-from jaxlingua.data.sources import Source
+from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render, why_unusable
 from jaxlingua.errors import ConfigError
 
@@ -69,7 +67,7 @@ class Task:
         )
 
 
-def make_tasks(config: Config, sources: Mapping[str, Source | Cldr]) -> list[Task]:
+def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task]:
     """The tasks of `eval.tasks` in their order.
 
     A source that any stage trains on is evaluated on its held-out records, any other on all of them.
@@ -82,7 +80,7 @@ def make_tasks(config: Config, sources: Mapping[str, Source | Cldr]) -> list[Tas
     return [make_task(name, config, sources[name.partition(".")[0]]) for name in config.eval.tasks]
 
 
-def make_task(name: str, config: Config, source: Source | Cldr) -> Task:
+def make_task(name: str, config: Config, source: RecordSource) -> Task:
     """The items of one entry of `eval.tasks`."""
     what = name.partition(".")[2]
     direction = parse_direction(what) if "-" in what else None
@@ -138,7 +136,7 @@ def _is_asked(record: Record, direction: tuple[str, str] | None, language: str) 
     return isinstance(record, Question) and record.language == language
 
 
-def _why_no_items(source: Source | Cldr, split: str, direction: tuple[str, str] | None) -> str:
+def _why_no_items(source: RecordSource, split: str, direction: tuple[str, str] | None) -> str:
     every = source.records("all")
     kinds = {type(record) for record in every}
     if direction and Pair not in kinds:

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxlingua.data.leaks import Leaks
-from jaxlingua.data.sources import Source
+from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.report import headlines, models_of, number, score_rows
 from jaxlingua.eval.tasks import Task
 from jaxlingua.model.presets import LlamaConfig, parameter_count
@@ -28,7 +28,7 @@ MIB = 2**20
 def say_what_will_run(
     console: Console,
     *,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, RecordSource],
     leaks: Leaks,
     tasks: Sequence[Task],
     stages: Sequence[Stage],

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from jaxlingua import __version__
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, MachineError
-from jaxlingua.data.sources import Source
+from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.evaluate import SCORES_FILE
 from jaxlingua.model.presets import LlamaConfig, llama_config, parameter_count
 from jaxlingua.sharding.mesh import describe_mesh, make_mesh
@@ -123,7 +123,7 @@ def identity_differences(before: Any, now: Any, where: str = "") -> Iterator[str
 
 
 def write_facts(
-    folder: Path, sources: Mapping[str, Source], tokenizer: Tokenizer, stages: Sequence[Stage], mesh: Mesh
+    folder: Path, sources: Mapping[str, RecordSource], tokenizer: Tokenizer, stages: Sequence[Stage], mesh: Mesh
 ) -> None:
     """provenance.json, with versions, command, commit and hashes; data.json, with what is learned and what is not.
 

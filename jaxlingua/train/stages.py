@@ -11,7 +11,8 @@ from jaxlingua.config import Config, StageConfig
 from jaxlingua.data.example import Example
 from jaxlingua.data.leaks import Leaks, refuse_leaks
 from jaxlingua.data.mixtures import StageExamples, held_out_examples, stage_examples, training_records
-from jaxlingua.data.sources import Source, open_source
+from jaxlingua.data.records import RecordSource
+from jaxlingua.data.sources import open_source
 from jaxlingua.errors import TrainingError
 from jaxlingua.eval.tasks import Task
 from jaxlingua.tokens.batches import OnePass, StageBatches, one_pass, stage_batches
@@ -46,7 +47,7 @@ class Stage:
         return StageFacts(self.config.name, batches.group_names, positions, mean_keys(lengths))
 
 
-def open_sources(config: Config) -> dict[str, Source]:
+def open_sources(config: Config) -> dict[str, RecordSource]:
     """The sources that a stage or a task names, opened; others are left alone."""
     named = {
         name if entry.source == "auto" else entry.source
@@ -62,7 +63,7 @@ def open_sources(config: Config) -> dict[str, Source]:
 
 
 def make_examples(
-    config: Config, sources: Mapping[str, Source], tasks: Sequence[Task]
+    config: Config, sources: Mapping[str, RecordSource], tasks: Sequence[Task]
 ) -> tuple[list[StageExamples], Leaks]:
     """The training examples of every stage, after a check that none of them is evaluated on."""
     training = training_records(config.stages, sources)
@@ -79,7 +80,7 @@ def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
 
 def make_stages(
     config: Config,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, RecordSource],
     examples: Sequence[StageExamples],
     tokenizer: Tokenizer,
     *,
@@ -169,7 +170,7 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     }
 
 
-def describe_source(source: Source) -> dict[str, Any]:
+def describe_source(source: RecordSource) -> dict[str, Any]:
     """What was read of a source, for data.json and the report."""
     return {
         "name": source.name,
