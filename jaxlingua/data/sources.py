@@ -280,8 +280,8 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
     local = Path(folder) / config.path
     if local.is_file() or not (local.is_dir() or HUB_NAME.fullmatch(config.path)):
         raise DataError(
-            f"{where}.path: '{local}' is not a folder here; a folder, or a name on the hub such as owner/name, "
-            f"is needed; name the folder, not a file in it"
+            f"{where}.path: '{local}' is not a folder here; a folder, or a name on the hub such as "
+            f"owner/name, is needed; name the folder, not a file in it"
         )
     path = str(local) if local.is_dir() else config.path
     try:

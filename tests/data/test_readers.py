@@ -366,6 +366,7 @@ def test_squad_gives_each_question_its_context(tmp_path):
         {"id": "2", "context": "A."},
         {"id": "3", "context": "B."},
     ]
+    assert [row.index for row in rows] == [0, 1, 2]
     assert rows[2].place == f"data.sources.news ({path}, data[1].paragraphs[0].qas[0])"
 
 

@@ -147,7 +147,10 @@ def test_parallel_jsonl(write, records):
 def test_parallel_jsonl_with_a_file_per_language(write, records):
     for language, lines in LINES.items():
         write(f"{language}.jsonl", [{"text": line} for line in lines])
-    assert records(ParallelSource(path="{language}.jsonl", languages=[EN, DE])) == PAIRS
+    write("eng_Latn.jsonl", [{"english": line} for line in LINES[EN]])
+    assert (
+        records(ParallelSource(path="{language}.jsonl", languages=[EN, DE], columns={EN: "english"})) == PAIRS
+    )
 
 
 def test_text_by_line_and_by_file(write, records):
@@ -253,6 +256,18 @@ def test_a_dataset_that_cannot_be_loaded_tells_the_cause(datasets, write, error_
     assert "JSON" in message
     assert message.endswith(
         "; a dataset without loading script is needed; mend data.sources.news.path, name or split"
+    )
+
+
+@pytest.mark.parametrize("path", ["./set", "/corpora/news/set", "a/b/set", "../set", __file__])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(path):
+    """Else a misspelt path would end as a failure of the network, which a scheduler tries again."""
+    with pytest.raises(DataError) as caught:
+        open_source("news", HuggingFaceSource(path=path, yields="text", language=EN), "data")
+    local = path if path.startswith("/") else f"data/{path.removeprefix('./')}"
+    assert str(caught.value) == (
+        f"data.sources.news.path: '{local}' is not a folder here; "
+        "a folder, or a name on the hub such as owner/name, is needed; name the folder, not a file in it"
     )
 
 
