@@ -1,6 +1,6 @@
 """Text to integers and back: one interface for the three kinds of tokenizer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,7 @@ class Tokenizer:
         """
         return self.encode_pieces(list(texts), continuation)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Sequence[int | np.integer] | np.ndarray) -> str:
         """The text of ids, without control tokens and without ids past the end, which padded models give."""
         known = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.control_ids]
         return self.decode_pieces(known)

@@ -50,6 +50,7 @@ def load(path: str) -> Tokenizer:
     with _silent_stderr():
         text = _tensorflow_text()
         tokenizer = text.SentencepieceTokenizer(model=content)
+        has_prefix = proto.normalizer_spec.add_dummy_prefix
         proto.normalizer_spec.add_dummy_prefix = False
         continuation = text.SentencepieceTokenizer(model=proto.SerializeToString())
     control = {i for i, piece in enumerate(proto.pieces) if piece.type == CONTROL}
@@ -65,7 +66,10 @@ def load(path: str) -> Tokenizer:
         return [Encoding(ids[a:b], cover(offsets[a:b])) for a, b in pairwise(splits)]
 
     def decode(ids: list[int]) -> str:
-        return tokenizer.detokenize(np.array(ids, np.int32)).numpy().decode(errors="replace") if ids else ""
+        if not ids:
+            return ""
+        text = continuation.detokenize(np.array(ids, np.int32)).numpy().decode(errors="replace")
+        return text.removeprefix(" ") if has_prefix else text  # the other tokenizer would remove all spaces
 
     def write(folder: Path) -> None:
         (folder / "tokenizer.model").write_bytes(content)
