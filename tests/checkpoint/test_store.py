@@ -319,7 +319,7 @@ def fail_in_the_background(monkeypatch, error: Exception, step: int):
 
 @pytest.mark.parametrize("error", FULL, ids=["from the operating system", "from the array writer"])
 @pytest.mark.parametrize("told_by", ["next save", "close", "check"])
-def test_a_full_disk_is_told_in_one_line_and_exits_with_1(tmp_path, monkeypatch, capfd, error, told_by):
+def test_a_full_disk_is_told_in_one_line_and_exits_with_1(tmp_path, monkeypatch, capfd, caplog, error, told_by):
     fail_in_the_background(monkeypatch, error, step=2)
     store = open_store(tmp_path, KEEP)
     state = {"w": jnp.ones(3)}
@@ -341,6 +341,7 @@ def test_a_full_disk_is_told_in_one_line_and_exits_with_1(tmp_path, monkeypatch,
     assert stopped.value.code == 1
     assert capfd.readouterr().err == (f"error: {tmp_path}: the disk is full, step 2 could not be written; step 1 is "
                                       f"complete; free some space and run the same command again\n")
+    assert caplog.text == "", "Orbax logs the same error at length from several threads"
     again = open_store(tmp_path, KEEP)
     assert again.latest_step() == 1
     again.close()
