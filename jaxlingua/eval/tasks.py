@@ -1,14 +1,13 @@
 """Stage 7, eval: entries of `eval.tasks` to items, each a prompt with the answers that are right."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from jaxlingua.config import Config, parse_direction, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
-from jaxlingua.data.templates import render, why_unusable
+from jaxlingua.data.templates import render
 from jaxlingua.errors import ConfigError
 
 # Raised whenever the same configuration would give other prompts, items or answers.
@@ -35,7 +34,7 @@ class Task:
         language: of the answers.
         records: what the items were made of, for `data.leaks`.
         available: records that could be asked, of which `items` are a sample.
-        left_out: records that could not be asked, by reason.
+        left_out: records of the source that could not be asked, by reason.
     """
 
     name: str
@@ -88,13 +87,7 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
     records = [record for record in source.records(split) if _is_asked(record, direction, what)]
     if not records:
         raise ConfigError(f"eval.tasks: '{name}' has no items: {_why_no_items(source, split, direction)}")
-    left_out = Counter(why_unusable(record, direction) for record in records)
-    available = [record for record in records if not why_unusable(record, direction)]
-    if not available:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in left_out.items())
-        raise ConfigError(f"eval.tasks: '{name}' has no items: {reasons}; one is needed; mend the source")
-    left_out.pop("", None)
-    chosen = sample(available, config.eval.items)
+    chosen = sample(records, config.eval.items)
     return Task(
         name=name,
         kind="translation" if direction else "qa",
@@ -104,8 +97,8 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
         template=config.data.template,
         items=tuple(_item(record, config.data.template, name, direction) for record in chosen),
         records=tuple(chosen),
-        available=len(available),
-        left_out=dict(left_out),
+        available=len(records),
+        left_out=dict(source.skipped),
     )
 
 

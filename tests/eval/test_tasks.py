@@ -102,9 +102,9 @@ def test_a_sample_is_the_same_records_in_every_direction(data):
     assert [item.id for item in there.items] == [item.id for item in back.items]
     assert len(there.items) == 20
     assert there.available == 199
-    assert there.left_out == {"no text in tha_Thai": 1}
+    assert there.left_out == {"empty text in tha_Thai": 1}
     assert there.describe() == (
-        "news.eng_Latn-tha_Thai: 20 of 199 items (all); left out: no text in tha_Thai 1"
+        "news.eng_Latn-tha_Thai: 20 of 199 items (all); left out: empty text in tha_Thai 1"
     )
     assert "items:20of199" in there.signature
 
