@@ -441,6 +441,19 @@ def test_a_terminal_gets_a_live_line_that_moves_with_every_step(tmp_path, monkey
     assert "Saved [a] checkpoint." in text
 
 
+def test_an_error_leaves_the_terminal_with_its_cursor(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    at_exit = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    stream = Terminal()
+    Console(stream=stream).progress(1, 2, "told", is_logged=True)
+    assert stream.getvalue().count("\x1b[?25l") == 1, "the live line hides the cursor"
+    assert "\x1b[?25h" not in stream.getvalue()
+    for function in at_exit:
+        function()
+    assert stream.getvalue().count("\x1b[?25h") == 1
+
+
 def test_only_the_first_process_speaks():
     stream = io.StringIO()
     console = Console(is_primary=False, stream=stream)

@@ -1,5 +1,6 @@
 """Plain sentences on the console; on a terminal a live line with step, loss, speed and time left."""
 
+import atexit
 import io
 import sys
 
@@ -41,6 +42,7 @@ class Console:
                 rich.progress.TextColumn("{task.description}", markup=False), console=self._rich)
             self._progress.add_task("")
             self._progress.start()
+            atexit.register(self.close)     # an error must not leave the terminal without its cursor
         self._progress.update(self._progress.task_ids[0], completed=step, total=total_steps, description=told)
 
     def close(self) -> None:
