@@ -32,7 +32,7 @@ def place_rows(batch_fn: BatchFunction, step: int, batch_rows: int, mesh: Mesh) 
     ranges = local_ranges([rows.indices(batch_rows)[:2] for (rows,) in slices])
     pieces = [(start, batch_fn(step, start, stop)) for start, stop in ranges]
 
-    def place(*leaves: Any) -> jax.Array:
+    def place(*leaves: Any) -> Any:
         def rows_of(index: tuple[slice, ...]) -> Any:
             start, stop, _ = index[0].indices(batch_rows)
             first, leaf = next(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -16,8 +17,11 @@ AXES = ("data", "fsdp", "tensor")
 _AUTO_ORDER = ("fsdp", "data", "tensor")
 
 
-def make_mesh(config: ShardingConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: ShardingConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Arrange the devices as data x fsdp x tensor; over several slices `data` spans the slow network.
+
+    Args:
+        devices: those of this run unless given; plans give devices that are not attached.
 
     Raises: ShardingError if the sizes do not multiply to the number of devices.
     """

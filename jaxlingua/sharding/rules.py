@@ -123,9 +123,10 @@ def check_rows(where: str, rows: int, mesh: Mesh) -> None:
     """Refuse a number of rows that cannot be spread evenly; `where` is the field it came from."""
     shards = rows_multiple(mesh)
     if rows % shards:
+        sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
         raise ShardingError(
-            f"{where}: {rows} rows cannot be split over data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} "
-            f"= {shards} devices; use a multiple of {shards}"
+            f"{where}: {rows} rows cannot be split over {sizes} = {shards} devices; "
+            f"use a multiple of {shards}"
         )
 
 
@@ -164,9 +165,7 @@ def mesh_spec(
     table = dict(RULES)
     what = f"sharding: parameter '{name}' {shape}"
     if len(logical) != len(shape):
-        raise ShardingError(
-            f"{what} has logical axes {logical}; name every one of its {len(shape)} axes"
-        )
+        raise ShardingError(f"{what} has logical axes {logical}; name every one of its {len(shape)} axes")
     taken: dict[str, str] = {}
     for axis, size in zip(logical, shape, strict=True):
         if axis not in table:

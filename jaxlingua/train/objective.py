@@ -158,7 +158,7 @@ def _add_nll(objective, sums, nll, groups):
 
 
 def _sum_by_group(values: Array | np.ndarray, groups: Array | np.ndarray, count: int) -> Array:
-    """Sums of `values` per group; a NaN stays in its own group, which a product with one-hots would not do."""
+    """Sums of `values` per group; a NaN stays in its own group, unlike in a product with one-hots."""
     member = groups.reshape(-1, 1) == jnp.arange(count, dtype=groups.dtype)
     return jnp.sum(jnp.where(member, values.reshape(-1, 1), jnp.zeros((), values.dtype)), axis=0)
 

@@ -17,7 +17,7 @@ Schedule = Callable[[Any], Any]
 def make_optimizer(
     config: OptimizerConfig, steps: int, first_step: int = 0
 ) -> tuple[optax.GradientTransformationExtraArgs, Schedule]:
-    """The optimizer of a stage, and its learning rate by the step of the run: `steps` of them from `first_step`.
+    """The optimizer of a stage, and its learning rate by step of the run: `steps` from `first_step` on.
 
     The optimizer does not count steps for the schedule: `update` wants `learning_rate=schedule(step)`.
     So the rate at a step is the same whether earlier ones were skipped or the run was resumed.

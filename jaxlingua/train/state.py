@@ -40,7 +40,7 @@ def state_from_params(params: Any, optimizer: optax.GradientTransformation) -> T
 
 
 def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into and memory is counted from."""
+    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
     params = nn.unbox(abstract_params(model, mesh))
     shapes = jax.eval_shape(lambda params: state_from_params(params, optimizer), params)
     shardings = tree_shardings(shapes, params, param_shardings(model, mesh), mesh)
@@ -59,7 +59,7 @@ def shardings_of(tree: Any) -> Any:
 def initial_state(
     model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
 ) -> TrainState:
-    """Draw the first parameters. Each device makes only its own shards; the values do not depend on the mesh."""
+    """Draw the first parameters. Each device makes only its shards; values do not depend on the mesh."""
     shardings = shardings_of(abstract_state(model, optimizer, mesh))
 
     def create(key: jax.Array) -> TrainState:
@@ -73,6 +73,6 @@ def initial_state(
 def with_fresh_optimizer(
     state: TrainState, optimizer: optax.GradientTransformation, shardings: TrainState
 ) -> TrainState:
-    """The same parameters and counters with an optimizer that has seen nothing: the start of a later stage."""
+    """The same parameters and counters with an optimizer that saw nothing: the start of a later stage."""
     create = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     return state.replace(opt_state=create(state.params))

@@ -1,4 +1,4 @@
-"""One optimizer update: micro-batches, one division by the target tokens of the batch, a guard against NaN."""
+"""One optimizer update: micro-batches, one division by the batch's target tokens, a guard against NaN."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ def make_train_step(
     shardings: TrainState,
     micro_batches: int = 1,
 ) -> MeshFunction:
-    """The jitted (state, batch) -> (state, metrics). The state given is consumed: its memory becomes the new one's.
+    """The jitted (state, batch) -> (state, metrics). The state given is donated to the new one.
 
     Args:
         schedule: learning rate by `state.step`.
@@ -104,7 +104,7 @@ def train_step(
 
 
 def split_rows(batch: Any, micro_batches: int) -> Any:
-    """[b t] to [micro_batches, b / micro_batches, t]; every device takes its part of each from its own rows."""
+    """[b t] to [micro_batches, b / micro_batches, t]; every device takes its part from its own rows."""
     shards = batch_shards()
 
     def split(x: Array) -> Array:

@@ -90,7 +90,7 @@ def test_padding_of_the_vocabulary_changes_nothing(inputs):
 def test_masked_positions_have_no_gradient_even_where_they_are_not_finite(inputs):
     hidden, kernel, batch = inputs
     broken = np.where(batch.target_mask[..., None], hidden, np.nan).astype(np.float32)
-    (loss, _), (d_hidden, _) = value_and_grads(OBJECTIVE, hidden, kernel, batch)
+    (loss, _), _ = value_and_grads(OBJECTIVE, hidden, kernel, batch)
     (broken_loss, _), (broken_d_hidden, _) = value_and_grads(OBJECTIVE, broken, kernel, batch)
     assert loss == broken_loss
     np.testing.assert_array_equal(np.asarray(broken_d_hidden)[~batch.target_mask], 0)
@@ -114,7 +114,9 @@ def test_logits_of_a_batch_are_never_held():
         objective = Objective(4096, GROUPS, chunk)
         grad = jax.jit(
             jax.grad(
-                lambda h, k: summed_cross_entropy(objective, h, k, batch.targets, batch.target_mask, batch.groups)[0],
+                lambda h, k: summed_cross_entropy(
+                    objective, h, k, batch.targets, batch.target_mask, batch.groups
+                )[0],
                 argnums=(0, 1),
             )
         )
@@ -153,4 +155,3 @@ def test_the_loss_is_that_of_the_model_s_own_logits():
     assert sums.target_tokens == batch.target_mask.sum()
     counts = [np.sum(batch.target_mask & (batch.groups == g)) for g in range(GROUPS)]
     np.testing.assert_array_equal(sums.group_target_tokens, counts)
-

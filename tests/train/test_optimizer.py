@@ -1,0 +1,206 @@
+"""Optimizers against torch and optax, schedules against transformers and numbers worked out by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxlingua.config import OptimizerConfig
+from jaxlingua.errors import ConfigError
+from jaxlingua.train.optimizer import decayed, make_optimizer, make_schedule
+from tests.train.world import parameters, tiny_model
+
+torch = pytest.importorskip("torch")
+
+
+def trees(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "layers": {"mlp": {"up": rng.normal(size=(2, 130, 140)).astype(np.float32)}},
+        "final_norm": {"scale": rng.normal(size=(5,)).astype(np.float32)},
+    }
+
+
+def run(config, steps=10):
+    """Parameters after a few steps on gradients that do not depend on them."""
+    tx, schedule = make_optimizer(config, steps)
+    params = trees(0)
+    state = tx.init(params)
+    for step in range(steps):
+        updates, state = tx.update(trees(step + 1), state, params, learning_rate=schedule(step))
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def torch_run(make, steps=10, clip_norm=None):
+    """The same with a torch optimizer; weight decay for all but the norm."""
+    start = trees(0)
+    up = torch.nn.Parameter(torch.tensor(start["layers"]["mlp"]["up"]))
+    scale = torch.nn.Parameter(torch.tensor(start["final_norm"]["scale"]))
+    optimizer = make([up], [scale])
+    for step in range(steps):
+        grads = trees(step + 1)
+        up.grad = torch.tensor(grads["layers"]["mlp"]["up"])
+        scale.grad = torch.tensor(grads["final_norm"]["scale"])
+        if clip_norm:
+            torch.nn.utils.clip_grad_norm_([up, scale], clip_norm)
+        optimizer.step()
+    return {"layers": {"mlp": {"up": up.detach().numpy()}}, "final_norm": {"scale": scale.detach().numpy()}}
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, "off"])
+def test_adamw_is_torch_s(clip_norm):
+    config = OptimizerConfig(
+        peak_lr=1e-2, schedule="constant", warmup_steps=0, weight_decay=0.1, beta2=0.95, clip_norm=clip_norm
+    )
+    wanted = torch_run(
+        lambda matrices, norms: torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}],
+            lr=1e-2, betas=(0.9, 0.95), eps=1e-8,
+        ),
+        clip_norm=None if clip_norm == "off" else clip_norm,
+    )  # fmt: skip
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, atol=2e-6), run(config), wanted)
+
+
+def test_lion_is_optax_s_with_decay_for_matrices_only():
+    config = OptimizerConfig(
+        kind="lion",
+        peak_lr=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        weight_decay=0.1,
+        beta2=0.99,
+        clip_norm="off",
+    )
+    tx = optax.lion(1e-3, b1=0.9, b2=0.99, weight_decay=0.1, mask=decayed)
+    params = trees(0)
+    state = tx.init(params)
+    for step in range(10):
+        updates, state = tx.update(trees(step + 1), state, params)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, atol=1e-6), run(config), params)
+
+
+def test_adafactor_is_torch_s_formula_on_a_factored_matrix():
+    """One step by hand from arXiv:1804.04235, algorithm 4 without relative step size."""
+    config = OptimizerConfig(
+        kind="adafactor", peak_lr=1e-2, schedule="constant", warmup_steps=0, clip_norm="off"
+    )
+    tx, schedule = make_optimizer(config, 1)
+    params = {"w": np.random.default_rng(0).normal(size=(130, 140)).astype(np.float32)}
+    grads = {"w": np.random.default_rng(1).normal(size=(130, 140)).astype(np.float32)}
+    updates, state = tx.update(grads, tx.init(params), params, learning_rate=schedule(0))
+    square = grads["w"].astype(np.float64) ** 2 + 1e-30
+    rows, columns = square.mean(axis=1, keepdims=True), square.mean(axis=0, keepdims=True)
+    update = grads["w"] / np.sqrt(rows * columns / rows.mean())
+    update /= max(1.0, np.sqrt((update**2).mean()))
+    np.testing.assert_allclose(updates["w"], -1e-2 * update, rtol=1e-4)
+    assert max(leaf.size for leaf in jax.tree.leaves(state)) == 140  # rows and columns, no full second moment
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adafactor", "lion"])
+def test_every_optimizer_goes_downhill(kind):
+    tx, schedule = make_optimizer(OptimizerConfig(kind=kind, peak_lr=0.05, warmup_steps=0), 100)
+    params = {"w": jnp.full((3, 3), 2.0)}
+    state = tx.init(params)
+    for step in range(100):
+        updates, state = tx.update({"w": 2 * params["w"]}, state, params, learning_rate=schedule(step))
+        params = optax.apply_updates(params, updates)
+    assert float(jnp.abs(params["w"]).max()) < 0.5
+
+
+def test_an_update_without_its_learning_rate_is_refused():
+    tx, _ = make_optimizer(OptimizerConfig(), 10)
+    params = {"w": jnp.ones(3)}
+    with pytest.raises(TypeError, match="learning_rate"):
+        tx.update(params, tx.init(params), params)
+
+
+def test_only_scales_of_norms_are_exempt_from_decay():
+    names = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): decay
+        for path, decay in jax.tree_util.tree_leaves_with_path(
+            decayed(parameters(tiny_model(tie_embeddings=False)))
+        )
+    }
+    exempt = {name for name, decay in names.items() if not decay}
+    assert exempt == {"layers/attention_norm/scale", "layers/mlp_norm/scale", "final_norm/scale"}
+    assert len(names) == 12
+
+
+# ── schedules ────────────────────────────────────────────────────────────────
+STEPS = 100
+
+
+def rates(**config):
+    schedule = make_schedule(OptimizerConfig(peak_lr=2.0, **config), STEPS)
+    return np.array([float(schedule(step)) for step in range(STEPS + 1)])
+
+
+def transformers_rates(make, **arguments):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=2.0)
+    schedule = make(optimizer, **arguments)
+    values = []
+    for _ in range(STEPS + 1):
+        values.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return np.array(values)
+
+
+def test_schedules_are_those_of_transformers():
+    from transformers import optimization as hf
+
+    for ours, theirs in [
+        (
+            rates(schedule="cosine", warmup_ratio=0.1),
+            transformers_rates(hf.get_cosine_schedule_with_warmup, num_warmup_steps=10, num_training_steps=STEPS),
+        ),
+        (
+            rates(schedule="linear", warmup_steps=7),
+            transformers_rates(hf.get_linear_schedule_with_warmup, num_warmup_steps=7, num_training_steps=STEPS),
+        ),
+        (
+            rates(schedule="constant", warmup_steps=7),
+            transformers_rates(hf.get_constant_schedule_with_warmup, num_warmup_steps=7),
+        ),
+        (
+            rates(schedule="wsd", warmup_steps=10, decay_ratio=0.3),
+            transformers_rates(
+                hf.get_wsd_schedule, num_warmup_steps=10, num_decay_steps=30, num_training_steps=STEPS,
+                decay_type="linear",
+            ),
+        ),
+    ]:  # fmt: skip
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_cosine_ends_at_the_given_share_of_the_peak():
+    values = rates(schedule="cosine", warmup_steps=0, final_lr_ratio=0.1)
+    half = 0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2
+    np.testing.assert_allclose(values[[0, 50, 100]], [2.0, 2.0 * half, 0.2], rtol=1e-6)
+
+
+def test_wsd_holds_the_peak_between_rise_and_fall():
+    values = rates(schedule="wsd", warmup_steps=10, decay_ratio=0.2, final_lr_ratio=0.5)
+    np.testing.assert_allclose(values[[0, 5, 10, 79, 80, 90, 100]], [0, 1, 2, 2, 2, 1.5, 1], atol=1e-6)
+
+
+def test_a_later_stage_has_a_schedule_of_its_own():
+    config = OptimizerConfig(peak_lr=2.0, warmup_steps=10)
+    (_, first), (_, second) = make_optimizer(config, STEPS), make_optimizer(config, STEPS, first_step=300)
+    assert [float(second(300 + step)) for step in (0, 5, 50)] == [float(first(step)) for step in (0, 5, 50)]
+
+
+def test_warm_up_and_decay_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError) as error:
+        rates(schedule="wsd", warmup_steps=90, decay_ratio=0.2)
+    assert str(error.value) == (
+        "train.optimizer: 90 steps of warm-up and 20 of decay do not fit into 100 steps; "
+        "lower warmup_steps or decay_ratio"
+    )
