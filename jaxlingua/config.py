@@ -132,7 +132,7 @@ class ParallelSource(BaseModel):
         "auto", "Format; auto goes by {language} and the file's name."
     )
     columns: dict[LanguageCode, str] = identity(
-        {}, "Column of each language: a header's name, a JSON key, or a number counted from 1."
+        {}, "Column of each language: a header, a JSON key, a number from 1, or what stands for {language}."
     )
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
@@ -363,7 +363,7 @@ class EvalConfig(BaseModel):
     model_config = STRICT
     tasks: list[str] = free(
         [],
-        "SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; of trained sources the held-out part.",
+        "SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; trained sources: what is held out.",
     )
     items: Positive | Auto = free("auto", "Items per task; auto is all.")
     base_model: bool = free(True, "Whether the model before training is evaluated beside.")
@@ -508,8 +508,8 @@ def parse_mixture(line: str) -> dict[str, dict[str, Any]]:
 
     Raises: ConfigError naming the part that is not of this form.
     Example:
-        >>> parse_mixture("alpaca_en+alpaca_zh[0:1000]")
-        {'alpaca_en': {'source': 'alpaca_en'}, 'alpaca_zh': {'source': 'alpaca_zh', 'start': 0, 'limit': 1000}}
+        >>> parse_mixture("alpaca_en+alpaca_zh[0:999]")
+        {'alpaca_en': {'source': 'alpaca_en'}, 'alpaca_zh': {'source': 'alpaca_zh', 'start': 0, 'limit': 999}}
     """
     entries: dict[str, dict[str, Any]] = {}
     for part in line.split("+"):

@@ -1,0 +1,210 @@
+"""The main job from configuration to report: what lies in the run folder, and that it can be cut off anywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import yaml
+
+from jaxlingua.train.run import identity_differences
+from tests.flow.small import CONFIG, train, write_config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    config = write_config(tmp_path_factory.mktemp("finished") / "small.yaml")
+    train(config)
+    return config.parent / "run"
+
+
+def lines_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").split("\n") if line]
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines_of(run)]
+
+
+def parameters(run: Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, read by Orbax alone."""
+    tree = ocp.PyTreeCheckpointer().restore(run / "checkpoints" / str(step) / "state")
+    leaves = ocp.tree.to_flat_dict(tree, sep="/")
+    return {name: np.asarray(leaf) for name, leaf in leaves.items() if leaf is not None}
+
+
+def test_a_run_leaves_all_that_the_design_promises(finished: Path):
+    files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    promised = {
+        "config.yaml",
+        "provenance.json",
+        "data.json",
+        "metrics.jsonl",
+        "report.html",
+        "report.md",
+        "report.json",
+        "tokenizer/tokenizer.json",
+        "evals/base-0/phrases.eng_Latn-ell_Grek.jsonl",
+        "evals/coit-12/phrases.eng_Latn-ell_Grek.jsonl",
+        "evals/coit-12/diary.ell_Grek.jsonl",
+    }
+    assert promised <= files
+    assert (finished / "checkpoints" / "12").is_dir()
+
+
+def test_every_line_of_metrics_has_the_promised_names(finished: Path):
+    lines = lines_of(finished)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12] or {2, 4, 6, 8, 10, 12} <= {
+        line["step"] for line in lines
+    }
+    for line in lines:
+        promised = {"step", "stage", "loss", "target_tokens", "target_tokens_per_second", "step_seconds"}
+        assert promised | {"learning_rate", "grad_norm", "loss/phrases/ell_Grek"} <= line.keys()
+        assert line["stage"] == "coit"
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert 0 < lines[-1]["bits_per_byte/diary/eng_Latn"] < 8
+
+
+def test_predictions_and_scores_have_the_promised_fields(finished: Path):
+    file = finished / "evals" / "coit-12" / "phrases.eng_Latn-ell_Grek.jsonl"
+    for line in file.read_text("utf-8").split("\n")[:-1]:
+        assert {"id", "language", "prompt", "prediction", "targets", "exact_match"} <= json.loads(line).keys()
+    report = json.loads((finished / "report.json").read_text("utf-8"))
+    fields = [
+        "stage",
+        "step",
+        "model",
+        "task",
+        "language",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "items",
+        "signature",
+    ]
+    assert [list(score) for score in report["scores"]] == [fields] * len(report["scores"])
+    models = {(score["stage"], score["model"]) for score in report["scores"]}
+    assert models == {
+        ("base", "base"),
+        ("coit", "tuned"),
+        ("floors", "copy_source"),
+        ("floors", "majority_answer"),
+    }
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path):
+    before = (finished / "metrics.jsonl").read_bytes(), parameters(finished, 12)
+    scores = finished / "evals" / "coit-12" / "scores.json"
+    written = scores.stat().st_mtime_ns
+    train(finished / "config.yaml")
+    assert (finished / "metrics.jsonl").read_bytes() == before[0]
+    assert scores.stat().st_mtime_ns == written
+    for name, array in parameters(finished, 12).items():
+        np.testing.assert_array_equal(array, before[1][name], err_msg=name)
+
+
+def test_a_run_repeated_from_its_folder_gives_the_same_numbers(finished: Path, tmp_path: Path):
+    train(finished, f"run.folder={tmp_path / 'again'}")
+    assert losses(tmp_path / "again") == losses(finished)
+    for name, array in parameters(tmp_path / "again", 12).items():
+        np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
+
+
+def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path: Path):
+    """Killed by the system after the checkpoint of step 4; the same command gives the uninterrupted run."""
+    config = write_config(tmp_path / "small.yaml")
+    command = [sys.executable, "-m", "jaxlingua.train", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "checkpoints" / "4").is_dir():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "report.json").exists()
+    train(config)
+    assert losses(tmp_path / "run") == losses(finished)
+    for name, array in parameters(tmp_path / "run", 12).items():
+        np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
+
+
+def test_stages_follow_one_another_and_one_can_be_appended(tmp_path: Path):
+    first = CONFIG["stages"][0]
+    second = {"name": "qa", "mixture": {"diary": {"language": "ell_Grek"}}, "steps": 6}
+    write_config(tmp_path / "one.yaml", stages=[first])
+    train(tmp_path / "one.yaml")
+    write_config(tmp_path / "two.yaml", stages=[first, second])
+    train(tmp_path / "two.yaml")
+    lines = lines_of(tmp_path / "run")
+    assert [line["stage"] for line in lines if line["step"] in (12, 18)] == ["coit", "qa"]
+    # Each stage has a schedule of its own: after the first, the rate begins to rise anew.
+    rates = {line["step"]: line["learning_rate"] for line in lines}
+    assert rates[12] < rates[14]
+    assert (tmp_path / "run" / "evals" / "qa-18" / "diary.ell_Grek.jsonl").is_file()
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert [stage["name"] for stage in report["data"]["stages"]] == ["coit", "qa"]
+
+
+def test_another_identity_is_refused_with_the_differences(finished: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stop:
+        train(finished / "config.yaml", "run.seed=3", "train.batch_rows=16", "tracking.log_every_steps=7")
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "holds another run: run.seed: 0 there, 3 given; train.batch_rows: 8 there, 16 given;" in told
+    assert "log_every_steps" not in told
+
+
+def test_changed_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    text = tmp_path / "news.txt"
+    text.write_text("".join(f"The train number {n} is late.\n" for n in range(100)))
+    sources = {"news": {"kind": "text", "path": str(text), "language": "eng_Latn"}}
+    config = write_config(
+        tmp_path / "small.yaml",
+        data={"sources": sources},
+        stages=[{"name": "a", "mixture": "news", "steps": 2}],
+        eval={},
+    )
+    train(config)
+    text.write_text(text.read_text() + "One more.\n")
+    with pytest.raises(SystemExit) as stop:
+        train(config)
+    assert stop.value.code == 2
+    assert "data.sources.news is not what the run began with" in capsys.readouterr().err
+
+
+def test_too_many_non_finite_steps_stop_the_run_and_name_the_examples(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    train_options = {**CONFIG["train"], "optimizer": {"peak_lr": 1e30, "clip_norm": "off", "warmup_steps": 0}}
+    config = write_config(tmp_path / "small.yaml", train={**train_options, "max_nonfinite_steps": 2})
+    with pytest.raises(SystemExit) as stop:
+        train(config)
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "loss or gradient was not finite 2 times in a row; the last step held " in told
+    assert "phrases[" in told or "diary[" in told
+
+
+def test_identity_is_what_the_fields_say():
+    from jaxlingua.config import Config
+
+    before = Config.model_validate(CONFIG)
+    longer = yaml.safe_load(yaml.safe_dump(CONFIG))
+    longer["stages"].append({"name": "more", "mixture": "phrases", "steps": 1})
+    longer["sharding"] = {"mesh": {"fsdp": 8}}
+    assert list(identity_differences(before, Config.model_validate(longer))) == []
+    longer["stages"][0]["steps"] = 13
+    longer["data"]["sources"]["phrases"]["records"] = 500
+    assert list(identity_differences(before, Config.model_validate(longer))) == [
+        "data.sources.phrases.records: 400 there, 500 given",
+        "stages[0].steps: 12 there, 13 given",
+    ]
