@@ -83,7 +83,7 @@ OVERRIDES = {
     "a task of another kind": ("eval.tasks=[alpaca.eng_Latn]", "'alpaca' has no questions"),
     "every example longer than the row": (
         "tokens.row_length_tokens=8",
-        "none of its 40 examples fits",
+        "none of its 39 examples fits",
     ),
     "every record held out": ("data.sources.alpaca.held_out_records=40", "mixture.alpaca"),
     "a start beyond the end": ("stages[0].mixture=alpaca[99:]", "99 given"),
