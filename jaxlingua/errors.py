@@ -63,7 +63,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         if error.errno not in _MACHINE_ERRNOS:
             raise
         where = error.filename or "disk"
-        print(f"error: {where}: {error.strerror}; free some space or choose another run.folder", file=sys.stderr)
+        hint = "free some space or choose another run.folder"
+        print(f"error: {where}: {error.strerror}; {hint}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)

@@ -55,11 +55,13 @@ def say_what_will_run(
         told = describe_stage(stage)
         console.say(
             f"stage {told['name']}: {told['steps']:,} steps of {told['batch_rows']} rows of "
-            f"{told['row_length_tokens']} tokens, {told['epochs']:g} epochs, {100 * told['use']:.1f} % of positions used"
+            f"{told['row_length_tokens']} tokens, {told['epochs']:g} epochs, "
+            f"{100 * told['use']:.1f} % of positions used"
         )
         for row in told["mixture"]:
             console.say(
-                f"  {row['entry']} in {row['language']}: {row['documents']:,} documents, {row['passes']:g} passes, "
+                f"  {row['entry']} in {row['language']}: {row['documents']:,} documents, "
+                f"{row['passes']:g} passes, "
                 f"{100 * row['share of target tokens']:.1f} % of target tokens; left out: {row['left out']}; "
                 f"cut: {row['tokens cut']:,} tokens"
             )
@@ -89,7 +91,7 @@ def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def told(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Say what is being done, now and then how far it is and how long it takes, and at the end how long it took.
+    """Say now and then how far something is and what time is left, and at the end how long it took.
 
     Gives the function to call with (done, total).
     """

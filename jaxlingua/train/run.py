@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from jaxlingua import __version__
 from jaxlingua.config import Config
-from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.data.records import RecordSource
+from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.eval.evaluate import SCORES_FILE
 from jaxlingua.model.presets import LlamaConfig, llama_config, parameter_count
 from jaxlingua.sharding.mesh import describe_mesh, make_mesh
@@ -63,8 +63,8 @@ def refuse_what_cannot_run(config: Config) -> None:
     model = llama_config(config.model, vocab_size=1, remat=config.train.remat)
     if config.tokens.row_length_tokens > model.max_positions:
         raise ConfigError(
-            f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at most "
-            f"{model.max_positions} positions; shorten the rows or set model.max_positions"
+            f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at "
+            f"most {model.max_positions} positions; shorten the rows or set model.max_positions"
         )
     mesh = make_mesh(config.sharding)
     count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
@@ -123,21 +123,29 @@ def identity_differences(before: Any, now: Any, where: str = "") -> Iterator[str
 
 
 def write_facts(
-    folder: Path, sources: Mapping[str, RecordSource], tokenizer: Tokenizer, stages: Sequence[Stage], mesh: Mesh
+    folder: Path,
+    sources: Mapping[str, RecordSource],
+    tokenizer: Tokenizer,
+    stages: Sequence[Stage],
+    mesh: Mesh,
 ) -> None:
-    """provenance.json, with versions, command, commit and hashes; data.json, with what is learned and what is not.
+    """provenance.json: versions, command, commit and hashes; data.json: what is learned and what is not.
 
     Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
     """
     path = folder / "provenance.json"
     fingerprints = {"tokenizer": tokenizer.fingerprint}
     fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    started, resumed = now, []
     if path.is_file() and any((folder / "checkpoints").glob("[0-9]*")):
-        before = json.loads(path.read_text("utf-8"))["fingerprints"]
+        before = json.loads(path.read_text("utf-8"))
+        started, resumed = before["started"], [*before["resumed"], now]
         for name, fingerprint in fingerprints.items():
-            if before.get(name, fingerprint) != fingerprint:
+            kept = before["fingerprints"].get(name, fingerprint)
+            if kept != fingerprint:
                 raise ConfigError(
-                    f"{folder}: {name} is not what the run began with (fingerprint {before[name][:12]} there, "
+                    f"{folder}: {name} is not what the run began with (fingerprint {kept[:12]} there, "
                     f"{fingerprint[:12]} now); restore it, or choose another run.folder"
                 )
     versions = {"jaxlingua": __version__, "python": platform.python_version()}
@@ -145,7 +153,8 @@ def write_facts(
     content = {
         "command": " ".join(["python -m jaxlingua.train", *sys.argv[1:]]),
         "repeat": f"python -m jaxlingua.train {folder} run.folder=ANOTHER",
-        "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "started": started,
+        "resumed": resumed,
         "devices": describe_mesh(mesh),
         "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
