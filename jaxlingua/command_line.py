@@ -293,7 +293,7 @@ def help_text(program: str, purpose: str) -> str:
         purpose,
         "",
         f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}",
-        "key=value overrides it: train.batch_rows=64, stages[0].steps=200, eval.tasks=[news.eng_Latn-deu_Latn]",
+        "key=value overrides it: train.batch_rows=64, stages[0].steps=9, eval.tasks=[news.eng_Latn-deu_Latn]",
         "Options marked * belong to what a run is: it cannot be resumed with another value.",
     ]
     for name, field in Config.model_fields.items():

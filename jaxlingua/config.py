@@ -363,7 +363,7 @@ class EvalConfig(BaseModel):
     model_config = STRICT
     tasks: list[str] = free(
         [],
-        "SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; trained sources: the held-out part.",
+        "SOURCE.LANGUAGE for QA, SOURCE.LANGUAGE-LANGUAGE for translation; trained sources: held-out part.",
     )
     items: Positive | Auto = free("auto", "Items per task; auto is all.")
     base_model: bool = free(True, "Whether the model before training is evaluated beside.")

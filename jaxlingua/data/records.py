@@ -1,8 +1,8 @@
 """What a source yields: one frozen record per entry of a file, still without a template.
 
-`index` is the place of the record in its source: it never changes when other records are skipped or held out,
-so it names the record in errors, in predictions and in the keys of random streams. `language` is a code such as
-`eng_Latn`. Texts are exactly those of the file.
+`index` is the place of the record in its source: it never changes when other records are skipped or held
+out, so it names the record in errors, in predictions and in the keys of random streams. `language` is a code
+such as `eng_Latn`. Texts are exactly those of the file.
 """
 
 from dataclasses import dataclass

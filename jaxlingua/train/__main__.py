@@ -1,6 +1,6 @@
 """Train the stages of a configuration, evaluate them, write the report; run again, it goes on where it was.
 
-The one page. Stage map: 1 data, 2 tokenise/pack, 3 shard, 4 train step, 5 checkpoint, 6 eval.
+The one page. Stage map: 1 data, 2 tokenise/pack, 3 shard, 4 train step, 5 checkpoint, 6 and 7 eval.
 """
 
 from contextlib import nullcontext

@@ -218,6 +218,6 @@ def stop_if_nonfinite(arrived: tuple[int, Any] | None, stage: Stage, allowed: in
     more = f" and {len(examples) - CULPRITS_SHOWN} more" if len(examples) > CULPRITS_SHOWN else ""
     raise TrainingError(
         f"stage '{stage.config.name}', steps {step - allowed + 1} to {step}: loss or gradient was not finite "
-        f"{allowed} times in a row; the last step held {shown}{more}; lower train.optimizer.peak_lr or look at "
-        f"these examples; parameters are as they were before, and the last checkpoint is whole"
+        f"{allowed} times in a row; the last step held {shown}{more}; lower train.optimizer.peak_lr or look "
+        f"at these examples; parameters are as they were before, and the last checkpoint is whole"
     )

@@ -140,7 +140,7 @@ def test_training_on_what_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     (tmp_path / "train.jsonl").write_bytes(jsonl(pairs))
     (tmp_path / "test.jsonl").write_bytes(
-        jsonl(pairs[:9] + [{"eng_Latn": "Another one.", "deu_Latn": "Ein anderes."}])
+        jsonl([*pairs[:9], {"eng_Latn": "Another one.", "deu_Latn": "Ein anderes."}])
     )
     languages = ["eng_Latn", "deu_Latn"]
     sources = {
