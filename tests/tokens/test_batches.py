@@ -286,8 +286,8 @@ def test_describe_counts_exactly_what_the_steps_show(documents, weights, length)
             targets[batches.group_names[group]] += int(count)
         shown.update(entry for entry, _ in batches.examples(step))
     told = batches.describe()
-    assert {group: count.target_tokens for group, count in told.items()} == targets
-    assert {entry: count.documents for (entry, _), count in told.items()} == shown
+    assert Counter({group: count.target_tokens for group, count in told.items()}) == targets
+    assert Counter({entry: count.documents for (entry, _), count in told.items()}) == shown
     assert sum(count.share_of_documents for count in told.values()) == pytest.approx(1)
     assert sum(count.share_of_target_tokens for count in told.values()) == pytest.approx(1)
     assert told["little", "eng_Latn"].epochs == pytest.approx(shown["little"] / 7)

@@ -54,6 +54,15 @@ def test_moving_documents_together_fills_rows_as_one_by_one_does(lengths):
     assert sorted(left) == sorted(best_fit_decreasing_one_by_one(lengths.tolist(), ROW))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_many_documents_are_packed_as_one_by_one_too(seed):
+    """Enough of them that several groups of rows with the same room are kept at once."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.lognormal(rng.uniform(1, 3), 0.8, 1500).astype(int), 1, ROW)
+    left = [ROW - load for load in row_loads(pack(lengths, ROW), lengths)]
+    assert sorted(left) == sorted(best_fit_decreasing_one_by_one(lengths.tolist(), ROW))
+
+
 @given(lengths_of_documents)
 def test_documents_of_a_row_keep_the_order_they_came_in(lengths):
     plan = pack(lengths, ROW)
