@@ -1,5 +1,6 @@
 """Generation: equal to the model without cache, whatever the batch, the padding and the mesh."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from jaxlingua.generate import engine
 from jaxlingua.generate.engine import cut_prompts, generate, padded_length, prompt_room
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
-from jaxlingua.sharding.rules import param_shardings
+from jaxlingua.sharding.rules import batch_sharding, param_shardings
 from tests.generate.reversing import CONFIG, EOS, FIRST, PAD, VOCAB, prompts, trained
 
 NEW = 12
@@ -143,6 +144,21 @@ def test_the_same_shapes_are_compiled_once():
     decode = engine._decoder(model, mesh_of("one"), NEW, EOS, PAD, VOCAB)
     assert engine._decoder.cache_info().misses == 1
     assert decode.compile_count() == 1
+
+
+def test_the_cache_is_spread_over_the_mesh():
+    """Rows over data and fsdp, key heads over tensor: each of 8 devices holds an eighth of it."""
+    model, params = trained()
+    largest = {}
+    for name in ("one", "all"):
+        mesh = mesh_of(name)
+        placed = jax.device_put(params, param_shardings(model, mesh))
+        rows = jax.device_put(np.ones((256, 128), np.int32), batch_sharding(mesh))
+        lengths = jax.device_put(np.full(256, 128, np.int32), batch_sharding(mesh))
+        compiled = engine._decoder(model, mesh, 32, EOS, PAD, VOCAB).lower(placed, rows, lengths).compile()
+        cache = re.search(r"f32\[2,\d+,160,\d+,16\]", compiled.as_text())
+        largest[name] = cache.group(0)
+    assert largest == {"one": "f32[2,256,160,2,16]", "all": "f32[2,64,160,1,16]"}
 
 
 def test_progress_counts_prompts():
