@@ -19,6 +19,7 @@ from tensorboardX.proto import event_pb2
 
 from jaxlingua.config import TrackingConfig
 from jaxlingua.errors import ConfigError
+from jaxlingua.progress import duration
 from jaxlingua.tracking import (
     Console,
     MetricWriter,
@@ -32,7 +33,6 @@ from jaxlingua.tracking import (
 from jaxlingua.tracking import (
     tracker as tracker_module,
 )
-from jaxlingua.tracking.console import duration
 from jaxlingua.tracking.device import device_memory_gib, host_memory_gib
 from jaxlingua.tracking.speed import StepClock, peak_flops
 

@@ -50,21 +50,3 @@ class Console:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def duration(seconds: float | int | None) -> str:
-    """Seconds as people say them.
-
-    >>> [duration(seconds) for seconds in (None, 7.6, 192, 7500, 90000)]
-    ['?', '8 s', '3 min 12 s', '2 h 05 min', '1 d 1 h']
-    """
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxlingua.config import TrackingConfig
-from jaxlingua.tracking.console import Console, duration
+from jaxlingua.progress import duration
+from jaxlingua.tracking.console import Console
 from jaxlingua.tracking.device import device_memory_gib, fetch, host_memory_gib
 from jaxlingua.tracking.speed import ModelSize, StepClock, peak_flops
 from jaxlingua.tracking.writer import MetricWriter

@@ -23,32 +23,34 @@ def main() -> None:
     from jaxlingua.eval.tasks import make_tasks
     from jaxlingua.model.llama import Llama
     from jaxlingua.model.presets import llama_config
+    from jaxlingua.progress import told
     from jaxlingua.sharding.feed import feed
     from jaxlingua.sharding.mesh import make_mesh
     from jaxlingua.sharding.rules import count_micro_batches, padded_vocab_size
+    from jaxlingua.tokens import stages as flow
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.tracking import Console, fetch, open_tracker
     from jaxlingua.train import announce, run
-    from jaxlingua.train import stages as flow
     from jaxlingua.train.held_out import make_held_out
     from jaxlingua.train.objective import Objective
     from jaxlingua.train.optimizer import make_optimizer
+    from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
     from jaxlingua.train.state import abstract_state, initial_state, shardings_of, with_fresh_optimizer
     from jaxlingua.train.step import make_train_step
 
     run.refuse_what_cannot_run(config)
     folder = run.open_run_folder(config)
     console = Console(is_primary=run.is_primary())
-    told = partial(announce.told, console)
+    telling = partial(told, console.say)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
-    with told("reading data"):
+    with telling("reading data"):
         sources = flow.open_sources(config)
         tasks = make_tasks(config, sources)
-        examples, leaks = flow.make_examples(config, sources, tasks)
+        examples, leaks = flow.make_examples(config, sources, {t.name: t.records for t in tasks})
 
     # ── 2 tokenise / pack ────────────────────────────────────────────────────────────────────────────────
-    with told("tokenizing and packing") as on_progress:
+    with telling("tokenizing and packing") as on_progress:
         tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer")
         cache = run.cache_folder(config, folder)
         stages = flow.make_stages(config, sources, examples, tokenizer, cache=cache, on_progress=on_progress)
@@ -77,7 +79,7 @@ def main() -> None:
 
     # ── 6 eval: before ───────────────────────────────────────────────────────────────────────────────────
     def evaluated(what: str, **where) -> None:
-        with told(f"evaluating {what}") as on_progress:
+        with telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.params, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
                 on_progress=on_progress, **where,
@@ -105,20 +107,20 @@ def main() -> None:
         train_step = make_train_step(model, optimizer, schedule, objective, shardings, micro_batches)
         held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
         measured_every = run.held_out_every(config, stage)
-        tracker.start_stage(stage.facts)
+        tracker.start_stage(facts_of(stage))
 
         left = range(step - stage.first_step, stage.batches.steps)
         for batch_step, batch in feed(stage.batches.batch, left, config.train.batch_rows, mesh):
             with tracker.paused("compile") if batch_step == left[0] else nullcontext():
                 state, metrics = train_step(state, batch)
             step = stage.first_step + batch_step + 1
-            flow.stop_if_nonfinite(tracker.step(step, metrics), stage, config.train.max_nonfinite_steps)
-            if held_out and flow.is_due(batch_step + 1, measured_every, stage.batches.steps):
+            stop_if_nonfinite(tracker.step(step, metrics), stage, config.train.max_nonfinite_steps)
+            if held_out and is_due(batch_step + 1, measured_every, stage.batches.steps):
                 with tracker.paused("held_out"):
                     tracker.add(run.held_out_line(held_out.tell(fetch(held_out.measure(state.params)))))
             # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────────
-            if flow.is_due(step, config.checkpoint.save_every_steps, stage.end_step):
-                flow.stop_if_nonfinite(tracker.flush(), stage, config.train.max_nonfinite_steps)
+            if is_due(step, config.checkpoint.save_every_steps, stage.end_step):
+                stop_if_nonfinite(tracker.flush(), stage, config.train.max_nonfinite_steps)
                 with tracker.paused("checkpoint"):
                     store.save(step, state, {"stage": stage.config.name})
 

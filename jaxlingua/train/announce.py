@@ -1,9 +1,7 @@
-"""What a run says of itself: at its start, while something takes long, and at its end."""
+"""What a run says of itself at its start and at its end."""
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ from jaxlingua.eval.report import headlines, models_of, number, score_rows
 from jaxlingua.eval.tasks import Task
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.mesh import describe_mesh
+from jaxlingua.tokens.describe import describe_source, describe_stage, sample_rows
 from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import Console
-from jaxlingua.tracking.console import duration
-from jaxlingua.train.stages import Stage, describe_source, describe_stage, sample_rows
 
-SECONDS_BETWEEN_LINES = 5.0
 MIB = 2**20
 
 
@@ -87,26 +84,6 @@ def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
             f"(mean of {line['tasks']} tasks, {line['items']:,} items)"
         )
     console.say(f"report: {folder / 'report.html'}")
-
-
-@contextmanager
-def told(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Say now and then how far something is and what time is left, and at the end how long it took.
-
-    Gives the function to call with (done, total).
-    """
-    start = last = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if done and done < total and now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            left = (now - start) / done * (total - done)
-            console.say(f"{what}: {done:,} of {total:,}, {duration(left)} left")
-
-    yield progress
-    console.say(f"{what}: {duration(time.perf_counter() - start)}")
 
 
 def _bytes_per_device(tree: Any) -> int:

@@ -24,11 +24,12 @@ from jaxlingua.eval.evaluate import SCORES_FILE
 from jaxlingua.model.presets import LlamaConfig, llama_config, parameter_count
 from jaxlingua.sharding.mesh import describe_mesh, make_mesh
 from jaxlingua.sharding.rules import check_rows, count_micro_batches
+from jaxlingua.tokens.describe import describe_source, describe_stage
 from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.held_out import HeldOutLoss
-from jaxlingua.train.stages import Stage, describe_source, describe_stage
 
 # Packages whose version can change what a run computes or how it is stored.
 PACKAGES = (
@@ -50,10 +51,7 @@ def refuse_what_cannot_run(config: Config) -> None:
 
     Raises: ConfigError, ShardingError or MachineError.
     """
-    if not config.stages:
-        raise ConfigError(
-            "stages: none given; a run needs one or more, each with name, mixture and steps or epochs"
-        )
+    refuse_no_stage(config)
     found = jax.default_backend()
     if config.run.platform not in ("auto", found):
         raise MachineError(

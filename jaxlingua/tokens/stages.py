@@ -1,0 +1,131 @@
+"""Stages: what is learned in each, from sources to the batches of its steps."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxlingua.config import Config, StageConfig
+from jaxlingua.data.example import Example
+from jaxlingua.data.leaks import Leaks, refuse_leaks
+from jaxlingua.data.mixtures import StageExamples, held_out_examples, stage_examples, training_records
+from jaxlingua.data.records import Record, RecordSource
+from jaxlingua.data.sources import open_source
+from jaxlingua.errors import ConfigError
+from jaxlingua.tokens.batches import OnePass, StageBatches, one_pass, stage_batches
+from jaxlingua.tokens.documents import Documents, tokenize
+from jaxlingua.tokens.interface import Tokenizer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, ready to train: steps `first_step` to `end_step` of the run."""
+
+    config: StageConfig
+    first_step: int
+    batches: StageBatches
+    held_out: OnePass | None
+    examples: StageExamples
+
+    @property
+    def end_step(self) -> int:
+        """The run's step after the last one of this stage."""
+        return self.first_step + self.batches.steps
+
+
+def refuse_no_stage(config: Config) -> None:
+    """Raises: ConfigError if the configuration has no stage."""
+    if not config.stages:
+        raise ConfigError(
+            "stages: none given; a run needs one or more, each with name, mixture and steps or epochs"
+        )
+
+
+def open_sources(config: Config) -> dict[str, RecordSource]:
+    """The sources that a stage or a task names, opened; others are left alone."""
+    named = {
+        name if entry.source == "auto" else entry.source
+        for s in config.stages
+        for name, entry in s.mixture.items()
+    }
+    named |= {task.partition(".")[0] for task in config.eval.tasks}
+    return {
+        name: open_source(name, source, config.data.folder)
+        for name, source in config.data.sources.items()
+        if name in named
+    }
+
+
+def make_examples(
+    config: Config, sources: Mapping[str, RecordSource], evaluated: Mapping[str, Sequence[Record]]
+) -> tuple[list[StageExamples], Leaks]:
+    """The training examples of every stage, after a check that none of them is evaluated on.
+
+    Args:
+        evaluated: the records of each task.
+    """
+    training = training_records(config.stages, sources)
+    leaks = refuse_leaks(training, evaluated, config.data.leaks)
+    return [
+        stage_examples(stage, sources, config.data.template, leaks=leaks) for stage in config.stages
+    ], leaks
+
+
+def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
+    """The texts of all examples of all stages: what a tokenizer is learned on."""
+    return (example.text for stage in examples for entry in stage.by_entry.values() for example in entry)
+
+
+def make_stages(
+    config: Config,
+    sources: Mapping[str, RecordSource],
+    examples: Sequence[StageExamples],
+    tokenizer: Tokenizer,
+    *,
+    cache: Path | None,
+    on_progress: Callable[[int, int], None],
+) -> list[Stage]:
+    """Tokenise, pack and count; from here on a stage is a number of steps, each with its batch."""
+    stages: list[Stage] = []
+    for stage, made in zip(config.stages, examples, strict=True):
+        documents = _tokenize(config, made.by_entry, tokenizer, cache, on_progress)
+        batches = stage_batches(
+            documents,
+            stage,
+            seed=config.run.seed,
+            row_length_tokens=config.tokens.row_length_tokens,
+            batch_rows=config.train.batch_rows,
+            packing=config.tokens.packing,
+        )
+        limit = config.train.held_out_documents
+        kept = held_out_examples(stage, sources, config.data.template, limit=limit).by_entry if limit else {}
+        kept = {entry: held for entry, held in kept.items() if held}
+        held_out = None
+        if kept:
+            held_out = one_pass(
+                _tokenize(config, kept, tokenizer, cache, on_progress),
+                row_length_tokens=config.tokens.row_length_tokens,
+                batch_rows=config.train.batch_rows,
+            )
+        first_step = stages[-1].end_step if stages else 0
+        stages.append(Stage(stage, first_step, batches, held_out, made))
+    return stages
+
+
+def _tokenize(
+    config: Config,
+    by_entry: Mapping[str, list[Example]],
+    tokenizer: Tokenizer,
+    cache: Path | None,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Documents]:
+    return {
+        entry: tokenize(
+            examples,
+            tokenizer,
+            row_length_tokens=config.tokens.row_length_tokens,
+            too_long=config.tokens.too_long,
+            cache_folder=cache,
+            progress=on_progress,
+        )
+        for entry, examples in by_entry.items()
+    }
