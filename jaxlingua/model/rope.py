@@ -166,8 +166,9 @@ def check_length(scaling: RopeScaling | None, max_positions: int, length: int) -
     """Refuse rows longer than dynamic scaling leaves alone. Raises: ConfigError."""
     if scaling is not None and scaling.rope_type == "dynamic" and length > max_positions:
         raise ConfigError(
-            f"model: a row of {length} tokens, but beyond {max_positions} positions rope_type='dynamic' makes "
-            f"a token's logits depend on what follows; set tokens.row_length_tokens to at most {max_positions}"
+            f"model: a row of {length} tokens, but beyond {max_positions} positions rope_type='dynamic' "
+            "makes a token's logits depend on what follows; "
+            f"set tokens.row_length_tokens to at most {max_positions}"
         )
 
 

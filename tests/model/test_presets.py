@@ -1,7 +1,5 @@
 """Published sizes, the arithmetic of parameters, and what "auto" becomes."""
 
-import time
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,10 +36,8 @@ def abstract_params(preset: str) -> dict:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_has_the_published_number_of_parameters(preset: str):
-    """In the tree and in the arithmetic; without making one of them, in under two seconds."""
-    start = time.perf_counter()
+    """In the tree and in the arithmetic; none of them is made."""
     in_tree = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(preset)))
-    assert time.perf_counter() - start < 2
     assert in_tree == parameter_count(PRESETS[preset]) == PUBLISHED.get(preset, in_tree)
 
 

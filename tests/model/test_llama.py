@@ -1,0 +1,250 @@
+"""Invariances of the model, the axes of its parameters, its cache and its remat policies."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from jaxlingua.model.cache import CACHE_AXES, Cache, empty_cache
+from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.model.remat import ACTIVATIONS, POLICIES, REMAT
+from tests.tiny import tiny_llama_config
+
+FP32_MODEL = 1e-4
+
+
+def rows(batch: int = 2, length: int = 24, seed: int = 0):
+    """Two documents in each row, then padding."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, 512, (batch, length)).astype(np.int32)
+    segments = np.repeat(np.arange(3), [length // 3, length // 2, length - length // 3 - length // 2])
+    segments = np.tile(np.array([1, 2, 0])[segments], (batch, 1)).astype(np.int32)
+    positions = np.tile(np.r_[np.arange(length // 3), np.arange(length - length // 3)], (batch, 1)).astype(
+        np.int32
+    )
+    return tokens, positions, segments
+
+
+def init(model: Llama, seed: int = 0) -> dict:
+    return nn.unbox(model.init(jax.random.key(seed), *rows(1, 6)))["params"]
+
+
+def test_first_logits_are_near_those_of_a_uniform_guess():
+    """Cross-entropy of the untrained model within 2 % of log(vocabulary), tied and untied, shallow and deep."""
+    for changes in ({}, {"tie_embeddings": False}, {"layers": 12}):
+        model = Llama(tiny_llama_config(**changes))
+        out = model.apply({"params": init(model)}, *rows())
+        targets = np.random.default_rng(1).integers(0, 512, out.shape[:2])
+        loss = -jnp.take_along_axis(jax.nn.log_softmax(out), targets[..., None], -1).mean()
+        assert loss == pytest.approx(np.log(512), rel=0.02)
+
+
+def test_the_residual_stream_of_an_untrained_model_does_not_grow_with_depth():
+    """Output projections are drawn smaller by sqrt(2 × layers), so that 16 layers add no more than 2 do."""
+    size = {}
+    for layers in (2, 16):
+        model = Llama(tiny_llama_config(layers=layers))
+        states = model.apply({"params": init(model)}, *rows(), method="hidden_states")
+        size[layers] = float(jnp.std(states[-2]))
+    assert size[16] < 2 * size[2]
+
+
+def test_parameters_are_float32_whatever_the_compute_dtype():
+    model = Llama(tiny_llama_config(compute_dtype="bfloat16"))
+    params = init(model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    hidden, _ = model.apply({"params": params}, *rows(), method="hidden")
+    assert hidden.dtype == jnp.bfloat16
+    assert model.apply({"params": params}, *rows()).dtype == jnp.float32
+
+
+def test_every_parameter_names_its_logical_axes():
+    model = Llama(tiny_llama_config(tie_embeddings=False))
+    abstract = jax.eval_shape(model.init, jax.random.key(0), *rows())
+    specs = nn.get_partition_spec(abstract)["params"]
+    assert specs == {
+        "embed": {"embedding": PartitionSpec("vocab", "embed")},
+        "layers": {
+            "attention_norm": {"scale": PartitionSpec("layers", "norm")},
+            "attention": {
+                "q": PartitionSpec("layers", "embed", "heads", "head_dim"),
+                "k": PartitionSpec("layers", "embed", "kv_heads", "head_dim"),
+                "v": PartitionSpec("layers", "embed", "kv_heads", "head_dim"),
+                "o": PartitionSpec("layers", "heads", "head_dim", "embed"),
+            },
+            "mlp_norm": {"scale": PartitionSpec("layers", "norm")},
+            "mlp": {
+                "gate": PartitionSpec("layers", "embed", "mlp"),
+                "up": PartitionSpec("layers", "embed", "mlp"),
+                "down": PartitionSpec("layers", "mlp", "embed"),
+            },
+        },
+        "final_norm": {"scale": PartitionSpec("norm")},
+        "head": {"kernel": PartitionSpec("embed", "vocab")},
+    }
+
+
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+def test_a_mesh_leaves_logits_and_gradients_alone(kind):
+    """Constraints are in force (tensor and batch are split) and change nothing."""
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8))
+    params, batch = init(model), rows(4)
+    mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    rules = [("heads", "tensor"), ("kv_heads", "tensor"), ("mlp", "tensor"), ("vocab", "tensor")]
+    rules += [(f"activation_{name}", "tensor") for name in ("heads", "kv_heads", "mlp", "vocab")]
+    rules += [("activation_batch", "data")]
+
+    def loss(params):
+        return (model.apply({"params": params}, *batch) ** 2).mean()
+
+    alone = jax.jit(jax.value_and_grad(loss))(params)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
+        constraints = str(jax.make_jaxpr(loss)(params)).count("sharding_constraint")
+        on_mesh = jax.jit(jax.value_and_grad(loss))(params)
+    assert constraints >= 9
+    for mine, other in zip(jax.tree.leaves(on_mesh), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+def test_a_packed_document_gets_the_logits_it_gets_alone(kind):
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=5))
+    params, (tokens, positions, segments) = init(model), rows()
+    together = model.apply({"params": params}, tokens, positions, segments)
+    for number in (1, 2):
+        inside = segments[0] == number
+        alone = model.apply({"params": params}, tokens[:, inside], positions[:, inside], segments[:, inside])
+        np.testing.assert_allclose(together[:, inside], alone, atol=FP32_MODEL)
+    assert np.isfinite(together).all()
+
+
+def test_what_stands_in_the_padding_changes_nothing():
+    """Neither logits of real tokens nor any gradient of theirs."""
+    model = Llama(tiny_llama_config())
+    params, (tokens, positions, segments) = init(model), rows()
+    other = np.where(segments == 0, 7, tokens)
+
+    def loss(params, tokens):
+        out = model.apply({"params": params}, tokens, positions, segments)
+        return (out**2 * (segments != 0)[..., None]).mean()
+
+    for mine, theirs in zip(
+        jax.tree.leaves(jax.grad(loss)(params, tokens)),
+        jax.tree.leaves(jax.grad(loss)(params, other)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_hidden_states_end_with_what_the_head_reads():
+    model = Llama(tiny_llama_config())
+    params = init(model)
+    states = model.apply({"params": params}, *rows(), method="hidden_states")
+    hidden, cache = model.apply({"params": params}, *rows(), method="hidden")
+    assert cache is None
+    assert states.shape == (3, 2, 24, 64)
+    np.testing.assert_array_equal(states[0], params["embed"]["embedding"][rows()[0]])
+    np.testing.assert_allclose(states[-1], hidden, atol=1e-6)
+    again = logits(hidden, head_kernel(params, model.config), model.config)
+    np.testing.assert_allclose(again, model.apply({"params": params}, *rows()), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+@pytest.mark.parametrize("steps", [(24,), (23, 1), (10, 1, 1, 12), (5, 7, 12)])
+def test_a_cache_filled_in_pieces_gives_the_hidden_states_of_one_pass(kind, steps):
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8))
+    params, batch = init(model), rows()
+    whole, _ = model.apply({"params": params}, *batch, method="hidden")
+    cache = empty_cache(model.config, 2, 30)
+    pieces, start = [], 0
+    for width in steps:
+        piece = (x[:, start : start + width] for x in batch)
+        hidden, cache = jax.jit(
+            lambda cache, *piece: model.apply({"params": params}, *piece, cache, method="hidden")
+        )(cache, *piece)
+        pieces.append(hidden)
+        start += width
+        assert cache.index == start
+    np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), whole, atol=FP32_MODEL)
+
+
+def test_left_padding_changes_no_logits():
+    model = Llama(tiny_llama_config())
+    params = init(model)
+    tokens = np.random.default_rng(0).integers(1, 512, (1, 9))
+    positions, segments = np.arange(9)[None], np.ones((1, 9), int)
+    whole, _ = model.apply({"params": params}, tokens, positions, segments, method="hidden")
+    padded = [np.pad(x, ((0, 0), (6, 0))) for x in (tokens, positions, segments)]
+    hidden, _ = model.apply({"params": params}, *padded, empty_cache(model.config, 1, 20), method="hidden")
+    np.testing.assert_allclose(hidden[:, 6:], whole, atol=1e-5)
+
+
+def test_decoding_updates_a_donated_cache_in_place():
+    """A step's temporary memory is far below the cache, so nothing copies it."""
+    config = tiny_llama_config(layers=6)
+    model, batch = Llama(config), jax.ShapeDtypeStruct((8, 1), jnp.int32)
+    params = jax.eval_shape(lambda: init(model))
+    cache = jax.eval_shape(lambda: empty_cache(config, 8, 1024))
+
+    def step(params, cache, tokens, positions, segments):
+        return model.apply({"params": params}, tokens, positions, segments, cache, method="hidden")
+
+    compiled = jax.jit(step, donate_argnums=1).lower(params, cache, batch, batch, batch).compile()
+    cache_bytes = 2 * cache.k.size * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < cache_bytes / 2
+
+
+def test_a_cache_has_the_compute_dtype_and_axes_for_every_dimension():
+    config = tiny_llama_config(compute_dtype="bfloat16")
+    cache = empty_cache(config, 2, 10)
+    assert cache.k.dtype == jnp.bfloat16
+    assert empty_cache(config, 2, 10, "float32").v.dtype == jnp.float32
+    for name in Cache._fields:
+        assert len(getattr(CACHE_AXES, name)) == getattr(cache, name).ndim
+
+
+def gradients(remat: str, kind: str = "reference"):
+    """Gradients, and how many matrix products the program that computes them has."""
+    model = Llama(tiny_llama_config(remat=remat, attention=kind, attention_block_tokens=8))
+    params, batch = init(model), rows()
+
+    def loss(params):
+        return (model.apply({"params": params}, *batch) ** 2).mean()
+
+    traced = jax.jit(jax.grad(loss)).trace(params)
+    return traced, str(traced.jaxpr).count("dot_general")
+
+
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
+def test_a_remat_policy_changes_no_gradient(remat, kind):
+    expected, fewest = gradients("none", kind)
+    grads, products = gradients(remat, kind)
+    assert products >= fewest
+    for mine, other in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6 * float(jnp.abs(other).max()), rtol=1e-5)
+
+
+def test_policies_repeat_the_matrix_products_that_their_names_leave_out():
+    """Seven products with weights and two of attention make a layer; the counts are of those repeated."""
+    blockwise = {name: gradients(name, "blockwise")[1] for name in REMAT}
+    repeated = {name: products - blockwise["none"] for name, products in blockwise.items()}
+    assert repeated == {
+        "none": 0,
+        "full": 8,  # all but down, whose output the backward pass does not need
+        "save_attention": 5,  # q, k, v, gate, up
+        "save_qkv": 3,  # o, gate, up
+        "save_mlp": 6,  # q, k, v, two of attention, o
+        "minimal": 0,
+        "dots": 2,  # two of attention
+    }
+
+
+def test_every_named_activation_is_there_to_be_saved():
+    model = Llama(tiny_llama_config())
+    program = str(jax.make_jaxpr(lambda p: model.apply({"params": p}, *rows()))(init(model)))
+    for name in ACTIVATIONS:
+        assert f"name={name}" in program
+    assert {name for names in POLICIES.values() for name in names} <= set(ACTIVATIONS)
