@@ -2,8 +2,8 @@
 
 CLDR ships with Babel, a dependency: there is nothing to download. A meaning such as (37, kilometer) is
 written in every configured language, and meanings become translation pairs, questions about a diary, and
-instructions. A tenth of all meanings is held out, the same ones in every language, every source and every kind
-of record: what is evaluated was never seen in training, in no language and in no task.
+instructions. A tenth of all meanings is held out, the same ones in every language, every source and every
+kind of record: what is evaluated was never seen in training, in no language and in no task.
 """
 
 import datetime
@@ -24,13 +24,12 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.languages import cldr_locale
 
 # Everyday units: most languages have a word of their own for each.
-UNITS = """
-length-kilometer length-meter length-centimeter length-millimeter length-mile mass-kilogram mass-gram
-mass-milligram volume-liter volume-milliliter volume-cubic-meter area-square-meter area-square-kilometer
-area-hectare duration-year duration-month duration-week duration-day duration-hour duration-minute
-duration-second speed-kilometer-per-hour speed-meter-per-second temperature-celsius digital-gigabyte
-digital-megabyte power-watt power-kilowatt energy-kilocalorie energy-kilowatt-hour
-""".split()
+UNITS = [
+    *("length-kilometer", "length-meter", "length-centimeter", "length-mile", "mass-kilogram", "mass-gram"),
+    *("volume-liter", "volume-milliliter", "area-square-meter", "duration-year", "duration-month"),
+    *("duration-week", "duration-day", "duration-hour", "duration-minute", "duration-second"),
+    *("speed-kilometer-per-hour", "temperature-celsius", "digital-gigabyte", "energy-kilocalorie"),
+]
 LARGEST_NUMBER = 99
 YEARS = range(1952, 2052)
 # Seconds in a unit of relative time, and the largest number of it that is not written in a larger unit.
@@ -127,11 +126,11 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a diary, what was measured on a day, and a question about it."""
+    """A line of a diary, what was measured on a weekday (0 is Monday), and a question about it."""
 
-    day: Day
+    weekday: int
     quantities: tuple[Quantity, Quantity]
-    asked: Literal["when", 0, 1]  # the day, or the first or second quantity
+    asked: Literal["when", 0, 1]  # the weekday, or the first or second quantity
 
 
 Phrase = Quantity | Moment | Day | Several
@@ -178,7 +177,7 @@ class Meanings:
     def entry(self, rng: np.random.Generator) -> Entry:
         """A diary entry with a question: when, or how much of the first or of the second."""
         quantities = self.quantity(rng), self.quantity(rng)
-        return Entry(self.day(rng), quantities, ("when", 0, 1)[rng.integers(3)])
+        return Entry(int(rng.integers(7)), quantities, ("when", 0, 1)[rng.integers(3)])
 
 
 def meanings(held_out: bool, locales: list[Locale]) -> Meanings:
@@ -338,7 +337,7 @@ def questions(entry: Entry, first: int, writers: list[Writer]) -> list[Record]:
     records: list[Record] = []
     for index, writer in enumerate(writers, first):
         amounts = [quantity.text(writer.locale) for quantity in entry.quantities]
-        day = entry.day.text(writer.locale)
+        day = dates.get_day_names("wide", "format", writer.locale)[entry.weekday]
         context = f"{day}: {lists.format_list(amounts, locale=writer.locale)}"
         if entry.asked == "when":
             question, answer = writer.words["when"], day

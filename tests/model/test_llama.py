@@ -1,5 +1,7 @@
 """Invariances of the model, the axes of its parameters, its cache and its remat policies."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,18 +29,19 @@ def rows(batch: int = 2, length: int = 24, seed: int = 0):
     return tokens, positions, segments
 
 
-def init(model: Llama, seed: int = 0) -> dict:
-    return nn.unbox(model.init(jax.random.key(seed), *rows(1, 6)))["params"]
+@functools.cache
+def init(model: Llama) -> dict:
+    return nn.unbox(jax.jit(model.init)(jax.random.key(0), *rows(1, 6)))["params"]
 
 
-def test_first_logits_are_near_those_of_a_uniform_guess():
-    """Cross-entropy of the untrained model within 2 % of log(vocabulary), tied and untied, shallow and deep."""
+def test_first_logits_have_unit_variance():
+    """Cross-entropy of the untrained model within 2 % of log(vocabulary) + 1/2, tied and untied, shallow and deep."""
     for changes in ({}, {"tie_embeddings": False}, {"layers": 12}):
         model = Llama(tiny_llama_config(**changes))
         out = model.apply({"params": init(model)}, *rows())
         targets = np.random.default_rng(1).integers(0, 512, out.shape[:2])
         loss = -jnp.take_along_axis(jax.nn.log_softmax(out), targets[..., None], -1).mean()
-        assert loss == pytest.approx(np.log(512), rel=0.02)
+        assert loss == pytest.approx(np.log(512) + 0.5, rel=0.02)
 
 
 def test_the_residual_stream_of_an_untrained_model_does_not_grow_with_depth():
@@ -205,33 +208,30 @@ def test_a_cache_has_the_compute_dtype_and_axes_for_every_dimension():
         assert len(getattr(CACHE_AXES, name)) == getattr(cache, name).ndim
 
 
-def gradients(remat: str, kind: str = "reference"):
-    """Gradients, and how many matrix products the program that computes them has."""
+def traced_gradient(remat: str, kind: str) -> jax.stages.Traced:
     model = Llama(tiny_llama_config(remat=remat, attention=kind, attention_block_tokens=8))
-    params, batch = init(model), rows()
-
-    def loss(params):
-        return (model.apply({"params": params}, *batch) ** 2).mean()
-
-    traced = jax.jit(jax.grad(loss)).trace(params)
-    return traced, str(traced.jaxpr).count("dot_general")
+    return jax.jit(jax.grad(lambda params: (model.apply({"params": params}, *rows()) ** 2).mean())).trace(
+        init(Llama(tiny_llama_config()))
+    )
 
 
-@pytest.mark.parametrize("kind", ["reference", "blockwise"])
-@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
+@functools.cache
+def gradients(remat: str, kind: str) -> list[np.ndarray]:
+    return jax.tree.leaves(traced_gradient(remat, kind).lower().compile()(init(Llama(tiny_llama_config()))))
+
+
+@pytest.mark.parametrize(
+    ("remat", "kind"), [*((name, "blockwise") for name in REMAT if name != "none"), ("minimal", "reference")]
+)
 def test_a_remat_policy_changes_no_gradient(remat, kind):
-    expected, fewest = gradients("none", kind)
-    grads, products = gradients(remat, kind)
-    assert products >= fewest
-    for mine, other in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
+    for mine, other in zip(gradients(remat, kind), gradients("none", kind), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-6 * float(jnp.abs(other).max()), rtol=1e-5)
 
 
 def test_policies_repeat_the_matrix_products_that_their_names_leave_out():
     """Seven products with weights and two of attention make a layer; the counts are of those repeated."""
-    blockwise = {name: gradients(name, "blockwise")[1] for name in REMAT}
-    repeated = {name: products - blockwise["none"] for name, products in blockwise.items()}
-    assert repeated == {
+    products = {name: str(traced_gradient(name, "blockwise").jaxpr).count("dot_general") for name in REMAT}
+    assert {name: count - products["none"] for name, count in products.items()} == {
         "none": 0,
         "full": 8,  # all but down, whose output the backward pass does not need
         "save_attention": 5,  # q, k, v, gate, up

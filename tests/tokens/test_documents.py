@@ -64,12 +64,9 @@ def test_any_conversation_is_learned_where_its_answers_are(parts):
     assert tokenizer.decode(tokens) == talk.text
     assert np.count_nonzero(tokens == tokenizer.bos_id) == 1
     assert np.count_nonzero(tokens == tokenizer.eos_id) == len(answers)
-    learned_text = tokenizer.decode(tokens[mask])
-    whole = "".join(talk.answer_texts)
-    assert whole in learned_text, "a piece that straddles prompt and answer is learned whole"
     runs = np.split(tokens[mask], np.flatnonzero(tokens[mask] == tokenizer.eos_id) + 1)[:-1]
     for run, answer in zip(runs, talk.answer_texts, strict=True):
-        assert tokenizer.decode(run).endswith(answer)
+        assert tokenizer.decode(run).endswith(answer), "a piece that begins in the prompt is learned whole"
 
 
 def test_earlier_turns_of_a_conversation_are_read_and_not_learned():

@@ -112,6 +112,21 @@ def test_a_run_goes_on_with_the_tokenizer_it_began_with(tmp_path):
     ]
 
 
+def test_a_run_killed_while_it_keeps_its_tokenizer_learns_it_again(tmp_path, monkeypatch):
+    replaced = []
+
+    def killed_at_the_second(self, target):
+        if replaced:
+            raise KeyboardInterrupt
+        replaced.append(self.rename(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            learned(300, tmp_path)
+    assert learned(300, tmp_path).fingerprint == learned(300).fingerprint
+
+
 def test_another_vocabulary_size_in_the_same_run_folder_is_refused(tmp_path):
     learned(300, tmp_path)
     with pytest.raises(TokenizerError) as error:
@@ -281,6 +296,38 @@ def test_a_vocabulary_that_reads_control_tokens_out_of_text_is_refused(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
     assert "in a text become a control token, so a document could end another" in refusal(tmp_path)
+
+
+SPACE = "▁"
+METASPACE = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
+@pytest.mark.parametrize(
+    ("part", "rule"),
+    [
+        ("normalizer", {"type": "Prepend", "prepend": SPACE}),
+        (
+            "normalizer",
+            {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, {"type": "NFC"}]},
+        ),
+        ("pre_tokenizer", METASPACE),
+        ("pre_tokenizer", METASPACE | {"prepend_scheme": "always"}),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [METASPACE]}),
+        ("pre_tokenizer", BYTES),
+    ],
+)
+def test_whichever_rule_puts_a_space_in_front_does_so_only_where_a_document_begins(tmp_path, part, rule):
+    space = "Ġ" if rule is BYTES else SPACE
+    pieces = [space, *map(chr, range(33, 127)), "<s>", "</s>"]
+    tokenizer = RustTokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    rules = json.loads(tokenizer.to_str()) | {part: rule}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(rules))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    loaded = huggingface(tmp_path)
+    letter = pieces.index("b")
+    assert loaded.encode_batch(["b"])[0].ids.tolist() == [0, letter]
+    assert loaded.encode_batch(["b"], continuation=True)[0].ids.tolist() == [letter]
 
 
 def test_a_broken_file_is_refused_by_name(tmp_path):
