@@ -35,12 +35,11 @@ def init(model: Llama) -> dict:
 
 
 def test_first_logits_have_unit_variance():
-    """Cross-entropy of the untrained model within 2 % of log(vocabulary) + 1/2, tied and untied, shallow and deep."""
+    """Cross-entropy over all targets is then log(vocabulary) + 1/2: tied and untied, shallow and deep."""
     for changes in ({}, {"tie_embeddings": False}, {"layers": 12}):
         model = Llama(tiny_llama_config(**changes))
         out = model.apply({"params": init(model)}, *rows())
-        targets = np.random.default_rng(1).integers(0, 512, out.shape[:2])
-        loss = -jnp.take_along_axis(jax.nn.log_softmax(out), targets[..., None], -1).mean()
+        loss = -jax.nn.log_softmax(out).mean()
         assert loss == pytest.approx(np.log(512) + 0.5, rel=0.02)
 
 
