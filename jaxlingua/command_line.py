@@ -85,8 +85,11 @@ def find_config(name: str) -> Path:
 # ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, and reads 1e-5 as a number."""
+    """YAML that refuses a key given twice, and reads 1e-5 as a number. Merging with "<<" is as usual."""
 
 
 _StrictLoader.add_implicit_resolver(
@@ -95,13 +98,13 @@ _StrictLoader.add_implicit_resolver(
 
 
 def _mapping_without_repeats(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    mapping = loader.construct_mapping(node, deep=True)
-    if len(mapping) < len(node.value):
-        keys = [loader.construct_object(key) for key, _ in node.value]
-        repeated = next(key for key in keys if keys.count(key) > 1)
+    # Before construct_mapping, which puts what "<<" merges in among them.
+    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != MERGE_TAG]
+    repeated = [key for key in keys if keys.count(key) > 1]
+    if repeated:
         line = node.start_mark.line + 1
-        raise ConfigError(f"key '{repeated}' given twice in the map of line {line}; give it once")
-    return mapping
+        raise ConfigError(f"key '{repeated[0]}' given twice in the map of line {line}; give it once")
+    return loader.construct_mapping(node, deep=True)
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)

@@ -132,6 +132,17 @@ def test_a_bad_file_is_told_in_one_line(tmp_path: Path, small: Path, text: str, 
     assert "\n" not in str(error.value)
 
 
+def test_a_map_may_be_merged_and_changed(tmp_path: Path):
+    (tmp_path / "merged.yaml").write_text(
+        "data:\n  sources:\n"
+        "    first: &first {kind: cldr, languages: [eng_Latn, deu_Latn], records: 50}\n"
+        "    second: {<<: *first, records: 60}\n"
+    )
+    sources = load_config(str(tmp_path / "merged.yaml")).data.sources
+    assert [sources["first"].records, sources["second"].records] == [50, 60]
+    assert sources["second"].languages == ["eng_Latn", "deu_Latn"]
+
+
 def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path):
     path = tmp_path / "latin1.yaml"
     path.write_bytes("run: {folder: Größe}".encode("latin-1"))

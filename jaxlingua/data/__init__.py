@@ -1,1 +1,1 @@
-"""Stage 1, data: text in. Sources yield records, templates make examples of them, mixtures mix them. No JAX."""
+"""Stage 1, data: text in. Sources yield records, templates make examples of them, mixtures mix them."""

@@ -239,7 +239,8 @@ def draw(lines: dict[str, list[tuple[int, float]]], title: str, unit: str) -> Ma
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    legend_lines = math.ceil(len(lines) / 3) if len(lines) > 1 else 0
+    figure = Figure(figsize=(5.2, 3.0 + 0.13 * legend_lines), layout="constrained")
     axes = figure.add_subplot()
     for place, (label, points) in enumerate(lines.items()):
         steps, values = zip(*points, strict=True)
@@ -247,17 +248,16 @@ def draw(lines: dict[str, list[tuple[int, float]]], title: str, unit: str) -> Ma
         color = "#222222" if bold else COLORS[place % len(COLORS)]
         style = ("-", "--", ":")[place // len(COLORS) % 3]
         marker = "o" if len(points) == 1 else None
-        axes.plot(
-            steps, values, style, label=label, color=color, linewidth=1.8 if bold else 1.1, marker=marker
-        )
+        weight = {"linewidth": 1.8, "zorder": 3} if bold else {"linewidth": 1.0, "alpha": 0.7}
+        axes.plot(steps, values, style, label=label, color=color, marker=marker, **weight)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("step", fontsize=8)
     axes.set_ylabel(unit, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    if len(lines) > 1:
-        axes.legend(fontsize=6, frameon=False, ncols=2 if len(lines) > 6 else 1)
+    if legend_lines:
+        figure.legend(loc="outside lower left", fontsize=6.5, frameon=False, ncols=3)
     page = io.StringIO()
     FigureCanvasSVG(figure).print_svg(page, metadata={"Date": None, "Creator": None})
     svg = page.getvalue()

@@ -23,7 +23,7 @@ class Tokenizer:
     """What the rest of the code knows of a tokenizer, whichever library does the work.
 
     No encoding holds a control token: a `</s>` that stands in a text is four characters of that text. Begin
-    and end of a document are put there by `documents.py` alone.
+    and end of a document are put there by `masks.py` alone.
     """
 
     vocab_size: int  # greatest id + 1

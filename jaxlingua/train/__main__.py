@@ -1,9 +1,10 @@
 """Train the stages of a configuration, evaluate them, write the report; run again, it goes on where it was.
 
-The one page. Stage map: 1 data, 2 tokenise/pack, 3 shard, 4 train step, 5 checkpoint, 6 and 7 eval.
+The one page. Stage map: 1 data, 2 tokenize and pack, 3 shard, 4 train step, 5 checkpoint, 7 eval (which asks
+6 generate).
 """
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 
 from jaxlingua.command_line import config_from_command_line
@@ -49,7 +50,7 @@ def main() -> None:
         tasks = make_tasks(config, sources)
         examples, leaks = flow.make_examples(config, sources, {t.name: t.records for t in tasks})
 
-    # ── 2 tokenise / pack ────────────────────────────────────────────────────────────────────────────────
+    # ── 2 tokenize and pack ──────────────────────────────────────────────────────────────────────────────
     with telling("tokenizing and packing") as on_progress:
         tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer")
         cache = run.cache_folder(config, folder)
@@ -77,7 +78,7 @@ def main() -> None:
         state, _ = store.restore(abstract)
         console.say(f"going on from step {restored_step:,}")
 
-    # ── 6 eval: before ───────────────────────────────────────────────────────────────────────────────────
+    # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
     def evaluated(what: str, **where) -> None:
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
@@ -97,40 +98,39 @@ def main() -> None:
         folder, config.tracking, run.model_size(sizes), console, total_steps=stages[-1].end_step,
         restored_step=restored_step, run_config=config.model_dump(mode="json"),
     )  # fmt: skip
-    for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
-        if step > stage.end_step or (step == stage.end_step and run.is_evaluated(folder, stage)):
-            continue
-        if step == stage.first_step > 0:
-            state = with_fresh_optimizer(state, optimizer, shardings)
-        groups = len(stage.batches.group_names)
-        objective = Objective(tokenizer.vocab_size, groups, config.train.loss_chunk_tokens)
-        train_step = make_train_step(model, optimizer, schedule, objective, shardings, micro_batches)
-        held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
-        measured_every = run.held_out_every(config, stage)
-        tracker.start_stage(facts_of(stage))
+    with closing(tracker), closing(store):  # a save under way is completed, whatever ends the loop
+        for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
+            if step > stage.end_step or (step == stage.end_step and run.is_evaluated(folder, stage)):
+                continue
+            if step == stage.first_step > 0:
+                state = with_fresh_optimizer(state, optimizer, shardings)
+            groups = len(stage.batches.group_names)
+            objective = Objective(tokenizer.vocab_size, groups, config.train.loss_chunk_tokens)
+            train_step = make_train_step(model, optimizer, schedule, objective, shardings, micro_batches)
+            held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
+            measured_every = run.held_out_every(config, stage)
+            tracker.start_stage(facts_of(stage))
 
-        left = range(step - stage.first_step, stage.batches.steps)
-        for batch_step, batch in feed(stage.batches.batch, left, config.train.batch_rows, mesh):
-            with tracker.paused("compile") if batch_step == left[0] else nullcontext():
-                state, metrics = train_step(state, batch)
-            step = stage.first_step + batch_step + 1
-            stop_if_nonfinite(tracker.step(step, metrics), stage, config.train.max_nonfinite_steps)
-            if held_out and is_due(batch_step + 1, measured_every, stage.batches.steps):
-                with tracker.paused("held_out"):
-                    tracker.add(run.held_out_line(held_out.tell(fetch(held_out.measure(state.params)))))
-            # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────────
-            if is_due(step, config.checkpoint.save_every_steps, stage.end_step):
-                stop_if_nonfinite(tracker.flush(), stage, config.train.max_nonfinite_steps)
-                with tracker.paused("checkpoint"):
-                    store.save(step, state, {"stage": stage.config.name})
+            left = range(step - stage.first_step, stage.batches.steps)
+            for batch_step, batch in feed(stage.batches.batch, left, config.train.batch_rows, mesh):
+                with tracker.paused("compile") if batch_step == left[0] else nullcontext():
+                    state, metrics = train_step(state, batch)
+                step = stage.first_step + batch_step + 1
+                stop_if_nonfinite(tracker.step(step, metrics), stage, config.train.max_nonfinite_steps)
+                if held_out and is_due(batch_step + 1, measured_every, stage.batches.steps):
+                    with tracker.paused("held_out"):
+                        tracker.add(run.held_out_line(held_out.tell(fetch(held_out.measure(state.params)))))
+                # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────
+                if is_due(step, config.checkpoint.save_every_steps, stage.end_step):
+                    stop_if_nonfinite(tracker.flush(), stage, config.train.max_nonfinite_steps)
+                    with tracker.paused("checkpoint"):
+                        store.save(step, state, {"stage": stage.config.name})
 
-        # ── 6 eval ───────────────────────────────────────────────────────────────────────────────────────
-        if tasks:
-            with tracker.paused("eval"):
-                name = stage.config.name
-                evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
-    tracker.close()
-    store.close()
+            # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
+            if tasks:
+                with tracker.paused("eval"):
+                    name = stage.config.name
+                    evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
     if run.is_primary():
         announce.say_scores(console, write_report(folder), folder)
 

@@ -52,6 +52,11 @@ def refuse_what_cannot_run(config: Config) -> None:
     Raises: ConfigError, ShardingError or MachineError.
     """
     refuse_no_stage(config)
+    if "://" in config.run.folder:
+        raise ConfigError(
+            f"run.folder: '{config.run.folder}' given; a folder of this machine is allowed; mount the bucket "
+            f"(gcsfuse), or copy the finished run"
+        )
     found = jax.default_backend()
     if config.run.platform not in ("auto", found):
         raise MachineError(
