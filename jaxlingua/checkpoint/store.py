@@ -60,11 +60,6 @@ class Store:
             raise self._told(error) from error
         return True
 
-    def check(self) -> None:
-        """Raise what a save met in the background, without waiting for one that is under way."""
-        if not self._manager.is_saving_in_progress():
-            self._complete()
-
     def restore(
         self, abstract_state: Any, step: int | None = None, *, is_part: bool = False,
     ) -> tuple[Any, dict]:

@@ -43,15 +43,6 @@ class StageExamples:
     by_entry: dict[str, list[Example]] = field(default_factory=dict)
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
 
-    def describe(self) -> list[str]:
-        """One line per entry and language, for the log and the report."""
-        lines = []
-        for (entry, language), count in self.counts.items():
-            why = ", ".join(f"{reason} {number:,}" for reason, number in count.dropped.items())
-            dropped = f" of {count.examples:,} (dropped: {why})" if why else ""
-            lines.append(f"{self.stage}: {entry} in {language}: {count.kept:,} examples{dropped}")
-        return lines
-
 
 def stage_examples(
     stage: StageConfig, sources: Mapping[str, RecordSource], template: str, *, leaks: Leaks | None = None

@@ -111,15 +111,6 @@ def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
     )
 
 
-def describe(source: RecordSource) -> str:
-    """One line on a source: how many records, how many of them held out, what was skipped and why."""
-    held_out = len(source.records("held_out"))
-    train = len(source.records("train"))
-    line = f"{source.name}: {train + held_out} records, {train} to train on, {held_out} held out"
-    skipped = ", ".join(f"{reason} {count}" for reason, count in sorted(source.skipped.items()))
-    return line + (f"; skipped: {skipped}" if skipped else "")
-
-
 def _fingerprint(
     name: str, config: SourceConfig, files: list[Path], records: list[Record], where: str
 ) -> str:

@@ -113,7 +113,7 @@ def _translation_prompt(frames: dict, pair: Pair, direction: tuple[str, str], va
     text = pair.texts[direction[0]]
     if "translation" in frames:
         return frames["translation"].format(input=text, **names)
-    wordings = _wording("translation")
+    wordings = translation_instructions()
     return _frame(frames, wordings[variant % len(wordings)].format(**names), text)
 
 

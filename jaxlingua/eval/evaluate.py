@@ -154,13 +154,6 @@ def evaluate_floors(tasks: Sequence[Task], *, config: Config, folder: str | Path
     return scores
 
 
-def read_scores(folder: str | Path) -> list[Score]:
-    """All scores of a run folder, by step and name of the stage."""
-    files = Path(folder).glob(f"evals/*/{SCORES_FILE}")
-    scores = [Score(**score) for file in files for score in json.loads(file.read_text("utf-8"))["scores"]]
-    return sorted(scores, key=lambda score: (score.step, score.stage))
-
-
 def _floor(task: Task) -> tuple[str, list[str]]:
     if task.kind == "translation":
         return "copy_source", [item.source_text for item in task.items]

@@ -15,7 +15,6 @@ import jinja2
 from markupsafe import Markup
 
 from jaxlingua.errors import DataError
-from jaxlingua.languages import LANGUAGES, display_name
 
 SAMPLES_PER_TASK = 4
 CURVE_POINTS = 400
@@ -276,11 +275,6 @@ def number(value: Any) -> str:
     if float(value).is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
-
-
-def language_name(codes: str) -> str:
-    """English names for "eng_Latn" or "eng_Latn-deu_Latn"; what is unknown stays as it is."""
-    return " → ".join(display_name(code) if code in LANGUAGES else code for code in codes.split("-"))
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────

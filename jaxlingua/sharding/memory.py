@@ -37,10 +37,10 @@ class Memory:
         kept = self.parameters + self.optimizer + self.gradients + self.activations
         return kept + max(self.layer, self.logits)
 
-    def table(self) -> str:
-        """One line per kind, in MiB, for the log."""
-        lines = [f"{name:<12}{size / MIB:>12,.1f} MiB" for name, size in asdict(self).items()]
-        return "\n".join([*lines, f"{'together':<12}{self.total / MIB:>12,.1f} MiB per device"])
+    def describe(self) -> str:
+        """One line for the log, in MiB."""
+        parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in asdict(self).items())
+        return f"{self.total / MIB:,.1f} MiB per device ({parts})"
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -56,7 +56,6 @@ class Tracker:
         self._arrived: tuple[int, Any] | None = None
         self._added: dict[str, float | int | None] = {}
         self._window_steps, self._window_seconds, self._window_target_tokens = 0, 0.0, 0
-        self._target_tokens = 0
 
     def start_stage(self, facts: StageFacts) -> None:
         """The steps that follow belong to this stage."""
@@ -100,19 +99,6 @@ class Tracker:
             raise ValueError("there is no step whose line is still to be written")
         self._added.update(values)
 
-    def summary(self) -> dict[str, Any]:
-        """Figures of the whole run in this process, for the report."""
-        clock = self.clock
-        return {
-            "steps": clock.steps,
-            "step_seconds": _ratio(clock.step_seconds, clock.steps),
-            "target_tokens": self._target_tokens,
-            "target_tokens_per_second": _ratio(self._target_tokens, clock.step_seconds),
-            "paused_seconds": dict(clock.paused_seconds),
-            "host_memory_gib": host_memory_gib(),
-            "device_memory_gib": device_memory_gib(),
-        }
-
     def close(self) -> None:
         """Tell what has not been told, and close every file."""
         try:
@@ -132,7 +118,6 @@ class Tracker:
         self._window_seconds += self.clock.tick()
         self._window_steps += 1
         self._window_target_tokens += int(metrics.target_tokens)
-        self._target_tokens += int(metrics.target_tokens)
 
     def _tell(self, step: int, metrics: Any) -> None:
         is_logged = bool(self._added) or step % self._log_every_steps == 0 or step == self._total_steps

@@ -65,8 +65,8 @@ def main() -> None:
     shardings = shardings_of(abstract)
     run.write_facts(folder, sources, tokenizer, stages, mesh)
     announce.say_what_will_run(
-        console, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer, sizes=sizes,
-        mesh=mesh, state=abstract,
+        console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
+        sizes=sizes, mesh=mesh, state=abstract,
     )  # fmt: skip
 
     # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────

@@ -1,29 +1,29 @@
 """What a run says of itself at its start and at its end."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
+from jaxlingua.config import Config
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.report import headlines, models_of, number, score_rows
 from jaxlingua.eval.tasks import Task
 from jaxlingua.model.presets import LlamaConfig, parameter_count
+from jaxlingua.sharding.memory import step_memory
 from jaxlingua.sharding.mesh import describe_mesh
+from jaxlingua.sharding.rules import count_micro_batches
 from jaxlingua.tokens.describe import describe_source, describe_stage, sample_rows
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import Console
 
-MIB = 2**20
-
 
 def say_what_will_run(
     console: Console,
+    config: Config,
     *,
     sources: Mapping[str, RecordSource],
     leaks: Leaks,
@@ -67,11 +67,19 @@ def say_what_will_run(
     for task in tasks:
         console.say(f"task {task.describe()}")
     console.say(describe_mesh(mesh))
-    held = {name: _bytes_per_device(getattr(state, name)) / MIB for name in ("params", "opt_state")}
-    console.say(
-        f"model: {parameter_count(sizes):,} parameters; per device {held['params']:,.1f} MiB of parameters, "
-        f"{held['opt_state']:,.1f} MiB of optimizer state; computes in {sizes.compute_dtype}"
+    computes = f"computes in {sizes.compute_dtype}, remat {sizes.remat}"
+    console.say(f"model: {parameter_count(sizes):,} parameters; {computes}")
+    rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
+    memory = step_memory(
+        state,
+        sizes,
+        mesh,
+        batch_rows=rows,
+        micro_batches=count_micro_batches(rows, micro_batch_rows, mesh),
+        row_length_tokens=config.tokens.row_length_tokens,
+        loss_chunk_tokens=config.train.loss_chunk_tokens,
     )
+    console.say(f"memory by arithmetic: {memory.describe()}")
 
 
 def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
@@ -84,11 +92,3 @@ def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
             f"(mean of {line['tasks']} tasks, {line['items']:,} items)"
         )
     console.say(f"report: {folder / 'report.html'}")
-
-
-def _bytes_per_device(tree: Any) -> int:
-    """Bytes that one device holds of a tree of arrays or abstract arrays with shardings."""
-    return sum(
-        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
-        for leaf in jax.tree.leaves(tree)
-    )

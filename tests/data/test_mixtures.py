@@ -158,9 +158,6 @@ def test_every_record_without_example_is_counted_with_its_reason():
     count = result.counts["news", "deu_Latn"]
     assert (count.examples, count.kept) == (10, 8)
     assert count.dropped == {"no text in deu_Latn": 1, "no text in eng_Latn": 1}
-    assert result.describe() == [
-        "coit: news in deu_Latn: 8 examples of 10 (dropped: no text in deu_Latn 1, no text in eng_Latn 1)"
-    ]
 
 
 def test_records_found_to_leak_are_left_out_and_counted():

@@ -73,14 +73,8 @@ def test_the_estimate_is_near_the_compiler_s_buffers(remat, axes, micro_batches)
     assert abs(compiled.argument_size_in_bytes - memory.parameters - memory.optimizer) < MIB
 
 
-def test_the_table_adds_up():
+def test_what_is_told_adds_up():
     memory = Memory(8 * MIB, 16 * MIB, 8 * MIB, 4 * MIB, layer=2 * MIB, logits=3 * MIB)
-    assert memory.table().splitlines() == [
-        "parameters           8.0 MiB",
-        "optimizer           16.0 MiB",
-        "gradients            8.0 MiB",
-        "activations          4.0 MiB",
-        "layer                2.0 MiB",
-        "logits               3.0 MiB",
-        "together            39.0 MiB per device",
-    ]
+    assert memory.describe() == (
+        "39.0 MiB per device (parameters 8.0, optimizer 16.0, gradients 8.0, activations 4.0, layer 2.0, logits 3.0)"
+    )

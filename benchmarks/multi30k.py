@@ -1,0 +1,105 @@
+"""What translation pairs teach that text does not: three runs on Multi30k, one table.
+
+    python benchmarks/multi30k.py FOLDER_OF_MULTI30K [RUNS_FOLDER]
+
+The arms share everything (model, steps, rows, English captions); pairs are compared with no German and
+French at all, and with as many German and French tokens as text. All are trained from nothing and translate
+the 1,000 captions of test_2016_flickr. A run that is finished in RUNS_FOLDER is not run again.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sacrebleu.metrics import BLEU, CHRF
+
+ARMS = {
+    "English text": "english_tiny_multi30k_cpu",
+    "the same + German and French text": "monolingual_tiny_multi30k_cpu",
+    "the same + translation pairs": "coit_tiny_multi30k_cpu",
+}
+DIRECTIONS = {"eng_Latn-deu_Latn": "de", "eng_Latn-fra_Latn": "fr"}
+RESAMPLES = 1000
+
+
+def main() -> None:
+    """Train the arms, score, print Markdown."""
+    data, runs = Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "runs")
+    seconds = {arm: train(config, data, runs / config) for arm, config in ARMS.items()}
+    test = [json.loads(line) for line in (data / "test_2016_flickr.jsonl").open(encoding="utf-8")]
+    print("| arm | en→de chrF | en→de BLEU | en→fr chrF | en→fr BLEU | target tokens de, fr | CPU, wall |")
+    print("|---|---|---|---|---|---|---|")
+    english = [row["en"] for row in test]
+    copied = [cell for code in DIRECTIONS.values() for cell in scores(english, [row[code] for row in test])]
+    print(f"| floor: English copied | {' | '.join(copied)} | | |")
+    for arm, config in ARMS.items():
+        evaluation = next(
+            path.parent
+            for path in (runs / config).glob("evals/*/scores.json")
+            if path.parent.name != "floors-0"
+        )
+        cells = []
+        for direction, code in DIRECTIONS.items():
+            lines = (evaluation / f"test.{direction}.jsonl").open(encoding="utf-8")
+            predictions = [json.loads(line)["prediction"] for line in lines]
+            cells += scores(predictions, [row[code] for row in test])
+        cpu, wall = seconds[arm]
+        used = f"{cpu / 60:.1f} min, {wall / 60:.1f} min" if cpu else "finished before"
+        print(f"| {arm} | {' | '.join(cells)} | {learned_tokens(runs / config)} | {used} |")
+    print(f"\n± half of the 95 % bootstrap interval. {'; '.join(signatures(english))}")
+
+
+def train(config: str, data: Path, folder: Path) -> tuple[float, float]:
+    """CPU seconds and wall seconds of one run."""
+    if (folder / "report.json").is_file():
+        return 0.0, 0.0
+    before, start = cpu_seconds(), time.perf_counter()
+    overrides = [f"data.folder={data}", f"run.folder={folder}"]
+    subprocess.run(
+        [sys.executable, "-m", "jaxlingua.train", config, *overrides], check=True, stdout=sys.stderr
+    )
+    return cpu_seconds() - before, time.perf_counter() - start
+
+
+def cpu_seconds() -> float:
+    """User and system seconds of all finished children."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def scores(predictions: list[str], targets: list[str]) -> list[str]:
+    """chrF and BLEU with intervals, as cells of the table; sacreBLEU's own bootstrap."""
+    if len(predictions) != len(targets):
+        raise SystemExit(
+            f"error: {len(predictions)} predictions, {len(targets)} test captions; run the arm again"
+        )
+    cells = []
+    for metric in (CHRF(), BLEU()):
+        score = metric.corpus_score(predictions, [targets], n_bootstrap=RESAMPLES)
+        cells.append(f"{score.score:.1f} ± {score._ci:.1f}")
+    return cells
+
+
+def signatures(texts: list[str]) -> list[str]:
+    """What sacreBLEU calls these scores."""
+    metrics = CHRF(), BLEU()
+    for metric in metrics:
+        metric.corpus_score(texts, [texts], n_bootstrap=RESAMPLES)
+    return [str(metric.get_signature()) for metric in metrics]
+
+
+def learned_tokens(folder: Path) -> str:
+    """German and French target tokens that the run learned from."""
+    stage = json.loads((folder / "data.json").read_text("utf-8"))["stages"][0]
+    seen = {language: 0 for language in ("deu_Latn", "fra_Latn")}
+    for row in stage["mixture"]:
+        if row["language"] in seen:
+            seen[row["language"]] += row["target tokens seen"]
+    return ", ".join(f"{count:,}" for count in seen.values())
+
+
+if __name__ == "__main__":
+    main()
