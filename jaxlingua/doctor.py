@@ -23,8 +23,18 @@ GIB = 2**30
 LEAST_MEMORY_GIB, LEAST_DISK_GIB = 4, 2
 SECONDS_TO_ANSWER = 120
 PYTHONS = ((3, 11), (3, 13))
-SHOWN = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy", "transformers",
-         "tokenizers", "sacrebleu")
+SHOWN = (
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "transformers",
+    "tokenizers",
+    "sacrebleu",
+)
 
 # What JAX sees, as one line of JSON. A backend that does not count memory has no stats.
 PROBE = """
@@ -56,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jaxlingua.doctor",
         description="Backend, devices, versions, memory, and what would fail.",
-        epilog="Exit code 0 if a run could start, 1 if not.")
+        epilog="Exit code 0 if a run could start, 1 if not.",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--folder", default="runs", help="where runs would be written (default: %(default)s)")
     given = parser.parse_args(arguments)
@@ -87,38 +98,58 @@ def examine(folder: Path) -> Iterator[Finding]:
 
 # ── software ─────────────────────────────────────────────────────────────────
 
+
 def python_version() -> Finding:
     """Whether this Python is one that jaxlingua is tested with."""
     given = sys.version_info[:2]
     if PYTHONS[0] <= given <= PYTHONS[1]:
         return Finding("ok", "python", platform.python_version())
-    return Finding("problem", "python", f"{platform.python_version()}, 3.11 to 3.13 are supported",
-                   "make a virtual environment with one of these")
+    return Finding(
+        "problem",
+        "python",
+        f"{platform.python_version()}, 3.11 to 3.13 are supported",
+        "make a virtual environment with one of these",
+    )
 
 
 def packages() -> Iterator[Finding]:
     """Versions, and every requirement of ours or of JAX's that is not met."""
     installed = {name: version for name in SHOWN if (version := _version(name))}
-    yield Finding("ok" if "jax" in installed else "problem", "packages",
-                  ", ".join(f"{name} {version}" for name, version in installed.items()) or "none",
-                  "" if "jax" in installed else "pip install jaxlingua")
+    yield Finding(
+        "ok" if "jax" in installed else "problem",
+        "packages",
+        ", ".join(f"{name} {version}" for name, version in installed.items()) or "none",
+        "" if "jax" in installed else "pip install jaxlingua",
+    )
     if importlib.util.find_spec("packaging") is None:
-        yield Finding("problem", "packages", "packaging is missing, so versions are not compared",
-                      "pip install packaging")
+        yield Finding(
+            "problem",
+            "packages",
+            "packaging is missing, so versions are not compared",
+            "pip install packaging",
+        )
         return
     for wanted_by, requirement in _unmet():
         wanted = f"{requirement.name}{requirement.specifier}"
         there = _version(requirement.name) or "none"
-        yield Finding("problem", "packages", f"{wanted_by} wants '{wanted}', {there} is installed",
-                      f"pip install '{wanted}'")
+        yield Finding(
+            "problem",
+            "packages",
+            f"{wanted_by} wants '{wanted}', {there} is installed",
+            f"pip install '{wanted}'",
+        )
 
 
 def tensorflow_text() -> Finding:
     """Looked for, not imported: that takes 5 seconds and 0.7 GiB."""
     if importlib.util.find_spec("tensorflow_text") is not None:
         return Finding("ok", "tensorflow-text", _version("tensorflow-text") or "there")
-    return Finding("note", "tensorflow-text", "not installed, only tokens.kind=sentencepiece needs it",
-                   "pip install 'jaxlingua[text]'")
+    return Finding(
+        "note",
+        "tensorflow-text",
+        "not installed, only tokens.kind=sentencepiece needs it",
+        "pip install 'jaxlingua[text]'",
+    )
 
 
 def _unmet() -> Iterator[tuple]:
@@ -146,7 +177,7 @@ def _requirements(package: str) -> list[str]:
     try:
         return importlib.metadata.requires(package) or []
     except importlib.metadata.PackageNotFoundError:
-        beside = Path(__file__).parent.parent / "pyproject.toml"        # a clone that is not installed
+        beside = Path(__file__).parent.parent / "pyproject.toml"  # a clone that is not installed
         if package == "jaxlingua" and beside.is_file():
             return tomllib.loads(beside.read_text("utf-8"))["project"]["dependencies"]
         return []
@@ -160,6 +191,7 @@ def _version(package: str) -> str | None:
 
 
 # ── devices ──────────────────────────────────────────────────────────────────
+
 
 def hardware() -> str:
     """ "tpu" or "gpu" if this machine has one, whether JAX sees it or not; else "cpu"."""
@@ -183,12 +215,16 @@ def platform_variables() -> Iterator[Finding]:
 def backend(hardware: str) -> Iterator[Finding]:
     """What JAX computes on, and whether that is what the machine has."""
     if importlib.util.find_spec("jax") is None:
-        return                              # told among the packages
+        return  # told among the packages
     try:
         seen = probe()
     except subprocess.TimeoutExpired:
-        yield Finding("problem", "backend", f"JAX found no devices within {SECONDS_TO_ANSWER} s",
-                      "another process may hold the TPU, or this host is one of several and waits for them")
+        yield Finding(
+            "problem",
+            "backend",
+            f"JAX found no devices within {SECONDS_TO_ANSWER} s",
+            "another process may hold the TPU, or this host is one of several and waits for them",
+        )
         return
     except ProbeError as error:
         asked = os.environ.get("JAX_PLATFORMS")
@@ -206,8 +242,12 @@ def backend(hardware: str) -> Iterator[Finding]:
         yield Finding("note", "backend", told, "unset JAX_PLATFORMS to use it")
     else:
         extra = {"tpu": "tpu", "gpu": "cuda"}[hardware]
-        yield Finding("problem", "backend", told,
-                      f"pip install -U 'jaxlingua[{extra}]', or set JAX_PLATFORMS=cpu if the CPU is meant")
+        yield Finding(
+            "problem",
+            "backend",
+            told,
+            f"pip install -U 'jaxlingua[{extra}]', or set JAX_PLATFORMS=cpu if the CPU is meant",
+        )
 
 
 class ProbeError(Exception):
@@ -216,8 +256,9 @@ class ProbeError(Exception):
 
 def probe() -> dict:
     """What JAX sees, asked in another process."""
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True,
-                          timeout=SECONDS_TO_ANSWER, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=False
+    )
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise ProbeError(said[-1].strip()[:300] if said else f"exit code {done.returncode}")
@@ -225,6 +266,7 @@ def probe() -> dict:
 
 
 # ── the rest of the machine ──────────────────────────────────────────────────
+
 
 def host_memory() -> Finding:
     """Memory of the machine or of the container, whichever is less."""
@@ -235,8 +277,9 @@ def host_memory() -> Finding:
     told = f"{total / GIB:.1f} GiB"
     if total >= LEAST_MEMORY_GIB * GIB:
         return Finding("ok", "host memory", told)
-    return Finding("note", "host memory", f"{told}, the demo wants {LEAST_MEMORY_GIB} GiB",
-                   "use a larger machine")
+    return Finding(
+        "note", "host memory", f"{told}, the demo wants {LEAST_MEMORY_GIB} GiB", "use a larger machine"
+    )
 
 
 def disk(folder: Path) -> Finding:
@@ -247,8 +290,12 @@ def disk(folder: Path) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding("problem", "disk", f"{there} may not be written", "choose another run.folder")
     if free < LEAST_DISK_GIB * GIB:
-        return Finding("problem", "disk", f"{told}, {LEAST_DISK_GIB} GiB are the least",
-                       "free some space or choose another run.folder")
+        return Finding(
+            "problem",
+            "disk",
+            f"{told}, {LEAST_DISK_GIB} GiB are the least",
+            "free some space or choose another run.folder",
+        )
     return Finding("ok", "disk", told)
 
 

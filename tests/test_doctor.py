@@ -16,7 +16,14 @@ import pytest
 from jaxlingua import doctor
 
 CPU = {"backend": "cpu", "kind": "cpu", "devices": 1, "all_devices": 1, "processes": 1, "bytes": None}
-TPU = {"backend": "tpu", "kind": "TPU v5 lite", "devices": 4, "all_devices": 4, "processes": 1, "bytes": 17_068_498_944}
+TPU = {
+    "backend": "tpu",
+    "kind": "TPU v5 lite",
+    "devices": 4,
+    "all_devices": 4,
+    "processes": 1,
+    "bytes": 17_068_498_944,
+}
 
 
 @pytest.fixture
@@ -31,6 +38,7 @@ def machine(monkeypatch, tmp_path):
                 if isinstance(answer, Exception):
                     raise answer
                 return answer
+
             monkeypatch.setattr(doctor, "probe", probe)
 
         def has(self, kind):
@@ -50,8 +58,14 @@ def machine(monkeypatch, tmp_path):
 
 def run_doctor(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **variables}
-    return subprocess.run([sys.executable, "-m", "jaxlingua.doctor", *arguments], env=environment, text=True,
-                          capture_output=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "jaxlingua.doctor", *arguments],
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_the_command_tells_one_line_per_finding_and_that_a_run_could_start(tmp_path):
@@ -62,26 +76,40 @@ def test_the_command_tells_one_line_per_finding_and_that_a_run_could_start(tmp_p
     assert all(re.match(r"(ok|note|problem) +\S", line) for line in told[:-1])
     assert re.search(rf"ok +python +{re.escape('.'.join(map(str, sys.version_info[:3])))}\n", done.stdout)
     assert re.search(rf"packages +jax {re.escape(importlib.metadata.version('jax'))}, jaxlib", done.stdout)
-    for wanted in (r"backend +cpu: 1 x cpu", r"JAX_PLATFORMS +cpu", r"host memory +\d", r"disk +[\d.]+ GiB free in ",
-                   r"cores +\d", r"tensorflow-text +\d"):
+    for wanted in (
+        r"backend +cpu: 1 x cpu",
+        r"JAX_PLATFORMS +cpu",
+        r"host memory +\d",
+        r"disk +[\d.]+ GiB free in ",
+        r"cores +\d",
+        r"tensorflow-text +\d",
+    ):
         assert re.search(wanted, done.stdout), wanted
     assert not (tmp_path / "runs").exists(), "looking must not write"
 
 
 def test_help_is_printed_and_nothing_heavy_is_imported():
-    code = ("import sys, jaxlingua.doctor as doctor\n"
-            "try: doctor.main(['--help'])\n"
-            "except SystemExit as stop: print(stop.code, sorted({'jax', 'tensorflow', 'transformers'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    code = (
+        "import sys, jaxlingua.doctor as doctor\n"
+        "try: doctor.main(['--help'])\n"
+        "except SystemExit as stop: print(stop.code, sorted({'jax', 'tensorflow', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert "--json" in done.stdout
     assert done.stdout.endswith("0 []\n")
 
 
 def test_a_full_examination_imports_neither_jax_nor_tensorflow_in_its_own_process(tmp_path):
-    code = ("import sys, jaxlingua.doctor as doctor\n"
-            f"doctor.main(['--folder', {str(tmp_path)!r}])\n"
-            "print(sorted({'jax', 'tensorflow', 'tensorflow_text'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    code = (
+        "import sys, jaxlingua.doctor as doctor\n"
+        f"doctor.main(['--folder', {str(tmp_path)!r}])\n"
+        "print(sorted({'jax', 'tensorflow', 'tensorflow_text'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.endswith("[]\n")
 
 
@@ -93,11 +121,15 @@ def test_a_platform_that_jax_does_not_know_is_a_problem_with_its_last_line(tmp_p
     assert done.stdout.endswith("A run could not start: 1 to mend.\n")
 
 
-def test_a_tpu_machine_whose_jax_sees_only_the_cpu_is_a_problem_with_the_command_that_mends_it(machine, capsys):
+def test_a_tpu_machine_whose_jax_sees_only_the_cpu_is_a_problem_with_the_command_that_mends_it(
+    machine, capsys
+):
     machine.has("tpu")
     finding = machine.findings(capsys, code=1)["backend"]
     assert finding["told"] == "cpu: 1 x cpu, though this machine has a TPU"
-    assert finding["remedy"] == "pip install -U 'jaxlingua[tpu]', or set JAX_PLATFORMS=cpu if the CPU is meant"
+    assert (
+        finding["remedy"] == "pip install -U 'jaxlingua[tpu]', or set JAX_PLATFORMS=cpu if the CPU is meant"
+    )
     machine.has("gpu")
     assert "jaxlingua[cuda]" in machine.findings(capsys, code=1)["backend"]["remedy"]
 
@@ -132,14 +164,19 @@ def test_the_probe_waits_only_so_long(monkeypatch):
         doctor.probe()
 
 
-@pytest.mark.parametrize(("files", "variables", "kind"), [
-    (["/dev/accel0"], {}, "tpu"),
-    ([], {"TPU_ACCELERATOR_TYPE": "v5litepod-1"}, "tpu"),
-    (["/dev/nvidia0"], {}, "gpu"),
-    (["/dev/vfio/0"], {}, "tpu"),
-    ([], {}, "cpu"),
-])
-def test_hardware_is_found_by_its_device_files_or_its_variables(monkeypatch, tmp_path, files, variables, kind):
+@pytest.mark.parametrize(
+    ("files", "variables", "kind"),
+    [
+        (["/dev/accel0"], {}, "tpu"),
+        ([], {"TPU_ACCELERATOR_TYPE": "v5litepod-1"}, "tpu"),
+        (["/dev/nvidia0"], {}, "gpu"),
+        (["/dev/vfio/0"], {}, "tpu"),
+        ([], {}, "cpu"),
+    ],
+)
+def test_hardware_is_found_by_its_device_files_or_its_variables(
+    monkeypatch, tmp_path, files, variables, kind
+):
     vendor = tmp_path / "vendor"
     vendor.write_text("0x1ae0\n")
 
@@ -169,8 +206,11 @@ def pretend_installed(monkeypatch, versions: dict[str, str | None], requirements
         return real_version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    monkeypatch.setattr(importlib.metadata, "requires",
-                        lambda name: requirements[name] if name in requirements else real_requires(name))
+    monkeypatch.setattr(
+        importlib.metadata,
+        "requires",
+        lambda name: requirements[name] if name in requirements else real_requires(name),
+    )
 
 
 def problems(capsys, tmp_path) -> list[str]:
@@ -178,32 +218,53 @@ def problems(capsys, tmp_path) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem")]
 
 
-@pytest.mark.parametrize(("versions", "requirements", "told"), [
-    ({"flax": "0.11.0"}, {"jaxlingua": ["flax>=0.12.8,<0.13"]},
-     "jaxlingua wants 'flax<0.13,>=0.12.8', 0.11.0 is installed; pip install 'flax<0.13,>=0.12.8'"),
-    ({"tensorboardX": None}, {"jaxlingua": ["tensorboardX>=2.6.4"]},
-     "jaxlingua wants 'tensorboardX>=2.6.4', none is installed; pip install 'tensorboardX>=2.6.4'"),
-    ({"jaxlib": "0.9.0"}, {"jaxlingua": [], "jax": ["jaxlib<=0.10.2,>=0.10.2"]},
-     "jax wants 'jaxlib<=0.10.2,>=0.10.2', 0.9.0 is installed"),
-    ({"libtpu": "0.0.51"}, {"jaxlingua": [], "jax": ["libtpu==0.0.42.*; extra == 'tpu'"]},
-     "jax wants 'libtpu==0.0.42.*', 0.0.51 is installed; pip install 'libtpu==0.0.42.*'"),
-])
+@pytest.mark.parametrize(
+    ("versions", "requirements", "told"),
+    [
+        (
+            {"flax": "0.11.0"},
+            {"jaxlingua": ["flax>=0.12.8,<0.13"]},
+            "jaxlingua wants 'flax<0.13,>=0.12.8', 0.11.0 is installed; pip install 'flax<0.13,>=0.12.8'",
+        ),
+        (
+            {"tensorboardX": None},
+            {"jaxlingua": ["tensorboardX>=2.6.4"]},
+            "jaxlingua wants 'tensorboardX>=2.6.4', none is installed; pip install 'tensorboardX>=2.6.4'",
+        ),
+        (
+            {"jaxlib": "0.9.0"},
+            {"jaxlingua": [], "jax": ["jaxlib<=0.10.2,>=0.10.2"]},
+            "jax wants 'jaxlib<=0.10.2,>=0.10.2', 0.9.0 is installed",
+        ),
+        (
+            {"libtpu": "0.0.51"},
+            {"jaxlingua": [], "jax": ["libtpu==0.0.42.*; extra == 'tpu'"]},
+            "jax wants 'libtpu==0.0.42.*', 0.0.51 is installed; pip install 'libtpu==0.0.42.*'",
+        ),
+    ],
+)
 def test_a_package_that_does_not_fit_is_a_problem_with_its_remedy(
-        machine, monkeypatch, capsys, tmp_path, versions, requirements, told):
+    machine, monkeypatch, capsys, tmp_path, versions, requirements, told
+):
     pretend_installed(monkeypatch, versions, requirements)
     (line,) = problems(capsys, tmp_path)
     assert told in line
 
 
 def test_an_extra_that_is_not_installed_is_nobodys_problem(machine, monkeypatch, capsys, tmp_path):
-    pretend_installed(monkeypatch, {"libtpu": None, "wandb": "0.1"}, {
-        "jaxlingua": ["wandb>=0.21; extra == 'wandb'"], "jax": ["libtpu==0.0.42.*; extra == 'tpu'"]})
+    pretend_installed(
+        monkeypatch,
+        {"libtpu": None, "wandb": "0.1"},
+        {"jaxlingua": ["wandb>=0.21; extra == 'wandb'"], "jax": ["libtpu==0.0.42.*; extra == 'tpu'"]},
+    )
     assert problems(capsys, tmp_path) == []
 
 
 def test_missing_tensorflow_text_is_only_noted(machine, monkeypatch, capsys):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow_text" else real(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow_text" else real(name)
+    )
     finding = machine.findings(capsys, code=0)["tensorflow-text"]
     assert finding["level"] == "note"
     assert finding["remedy"] == "pip install 'jaxlingua[text]'"
@@ -220,14 +281,21 @@ def test_missing_jax_is_told_once_and_not_probed(machine, monkeypatch, capsys, t
 
 def test_a_python_that_is_too_new_is_a_problem(machine, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "PYTHONS", ((3, 8), (3, 9)))
-    assert machine.findings(capsys, code=1)["python"]["remedy"] == "make a virtual environment with one of these"
+    assert (
+        machine.findings(capsys, code=1)["python"]["remedy"] == "make a virtual environment with one of these"
+    )
 
 
 def test_a_full_or_forbidden_disk_is_a_problem(machine, monkeypatch, tmp_path):
     assert doctor.disk(tmp_path / "a" / "b").level == "ok"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 2**29))
-    assert doctor.disk(tmp_path).line().endswith(
-        f"0.5 GiB free in {tmp_path}, 2 GiB are the least; free some space or choose another run.folder")
+    assert (
+        doctor.disk(tmp_path)
+        .line()
+        .endswith(
+            f"0.5 GiB free in {tmp_path}, 2 GiB are the least; free some space or choose another run.folder"
+        )
+    )
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert doctor.disk(tmp_path).told == f"{tmp_path} may not be written"
 
@@ -237,4 +305,5 @@ def test_memory_of_a_container_counts_where_it_is_less(machine, monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda self: str(self) == "/sys/fs/cgroup/memory.max")
     monkeypatch.setattr(Path, "read_text", lambda self: str(2**31))
     assert doctor.host_memory() == doctor.Finding(
-        "note", "host memory", "2.0 GiB, the demo wants 4 GiB", "use a larger machine")
+        "note", "host memory", "2.0 GiB, the demo wants 4 GiB", "use a larger machine"
+    )

@@ -75,10 +75,20 @@ class Cloud:
 
     def launch(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         paths = {"CALLS": "calls", "UV_CALLS": "uv_calls", "PYTHON_CALLS": "python_calls", "VM": "vm"}
-        environment = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "HOME": str(self.folder),
-                       **{name: str(self.folder / file) for name, file in paths.items()}, **variables}
-        return subprocess.run(["bash", str(self.clone / "tpu" / "launch.sh"), *arguments], env=environment, text=True,
-                              capture_output=True, timeout=60, check=False)
+        environment = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            **{name: str(self.folder / file) for name, file in paths.items()},
+            **variables,
+        }
+        return subprocess.run(
+            ["bash", str(self.clone / "tpu" / "launch.sh"), *arguments],
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
 
     def recorded(self, file: str) -> list:
         path = self.folder / file
@@ -94,22 +104,33 @@ NEEDED = ("--name", "mine", "--zone", "us-west4-a", "--config", "configs/a.yaml"
 
 
 def test_a_launch_sends_installs_checks_and_trains(cloud):
-    done = cloud.launch(*NEEDED, "--project", "my-project", "train.optimizer.peak_lr=1e-5", "data.folder=a 'b' $c")
+    done = cloud.launch(
+        *NEEDED, "--project", "my-project", "train.optimizer.peak_lr=1e-5", "data.folder=a 'b' $c"
+    )
     assert done.returncode == 0, done.stderr
     calls = cloud.recorded("calls")
-    assert [call[:4] for call in calls] == [["compute", "tpus", "tpu-vm", verb]
-                                            for verb in ("describe", "scp", "ssh", "ssh", "ssh")]
+    assert [call[:4] for call in calls] == [
+        ["compute", "tpus", "tpu-vm", verb] for verb in ("describe", "scp", "ssh", "ssh", "ssh")
+    ]
     for call in calls:
         assert call[call.index("--zone") + 1] == "us-west4-a"
         assert call[call.index("--project") + 1] == "my-project"
         assert "mine" in (call[4], call[5].split(":")[0])
     assert cloud.recorded("python_calls") == [
         ["-m", "jaxlingua.doctor"],
-        ["-m", "jaxlingua.train", "configs/a.yaml", "train.optimizer.peak_lr=1e-5", "data.folder=a 'b' $c",
-         "run.platform=tpu"],
+        [
+            "-m",
+            "jaxlingua.train",
+            "configs/a.yaml",
+            "train.optimizer.peak_lr=1e-5",
+            "data.folder=a 'b' $c",
+            "run.platform=tpu",
+        ],
     ]
     assert (cloud.folder / "uv_calls").read_text().splitlines() == [
-        "venv --quiet --python 3.12 .venv", "pip install --quiet --python .venv/bin/python -e .[tpu]"]
+        "venv --quiet --python 3.12 .venv",
+        "pip install --quiet --python .venv/bin/python -e .[tpu]",
+    ]
     assert "python says jaxlingua.train" in done.stdout, "what the training says is seen here"
     assert "scp --recurse mine:jaxlingua/runs . --zone us-west4-a --project my-project" in done.stdout
 
@@ -117,7 +138,12 @@ def test_a_launch_sends_installs_checks_and_trains(cloud):
 def test_the_clone_is_sent_as_it_lies_there(cloud):
     assert cloud.launch(*NEEDED).returncode == 0
     with tarfile.open(cloud.vm / "jaxlingua.tar.gz") as archive:
-        assert set(archive.getnames()) == {"tpu/launch.sh", "configs/a.yaml", ".gitignore", "untracked file.txt"}
+        assert set(archive.getnames()) == {
+            "tpu/launch.sh",
+            "configs/a.yaml",
+            ".gitignore",
+            "untracked file.txt",
+        }
     assert not list(cloud.folder.glob("jaxlingua-*.tar.gz"))
 
 
@@ -130,7 +156,12 @@ def test_a_second_launch_keeps_the_environment(cloud):
 
 def test_a_platform_that_is_given_is_left_alone(cloud):
     cloud.launch(*NEEDED, "run.platform=cpu")
-    assert cloud.recorded("python_calls")[-1] == ["-m", "jaxlingua.train", "configs/a.yaml", "run.platform=cpu"]
+    assert cloud.recorded("python_calls")[-1] == [
+        "-m",
+        "jaxlingua.train",
+        "configs/a.yaml",
+        "run.platform=cpu",
+    ]
 
 
 def test_a_machine_that_the_doctor_refuses_is_not_trained_on(cloud):
@@ -159,7 +190,7 @@ def test_a_dry_run_prints_what_a_run_would_do_and_does_nothing(cloud):
     ran = [call for call in cloud.recorded("calls") if call[3] != "describe"]
     assert [call[3:4] for call in printed[1:]] == [["scp"], ["ssh"], ["ssh"], ["ssh"]]
     assert printed[2:] == ran[1:]
-    assert printed[1][5:] == ran[0][5:]                # but for the name of the archive
+    assert printed[1][5:] == ran[0][5:]  # but for the name of the archive
 
 
 def test_a_dry_run_needs_no_gcloud(cloud):
@@ -171,19 +202,34 @@ def test_a_dry_run_needs_no_gcloud(cloud):
     done = cloud.launch(*NEEDED, "--dry-run", PATH=str(tools))
     assert done.returncode == 0, done.stderr
     real = cloud.launch(*NEEDED, PATH=str(tools))
-    assert (real.returncode, real.stderr) == (2, "error: gcloud: not found; install it: https://cloud.google.com/sdk\n")
+    assert (real.returncode, real.stderr) == (
+        2,
+        "error: gcloud: not found; install it: https://cloud.google.com/sdk\n",
+    )
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ((), "--name: not given; tpu/launch.sh --help shows all options"),
-    (("--name", "mine"), "--zone: not given; tpu/launch.sh --help shows all options"),
-    (("--name",), "--name: no value given; write --name VALUE"),
-    (("--name", "--zone", "z"), "--name: no value given; write --name VALUE"),
-    ((*NEEDED, "--zome", "z"), "--zome: unknown option; known are --name, --zone, --project, --config, --dry-run"),
-    ((*NEEDED, "other.yaml"), "'other.yaml': neither an option nor key=value; give the configuration with --config"),
-    ((*NEEDED[:-1], "configs/b.yaml"), "--config: no file 'configs/b.yaml' in CLONE; only what is in the clone is sent"),
-    ((*NEEDED[:-1], "/a.yaml"), "--config: '/a.yaml' is absolute; give a path within the clone, CLONE"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--name: not given; tpu/launch.sh --help shows all options"),
+        (("--name", "mine"), "--zone: not given; tpu/launch.sh --help shows all options"),
+        (("--name",), "--name: no value given; write --name VALUE"),
+        (("--name", "--zone", "z"), "--name: no value given; write --name VALUE"),
+        (
+            (*NEEDED, "--zome", "z"),
+            "--zome: unknown option; known are --name, --zone, --project, --config, --dry-run",
+        ),
+        (
+            (*NEEDED, "other.yaml"),
+            "'other.yaml': neither an option nor key=value; give the configuration with --config",
+        ),
+        (
+            (*NEEDED[:-1], "configs/b.yaml"),
+            "--config: no file 'configs/b.yaml' in CLONE; only what is in the clone is sent",
+        ),
+        ((*NEEDED[:-1], "/a.yaml"), "--config: '/a.yaml' is absolute; give a path within the clone, CLONE"),
+    ],
+)
 def test_a_wrong_command_line_is_told_in_one_line_before_anything_is_spent(cloud, arguments, message):
     done = cloud.launch(*arguments)
     assert done.returncode == 2
@@ -191,11 +237,14 @@ def test_a_wrong_command_line_is_told_in_one_line_before_anything_is_spent(cloud
     assert cloud.recorded("calls") == []
 
 
-@pytest.mark.parametrize(("state", "message"), [
-    ("", "--name: gcloud knows no TPU VM 'mine' in us-west4-a; make one as tpu/README.md says"),
-    ("STOPPED\t1", "--name: 'mine' is STOPPED; wait until it is READY, or start it"),
-    ("READY\t4", "--name: 'mine' has 4 hosts; this script is for TPU VMs of one host"),
-])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("", "--name: gcloud knows no TPU VM 'mine' in us-west4-a; make one as tpu/README.md says"),
+        ("STOPPED\t1", "--name: 'mine' is STOPPED; wait until it is READY, or start it"),
+        ("READY\t4", "--name: 'mine' has 4 hosts; this script is for TPU VMs of one host"),
+    ],
+)
 def test_a_vm_that_cannot_train_is_told_before_anything_is_sent(cloud, state, message):
     done = cloud.launch(*NEEDED, STATE=state)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
@@ -211,6 +260,8 @@ def test_help_tells_every_option():
 def test_the_script_may_be_started_and_runs_on_the_old_bash_of_macos():
     """bash 3.2 has no ${word@Q}, no associative arrays, no mapfile and no ${word,,}."""
     assert os.access(LAUNCH, os.X_OK)
-    code = "\n".join(line.split(" #")[0] for line in LAUNCH.read_text().splitlines() if not line.startswith("#"))
+    code = "\n".join(
+        line.split(" #")[0] for line in LAUNCH.read_text().splitlines() if not line.startswith("#")
+    )
     for newer in ("@Q}", "declare -A", "mapfile", "readarray", ",,}", "^^}", "local -n"):
         assert newer not in code, newer

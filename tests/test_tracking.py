@@ -55,8 +55,16 @@ class Metrics(NamedTuple):
 
 
 def metrics(loss: float = 2.5, target_tokens: int = 100, skipped: bool = False) -> Metrics:
-    return Metrics(jnp.float32(loss), jnp.int32(target_tokens), jnp.array([90.0, 0.0]), jnp.array([40, 0]),
-                   jnp.float32(1.5), jnp.float32(1e-3), jnp.array(skipped), jnp.int32(skipped))
+    return Metrics(
+        jnp.float32(loss),
+        jnp.int32(target_tokens),
+        jnp.array([90.0, 0.0]),
+        jnp.array([40, 0]),
+        jnp.float32(1.5),
+        jnp.float32(1e-3),
+        jnp.array(skipped),
+        jnp.int32(skipped),
+    )
 
 
 class Time:
@@ -79,18 +87,36 @@ class Terminal(io.StringIO):
 def lines(folder: Path) -> list[dict]:
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
-    return [json.loads(line, parse_constant=refuse) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    return [
+        json.loads(line, parse_constant=refuse)
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
-def tracker(folder: Path, *, total_steps: int = 100, log_every_steps: int = 1, time: Time | None = None,
-            stream: io.StringIO | None = None, restored_step: int | None = None) -> Tracker:
-    made = Tracker(MetricWriter(folder, QUIET, restored_step, {}), Console(stream=stream or io.StringIO()), SIZE,
-                   total_steps=total_steps, log_every_steps=log_every_steps, clock=StepClock(time or Time()))
+def tracker(
+    folder: Path,
+    *,
+    total_steps: int = 100,
+    log_every_steps: int = 1,
+    time: Time | None = None,
+    stream: io.StringIO | None = None,
+    restored_step: int | None = None,
+) -> Tracker:
+    made = Tracker(
+        MetricWriter(folder, QUIET, restored_step, {}),
+        Console(stream=stream or io.StringIO()),
+        SIZE,
+        total_steps=total_steps,
+        log_every_steps=log_every_steps,
+        clock=StepClock(time or Time()),
+    )
     made.start_stage(FACTS)
     return made
 
 
 # ── the one transfer ─────────────────────────────────────────────────────────
+
 
 def test_fetch_counts_calls_and_keeps_the_tree():
     before = fetch.calls
@@ -138,6 +164,7 @@ def test_a_step_costs_one_transfer(tmp_path):
 
 # ── metrics.jsonl ────────────────────────────────────────────────────────────
 
+
 def test_a_line_holds_the_names_that_scripts_rely_on(tmp_path):
     time = Time()
     tracked = tracker(tmp_path, log_every_steps=2, time=time)
@@ -149,8 +176,16 @@ def test_a_line_holds_the_names_that_scripts_rely_on(tmp_path):
     memory = line.pop("host_memory_gib")
     assert 0.05 < memory < 64
     assert line == {
-        "step": 2, "stage": "coit", "loss": 1.25, "target_tokens": 100, "target_tokens_per_second": 200.0,
-        "step_seconds": 0.5, "learning_rate": 0.001, "grad_norm": 1.5, "skipped_steps": 0, "loss/news/tha_Thai": 2.25,
+        "step": 2,
+        "stage": "coit",
+        "loss": 1.25,
+        "target_tokens": 100,
+        "target_tokens_per_second": 200.0,
+        "step_seconds": 0.5,
+        "learning_rate": 0.001,
+        "grad_norm": 1.5,
+        "skipped_steps": 0,
+        "loss/news/tha_Thai": 2.25,
     }
 
 
@@ -161,7 +196,10 @@ def test_a_loss_that_is_no_number_is_null_and_the_skipped_step_is_told(tmp_path)
     tracked.step(2, metrics(loss=math.inf))
     tracked.close()
     assert [line["loss"] for line in lines(tmp_path)] == [None, None]
-    assert "step 1: loss or gradient is not finite, the step changed nothing (1 such steps so far)" in stream.getvalue()
+    assert (
+        "step 1: loss or gradient is not finite, the step changed nothing (1 such steps so far)"
+        in stream.getvalue()
+    )
 
 
 def test_every_float32_comes_back_from_its_line(tmp_path):
@@ -204,9 +242,11 @@ def test_a_resumed_run_drops_the_lines_it_will_repeat_and_says_so(tmp_path):
         writer.write(step, "coit", {"loss": 1.0})
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 50, "sta')            # a killed process stops in the middle of a line
+        file.write('{"step": 50, "sta')  # a killed process stops in the middle of a line
     stream = io.StringIO()
-    tracked = open_tracker(tmp_path, QUIET, SIZE, Console(stream=stream), total_steps=60, restored_step=20, run_config={})
+    tracked = open_tracker(
+        tmp_path, QUIET, SIZE, Console(stream=stream), total_steps=60, restored_step=20, run_config={}
+    )
     tracked.start_stage(FACTS)
     for step in range(21, 31):
         tracked.step(step, metrics())
@@ -233,6 +273,7 @@ def test_a_step_that_is_written_twice_is_our_bug(tmp_path):
 
 # ── TensorBoard and W&B ──────────────────────────────────────────────────────
 
+
 def events(folder: Path) -> list[event_pb2.Event]:
     """The event files, by the record format alone: length, its checksum, content, its checksum."""
     found = []
@@ -240,7 +281,7 @@ def events(folder: Path) -> list[event_pb2.Event]:
         data, at = file.read_bytes(), 0
         while at < len(data):
             (length,) = struct.unpack_from("<Q", data, at)
-            found.append(event_pb2.Event.FromString(data[at + 12:at + 12 + length]))
+            found.append(event_pb2.Event.FromString(data[at + 12 : at + 12 + length]))
             at += 12 + length + 4
         assert at == len(data)
     return found
@@ -250,8 +291,11 @@ def test_tensorboard_holds_the_same_names_and_numbers(tmp_path):
     writer = MetricWriter(tmp_path, TrackingConfig(tensorboard=True), None, {})
     writer.write(3, "coit", {"loss": 2.5, "loss/news/tha_Thai": 1.5, "mfu": None, "grad_norm": math.nan})
     writer.close()
-    scalars = {(event.step, value.tag): value.simple_value
-               for event in events(tmp_path / "tensorboard") for value in event.summary.value}
+    scalars = {
+        (event.step, value.tag): value.simple_value
+        for event in events(tmp_path / "tensorboard")
+        for value in event.summary.value
+    }
     assert scalars.pop((3, "grad_norm")) != 0
     assert scalars == {(3, "loss"): 2.5, (3, "loss/news/tha_Thai"): 1.5}
 
@@ -262,22 +306,30 @@ def test_tensorboard_forgets_the_steps_that_are_run_again(tmp_path):
     writer = MetricWriter(tmp_path, config, 20, {})
     writer.write(21, "coit", {"loss": 1.0})
     writer.close()
-    starts = [event.step for event in events(tmp_path / "tensorboard")
-              if event.session_log.status == event_pb2.SessionLog.START]
+    starts = [
+        event.step
+        for event in events(tmp_path / "tensorboard")
+        if event.session_log.status == event_pb2.SessionLog.START
+    ]
     assert 21 in starts
 
 
 def test_wandb_that_is_not_installed_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="^tracking.wandb_project: 'languages' given, but wandb is not installed; "
-                                          "run 'pip install jaxlingua\\[wandb\\]' or leave it empty$"):
+    with pytest.raises(
+        ConfigError,
+        match="^tracking.wandb_project: 'languages' given, but wandb is not installed; "
+        "run 'pip install jaxlingua\\[wandb\\]' or leave it empty$",
+    ):
         MetricWriter(tmp_path, TrackingConfig(wandb_project="languages"), None, {})
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_wandb_gets_the_same_lines_and_goes_on_in_the_same_run(tmp_path, monkeypatch):
     calls = []
-    run = types.SimpleNamespace(log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("end"))
+    run = types.SimpleNamespace(
+        log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("end")
+    )
 
     def init(**settings):
         calls.append(settings)
@@ -296,7 +348,12 @@ def test_wandb_gets_the_same_lines_and_goes_on_in_the_same_run(tmp_path, monkeyp
     assert line == ({"stage": "coit", "loss": 2.5}, 2)
     assert end == "end"
     assert first == again
-    assert {"project": "languages", "name": "run", "resume": "allow", "config": {"seed": 1}}.items() <= first.items()
+    assert {
+        "project": "languages",
+        "name": "run",
+        "resume": "allow",
+        "config": {"seed": 1},
+    }.items() <= first.items()
 
 
 def test_wandb_is_not_imported_unless_it_is_wanted(tmp_path):
@@ -306,11 +363,12 @@ def test_wandb_is_not_imported_unless_it_is_wanted(tmp_path):
 
 # ── time, speed, memory ──────────────────────────────────────────────────────
 
+
 def test_seconds_per_step_and_time_left_leave_compilation_out(tmp_path):
     time, stream = Time(), io.StringIO()
     tracked = tracker(tmp_path, total_steps=20, time=time, stream=stream)
     with tracked.paused("compile"):
-        time.seconds += 300                        # compiling
+        time.seconds += 300  # compiling
     for step in range(1, 5):
         tracked.step(step, metrics())
         time.seconds += 2
@@ -338,11 +396,27 @@ def test_a_first_step_that_compiles_unannounced_is_not_counted_as_slow(tmp_path)
     assert lines(tmp_path)[0]["step_seconds"] == 2.0
 
 
-@pytest.mark.parametrize(("kind", "tflops"), [
-    ("TPU v4", 275), ("TPU v5 lite", 197), ("TPU v5e", 197), ("TPU v5", 459), ("TPU v5p", 459), ("TPU v6 lite", 918),
-    ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H200", 989), ("NVIDIA A100-SXM4-40GB", 312),
-    ("Tesla T4", 65), ("NVIDIA L4", 121), ("NVIDIA L40S", 362), ("NVIDIA L40", None), ("TPU v7x", None), ("cpu", None),
-])
+@pytest.mark.parametrize(
+    ("kind", "tflops"),
+    [
+        ("TPU v4", 275),
+        ("TPU v5 lite", 197),
+        ("TPU v5e", 197),
+        ("TPU v5", 459),
+        ("TPU v5p", 459),
+        ("TPU v6 lite", 918),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("Tesla T4", 65),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", None),
+        ("TPU v7x", None),
+        ("cpu", None),
+    ],
+)
 def test_the_peak_is_that_of_dense_bf16(kind, tflops):
     assert peak_flops(kind) == (None if tflops is None else tflops * 1e12)
 
@@ -352,8 +426,14 @@ def test_mfu_is_six_operations_per_parameter_and_token_and_attention_comes_on_to
     monkeypatch.setattr(tracker_module, "peak_flops", lambda kind: 197e12 / jax.device_count())
     time = Time()
     llama = ModelSize(parameters=6_738_000_000, layers=32, heads=32, head_dim=128)
-    tracked = Tracker(MetricWriter(tmp_path, QUIET, None, {}), Console(stream=io.StringIO()), llama,
-                      total_steps=1, log_every_steps=1, clock=StepClock(time))
+    tracked = Tracker(
+        MetricWriter(tmp_path, QUIET, None, {}),
+        Console(stream=io.StringIO()),
+        llama,
+        total_steps=1,
+        log_every_steps=1,
+        clock=StepClock(time),
+    )
     keys = mean_keys(np.array([4096]))
     tracked.start_stage(StageFacts("coit", FACTS.group_names, tokens_per_step=4873.0, keys=keys))
     tracked.step(1, metrics())
@@ -385,7 +465,7 @@ def test_a_device_without_a_known_peak_has_no_mfu_and_it_is_said_once(tmp_path):
 
 def test_memory_is_told_of_host_and_of_devices_that_count_it(monkeypatch):
     before = host_memory_gib()
-    held = np.ones(int(before * 2**30) + 200 * 2**20, np.uint8)     # more than was ever held
+    held = np.ones(int(before * 2**30) + 200 * 2**20, np.uint8)  # more than was ever held
     assert held.nbytes / 2**30 < host_memory_gib() < before + held.nbytes / 2**30 + 0.1
     assert device_memory_gib() is None
 
@@ -401,6 +481,7 @@ def test_memory_is_told_of_host_and_of_devices_that_count_it(monkeypatch):
 
 
 # ── console ──────────────────────────────────────────────────────────────────
+
 
 def test_a_stream_that_is_no_terminal_gets_one_plain_line_per_logged_step(tmp_path):
     time, stream = Time(), io.StringIO()

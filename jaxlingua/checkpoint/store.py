@@ -44,24 +44,32 @@ class Store:
             before it met; CheckpointError if the folder holds a later step.
         Cost: blocks for the copy, and until an earlier save is complete.
         """
-        json.dumps(meta)                    # refused here rather than later, in a thread
+        json.dumps(meta)  # refused here rather than later, in a thread
         self._complete()
         steps = self._manager.all_steps()
         if step in steps:
             return False
         if steps and step < max(steps):
-            raise CheckpointError(f"{self.folder}: step {step} would be older than step {max(steps)} that is "
-                                  f"there; a run goes on from its latest step; move the later away first")
+            raise CheckpointError(
+                f"{self.folder}: step {step} would be older than step {max(steps)} that is "
+                f"there; a run goes on from its latest step; move the later away first"
+            )
         self._saving = step
         try:
-            self._manager.save(step, args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
+            )
         except Exception as error:
             raise self._told(error) from error
         return True
 
     def restore(
-        self, abstract_state: Any, step: int | None = None, *, is_part: bool = False,
+        self,
+        abstract_state: Any,
+        step: int | None = None,
+        *,
+        is_part: bool = False,
     ) -> tuple[Any, dict]:
         """The state of `step` (None: the latest) with the given shardings, and its meta.
 
@@ -90,11 +98,13 @@ class Store:
             _refuse_differences(f"{self.folder}, step {step}", abstract_state, saved.tree, is_part=is_part)
             reading = "state"
             args = ocp.args.PyTreeRestore(
-                item=abstract_state, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-                partial_restore=is_part)
+                item=abstract_state,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
+                partial_restore=is_part,
+            )
             return reader.restore(step, args=ocp.args.Composite(state=args)).state, meta
         except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
-            raise                           # too little memory is no damage
+            raise  # too little memory is no damage
         except Exception as error:
             raise self._damaged(step, steps, reading, error) from error
         finally:
@@ -120,8 +130,10 @@ class Store:
             return error
         complete = [step for step in self._manager.all_steps() if step != self._saving]
         kept = f"step {max(complete)} is complete" if complete else "no step is complete"
-        return MachineError(f"{self.folder}: the disk is full, step {self._saving} could not be written; "
-                            f"{kept}; free some space and run the same command again")
+        return MachineError(
+            f"{self.folder}: the disk is full, step {self._saving} could not be written; "
+            f"{kept}; free some space and run the same command again"
+        )
 
     def _damaged(self, step: int, steps: list[int], reading: str, error: Exception) -> CheckpointError:
         folder = self.folder / str(step)
@@ -133,9 +145,11 @@ class Store:
         what = file.group(1) if file else f"{reading}, array '{array.group(1)}'," if array else reading
         others = [other for other in steps if other != step]
         go_on = f"go on from step {others[-1]}" if others else "start again from the beginning"
-        return CheckpointError(f"{self.folder}: step {step} is damaged, {what} cannot be read "
-                               f"({cause[:200]}); other steps: {_listed(others) or 'none'}; "
-                               f"move {folder} away and run the same command again to {go_on}")
+        return CheckpointError(
+            f"{self.folder}: step {step} is damaged, {what} cannot be read "
+            f"({cause[:200]}); other steps: {_listed(others) or 'none'}; "
+            f"move {folder} away and run the same command again to {go_on}"
+        )
 
 
 def open_store(folder: Path | str, config: CheckpointConfig) -> Store:
@@ -143,7 +157,7 @@ def open_store(folder: Path | str, config: CheckpointConfig) -> Store:
     logger = logging.getLogger("absl")
     if _tell_nothing_of_orbax not in logger.filters:
         logger.addFilter(_tell_nothing_of_orbax)
-    return Store(Path(folder).absolute(), config)       # Orbax refuses relative paths, from within a thread
+    return Store(Path(folder).absolute(), config)  # Orbax refuses relative paths, from within a thread
 
 
 def _tell_nothing_of_orbax(record: logging.LogRecord) -> bool:
@@ -153,7 +167,8 @@ def _tell_nothing_of_orbax(record: logging.LogRecord) -> bool:
 
 def _manager(folder: Path, state_handler: Any, keep_last: int | None) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
-        folder, item_names=("state", "meta"),
+        folder,
+        item_names=("state", "meta"),
         item_handlers={"state": state_handler, "meta": ocp.JsonCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(max_to_keep=keep_last, create=True),
     )
@@ -169,15 +184,20 @@ def _refuse_differences(where: str, wanted: Any, saved: Any, *, is_part: bool) -
     if extra:
         raise CheckpointError(f"{where}: also holds {_listed(extra)}; {_REMEDY}")
     described = {name: (_described(saved[name]), _described(leaf)) for name, leaf in wanted.items()}
-    different = [f"'{name}' ({there} there, {here} wanted)"
-                 for name, (there, here) in described.items() if there != here]
+    different = [
+        f"'{name}' ({there} there, {here} wanted)"
+        for name, (there, here) in described.items()
+        if there != here
+    ]
     if different:
         raise CheckpointError(f"{where}: differs in {_listed(different)}; {_REMEDY}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _described(leaf: Any) -> str:

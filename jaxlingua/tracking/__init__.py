@@ -14,6 +14,13 @@ from jaxlingua.tracking.tracker import StageFacts, Tracker, group_means, open_tr
 from jaxlingua.tracking.writer import MetricWriter
 
 __all__ = [
-    "Console", "MetricWriter", "ModelSize", "StageFacts", "Tracker",
-    "fetch", "group_means", "mean_keys", "open_tracker",
+    "Console",
+    "MetricWriter",
+    "ModelSize",
+    "StageFacts",
+    "Tracker",
+    "fetch",
+    "group_means",
+    "mean_keys",
+    "open_tracker",
 ]

@@ -39,10 +39,12 @@ class Console:
         if self._progress is None:
             self._progress = rich.progress.Progress(
                 rich.progress.BarColumn(bar_width=24),
-                rich.progress.TextColumn("{task.description}", markup=False), console=self._rich)
+                rich.progress.TextColumn("{task.description}", markup=False),
+                console=self._rich,
+            )
             self._progress.add_task("")
             self._progress.start()
-            atexit.register(self.close)     # an error must not leave the terminal without its cursor
+            atexit.register(self.close)  # an error must not leave the terminal without its cursor
         self._progress.update(self._progress.task_ids[0], completed=step, total=total_steps, description=told)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ PEAK_TFLOPS = {
     "TPU v5 lite": 197.0,
     "TPU v5e": 197.0,
     "TPU v5p": 459.0,
-    "TPU v5": 459.0,      # what a v5p calls itself
+    "TPU v5": 459.0,  # what a v5p calls itself
     "TPU v4 lite": 138.0,
     "TPU v4": 275.0,
     "TPU v3": 61.5,

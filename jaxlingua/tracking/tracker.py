@@ -39,8 +39,16 @@ class Tracker:
     written.
     """
 
-    def __init__(self, writer: MetricWriter | None, console: Console, size: ModelSize, *, total_steps: int,
-                 log_every_steps: int, clock: StepClock | None = None):
+    def __init__(
+        self,
+        writer: MetricWriter | None,
+        console: Console,
+        size: ModelSize,
+        *,
+        total_steps: int,
+        log_every_steps: int,
+        clock: StepClock | None = None,
+    ):
         """`writer`: None in all processes but the first."""
         self.console = console
         self.clock = clock or StepClock()
@@ -122,14 +130,18 @@ class Tracker:
     def _tell(self, step: int, metrics: Any) -> None:
         is_logged = bool(self._added) or step % self._log_every_steps == 0 or step == self._total_steps
         if metrics.skipped:
-            self.console.say(f"step {step}: loss or gradient is not finite, the step changed nothing "
-                             f"({int(metrics.skipped_steps)} such steps so far)")
+            self.console.say(
+                f"step {step}: loss or gradient is not finite, the step changed nothing "
+                f"({int(metrics.skipped_steps)} such steps so far)"
+            )
         seconds = self._window_seconds / self._window_steps
         tokens_per_second = _ratio(self._window_target_tokens, self._window_seconds)
         left = duration(self.clock.seconds_left(self._total_steps - step))
         rate = "?" if tokens_per_second is None else f"{tokens_per_second:,.0f}"
-        told = (f"{self._stage.name}: step {step} of {self._total_steps}, loss {metrics.loss:.4f}, "
-                f"{rate} target tokens/s, {left} left")
+        told = (
+            f"{self._stage.name}: step {step} of {self._total_steps}, loss {metrics.loss:.4f}, "
+            f"{rate} target tokens/s, {left} left"
+        )
         self.console.progress(step, self._total_steps, told, is_logged=is_logged)
         if not is_logged:
             return
@@ -140,7 +152,10 @@ class Tracker:
         self._window_steps, self._window_seconds, self._window_target_tokens = 0, 0.0, 0
 
     def _line(
-        self, metrics: Any, seconds: float, tokens_per_second: float | None,
+        self,
+        metrics: Any,
+        seconds: float,
+        tokens_per_second: float | None,
     ) -> dict[str, float | int | None]:
         line = {
             "loss": float(metrics.loss),
@@ -163,19 +178,29 @@ class Tracker:
     def _mfu(self, seconds: float) -> tuple[float, float]:
         """Useful operations over what the devices could do at their bf16 peak, without and with attention."""
         tokens_per_peak = self._stage.tokens_per_step / (seconds * self._peak)
-        return (tokens_per_peak * self._size.flops_per_token(),
-                tokens_per_peak * self._size.flops_per_token_with_attention(self._stage.keys))
+        return (
+            tokens_per_peak * self._size.flops_per_token(),
+            tokens_per_peak * self._size.flops_per_token_with_attention(self._stage.keys),
+        )
 
 
 def open_tracker(
-    folder: Path, config: TrackingConfig, size: ModelSize, console: Console, *, total_steps: int,
-    restored_step: int | None, run_config: Mapping[str, Any],
+    folder: Path,
+    config: TrackingConfig,
+    size: ModelSize,
+    console: Console,
+    *,
+    total_steps: int,
+    restored_step: int | None,
+    run_config: Mapping[str, Any],
 ) -> Tracker:
     """The tracker of a run in `folder` that goes on from `restored_step` (None: from its beginning)."""
     writer = MetricWriter(folder, config, restored_step, run_config) if jax.process_index() == 0 else None
     if writer is not None and writer.dropped_lines:
-        console.say(f"metrics.jsonl: {writer.dropped_lines} lines after step {restored_step or 0} dropped; "
-                    f"their steps are run again")
+        console.say(
+            f"metrics.jsonl: {writer.dropped_lines} lines after step {restored_step or 0} dropped; "
+            f"their steps are run again"
+        )
     return Tracker(writer, console, size, total_steps=total_steps, log_every_steps=config.log_every_steps)
 
 
@@ -184,7 +209,10 @@ def _ratio(amount: float | int, over: float | int) -> float | None:
 
 
 def group_means(
-    prefix: str, names: Sequence[tuple[str, str]], sums: np.ndarray, counts: np.ndarray,
+    prefix: str,
+    names: Sequence[tuple[str, str]],
+    sums: np.ndarray,
+    counts: np.ndarray,
 ) -> dict[str, float]:
     """`prefix/<entry>/<language>`: sum over count of every group that has a count.
 
@@ -192,5 +220,8 @@ def group_means(
     >>> group_means("loss", names, np.array([6.0, 0.0]), np.array([4, 0]))
     {'loss/news/tha_Thai': 1.5}
     """
-    return {f"{prefix}/{entry}/{language}": float(total / count)
-            for (entry, language), total, count in zip(names, sums, counts, strict=True) if count}
+    return {
+        f"{prefix}/{entry}/{language}": float(total / count)
+        for (entry, language), total, count in zip(names, sums, counts, strict=True)
+        if count
+    }

@@ -25,7 +25,11 @@ class MetricWriter:
     """
 
     def __init__(
-        self, folder: Path, config: TrackingConfig, restored_step: int | None, run_config: Mapping[str, Any],
+        self,
+        folder: Path,
+        config: TrackingConfig,
+        restored_step: int | None,
+        run_config: Mapping[str, Any],
     ):
         """
         Args:
@@ -37,9 +41,14 @@ class MetricWriter:
         self._wandb = _open_wandb(config.wandb_project, folder, run_config) if config.wandb_project else None
         self.dropped_lines = _drop_later_lines(path, -1 if restored_step is None else restored_step)
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            logdir=str(folder / "tensorboard"), purge_step=0 if restored_step is None else restored_step + 1,
-        ) if config.tensorboard else None
+        self._tensorboard = (
+            tensorboardX.SummaryWriter(
+                logdir=str(folder / "tensorboard"),
+                purge_step=0 if restored_step is None else restored_step + 1,
+            )
+            if config.tensorboard
+            else None
+        )
         self._last_step = -1 if restored_step is None else restored_step
 
     def write(self, step: int, stage: str, values: Mapping[str, float | int | None]) -> None:
@@ -72,7 +81,7 @@ def _json_number(value: float | int | None) -> float | int | None:
         return value
     if value is None or not math.isfinite(value):
         return None
-    return float(str(np.float32(value)))     # as few digits as give the same float32 back
+    return float(str(np.float32(value)))  # as few digits as give the same float32 back
 
 
 def _drop_later_lines(path: Path, last_step: int) -> int:
@@ -97,10 +106,18 @@ def _step_of(line: str) -> float | int:
 
 def _open_wandb(project: str, folder: Path, run_config: Mapping[str, Any]) -> Any:
     if importlib.util.find_spec("wandb") is None:
-        raise ConfigError(f"tracking.wandb_project: '{project}' given, but wandb is not installed; "
-                          f"run 'pip install jaxlingua[wandb]' or leave it empty")
+        raise ConfigError(
+            f"tracking.wandb_project: '{project}' given, but wandb is not installed; "
+            f"run 'pip install jaxlingua[wandb]' or leave it empty"
+        )
     wandb = importlib.import_module("wandb")
     # The folder is the run: the same folder goes on in the same W&B run.
     identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    return wandb.init(project=project, name=folder.name, id=identity, resume="allow", dir=str(folder),
-                      config=dict(run_config))
+    return wandb.init(
+        project=project,
+        name=folder.name,
+        id=identity,
+        resume="allow",
+        dir=str(folder),
+        config=dict(run_config),
+    )

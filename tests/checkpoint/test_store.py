@@ -41,8 +41,10 @@ def mesh_of(devices: int) -> Mesh:
 def state_on(mesh: Mesh, seed: int = 0) -> State:
     """Random numbers of every kind that a state holds, sharded where they divide."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    params = {"layers": {"q": jax.random.normal(keys[0], (16, 24))},
-              "head": {"kernel": jax.random.normal(keys[1], (8, 8))}}
+    params = {
+        "layers": {"q": jax.random.normal(keys[0], (16, 24))},
+        "head": {"kernel": jax.random.normal(keys[1], (8, 8))},
+    }
     opt_state = optax.adamw(1e-3).init(params)
     filled = jax.tree.map(lambda x: x + jax.random.normal(keys[2], x.shape).astype(x.dtype), opt_state)
     params["head"]["kernel"] = params["head"]["kernel"].astype(jnp.bfloat16)
@@ -55,8 +57,11 @@ def shardings(state: State, mesh: Mesh) -> State:
 
 
 def abstract(state: State, mesh: Mesh) -> State:
-    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-                        state, shardings(state, mesh))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        shardings(state, mesh),
+    )
 
 
 def assert_bit_equal(given, wanted):
@@ -91,7 +96,9 @@ def test_a_part_of_the_state_can_be_read_without_the_rest(tmp_path):
     part = {"params": abstract(state, mesh_of(1)).params}
     restored, _ = store.restore(part, is_part=True)
     assert_bit_equal(restored, {"params": state.params})
-    with pytest.raises(CheckpointError, match="also holds opt_state/0/count, .* and 1 more; restore with the conf"):
+    with pytest.raises(
+        CheckpointError, match="also holds opt_state/0/count, .* and 1 more; restore with the conf"
+    ):
         store.restore(part)
     store.close()
 
@@ -124,7 +131,9 @@ def test_only_the_newest_checkpoints_are_kept_and_a_step_is_saved_once(tmp_path)
     for step in (1, 2, 3):
         assert store.save(step, state, {"step": step})
     assert not store.save(3, state, {"step": "again"})
-    with pytest.raises(CheckpointError, match="step 1 would be older than step 3 that is there; a run goes on from"):
+    with pytest.raises(
+        CheckpointError, match="step 1 would be older than step 3 that is there; a run goes on from"
+    ):
         store.save(1, state, {})
     store.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
@@ -149,6 +158,7 @@ def test_meta_that_json_cannot_hold_is_refused_at_once(tmp_path):
 
 # ── differences ──────────────────────────────────────────────────────────────
 
+
 @pytest.fixture
 def saved(tmp_path):
     state = state_on(mesh_of(1))
@@ -163,17 +173,25 @@ def test_another_dtype_is_refused_and_not_cast(saved):
     store, state = saved
     wanted = abstract(state, mesh_of(1))
     wanted.params["layers"]["q"] = jax.ShapeDtypeStruct((16, 24), jnp.bfloat16, sharding=wanted.step.sharding)
-    with pytest.raises(CheckpointError, match=r"step 2: differs in 'params/layers/q' \(float32\[16,24\] there, "
-                                              r"bfloat16\[16,24\] wanted\); restore with the configuration"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"step 2: differs in 'params/layers/q' \(float32\[16,24\] there, "
+        r"bfloat16\[16,24\] wanted\); restore with the configuration",
+    ):
         store.restore(wanted)
 
 
 def test_another_shape_is_refused_by_name(saved):
     store, state = saved
     wanted = abstract(state, mesh_of(1))
-    wanted.params["head"]["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.bfloat16, sharding=wanted.step.sharding)
-    with pytest.raises(CheckpointError, match=r"'params/head/kernel' \(bfloat16\[8,8\] there, "
-                                              r"bfloat16\[8,4\] wanted\)"):
+    wanted.params["head"]["kernel"] = jax.ShapeDtypeStruct(
+        (8, 4), jnp.bfloat16, sharding=wanted.step.sharding
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"'params/head/kernel' \(bfloat16\[8,8\] there, "
+        r"bfloat16\[8,4\] wanted\)",
+    ):
         store.restore(wanted)
 
 
@@ -198,6 +216,7 @@ def test_an_empty_folder_says_that_nothing_was_saved(tmp_path):
 
 # ── damage ───────────────────────────────────────────────────────────────────
 
+
 def damage_cases(step_folder: Path):
     """Every file that holds something, deleted, emptied, cut in half."""
     for file in sorted(path for path in step_folder.rglob("*") if path.is_file() and path.stat().st_size):
@@ -207,10 +226,12 @@ def damage_cases(step_folder: Path):
 
 def damage(file: Path, how: str):
     content = file.read_bytes()
-    file.unlink() if how == "deleted" else file.write_bytes(content[: len(content) // 2 if how == "halved" else 0])
+    file.unlink() if how == "deleted" else file.write_bytes(
+        content[: len(content) // 2 if how == "halved" else 0]
+    )
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")   # Orbax's abandoned coroutines
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's abandoned coroutines
 def test_every_damaged_file_is_a_checkpoint_error_that_names_step_and_remedy_or_does_no_harm(saved, tmp_path):
     store, state = saved
     store.close()
@@ -229,8 +250,12 @@ def test_every_damaged_file_is_a_checkpoint_error_that_names_step_and_remedy_or_
             restored, message = None, str(error)
         if message:
             told.append(f"{within} {how}")
-            assert re.search("step 2 is damaged, .*; other steps: 1; move .*/checkpoints/2 away and run the "
-                             "same command again to go on from step 1$", message, re.DOTALL), message
+            assert re.search(
+                "step 2 is damaged, .*; other steps: 1; move .*/checkpoints/2 away and run the "
+                "same command again to go on from step 1$",
+                message,
+                re.DOTALL,
+            ), message
             named += [f"{within} {how}"] if within.name in message or "array '" in message else []
         else:
             assert_bit_equal(restored, state)
@@ -239,14 +264,18 @@ def test_every_damaged_file_is_a_checkpoint_error_that_names_step_and_remedy_or_
     for file in ("state/_METADATA", "meta/metadata", "state/manifest.ocdbt"):
         assert {f"2/{file} {how}" for how in ("deleted", "emptied", "halved")} <= set(told), (file, told)
     assert any("/d/" in case for case in told), "array data was damaged without an error"
-    assert set(told) - set(named) <= {f"2/state/array_metadatas/process_0 {how}" for how in ("emptied", "halved")}
+    assert set(told) - set(named) <= {
+        f"2/state/array_metadatas/process_0 {how}" for how in ("emptied", "halved")
+    }
 
 
 def test_a_step_whose_arrays_are_gone_is_damaged(saved, tmp_path):
     store, state = saved
     store.close()
     shutil.rmtree(tmp_path / "checkpoints" / "2" / "state")
-    with pytest.raises(CheckpointError, match=r"step 2 is damaged, state.* cannot be read .* go on from step 1$"):
+    with pytest.raises(
+        CheckpointError, match=r"step 2 is damaged, state.* cannot be read .* go on from step 1$"
+    ):
         open_store(tmp_path / "checkpoints", KEEP).restore(abstract(state, mesh_of(1)))
 
 
@@ -255,9 +284,12 @@ def test_damage_to_the_only_step_says_that_nothing_is_left(tmp_path):
     store.save(5, {"w": jnp.ones(3)}, {})
     store.close()
     (tmp_path / "5" / "meta" / "metadata").write_text('{"step": ')
-    with pytest.raises(CheckpointError, match=rf"5 is damaged, meta/metadata cannot be read \(Expecting value: "
-                                              rf".*\); other steps: none; move {tmp_path}/5 away and run the "
-                                              r"same command again to start again from the beginning"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"5 is damaged, meta/metadata cannot be read \(Expecting value: "
+        rf".*\); other steps: none; move {tmp_path}/5 away and run the "
+        r"same command again to start again from the beginning",
+    ):
         open_store(tmp_path, KEEP).restore({"w": jax.ShapeDtypeStruct((3,), jnp.float32)})
 
 
@@ -286,8 +318,13 @@ def test_a_process_killed_during_a_save_resumes_from_the_step_before(tmp_path):
         store.save(2, state, {{}})
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "XLA_FLAGS": ""},
-                          capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == -9, done.stderr
     store = open_store(tmp_path, KEEP)
     assert store.latest_step() == 1
@@ -300,7 +337,9 @@ def test_a_process_killed_during_a_save_resumes_from_the_step_before(tmp_path):
 
 FULL = [
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-    ValueError('RESOURCE_EXHAUSTED: Error writing "w/0": Failed to write 8 bytes to file 4: No space left on device'),
+    ValueError(
+        'RESOURCE_EXHAUSTED: Error writing "w/0": Failed to write 8 bytes to file 4: No space left on device'
+    ),
 ]
 
 
@@ -318,7 +357,9 @@ def fail_in_the_background(monkeypatch, error: Exception, step: int):
 
 @pytest.mark.parametrize("error", FULL, ids=["from the operating system", "from the array writer"])
 @pytest.mark.parametrize("told_by", ["next save", "close"])
-def test_a_full_disk_is_told_in_one_line_and_exits_with_1(tmp_path, monkeypatch, capfd, caplog, error, told_by):
+def test_a_full_disk_is_told_in_one_line_and_exits_with_1(
+    tmp_path, monkeypatch, capfd, caplog, error, told_by
+):
     fail_in_the_background(monkeypatch, error, step=2)
     store = open_store(tmp_path, KEEP)
     state = {"w": jnp.ones(3)}
@@ -334,8 +375,10 @@ def test_a_full_disk_is_told_in_one_line_and_exits_with_1(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stopped:
         exit_with_one_line(finish)
     assert stopped.value.code == 1
-    assert capfd.readouterr().err == (f"error: {tmp_path}: the disk is full, step 2 could not be written; step 1 is "
-                                      f"complete; free some space and run the same command again\n")
+    assert capfd.readouterr().err == (
+        f"error: {tmp_path}: the disk is full, step 2 could not be written; step 1 is "
+        f"complete; free some space and run the same command again\n"
+    )
     assert caplog.text == "", "Orbax logs the same error at length from several threads"
     again = open_store(tmp_path, KEEP)
     assert again.latest_step() == 1
@@ -358,5 +401,7 @@ def test_a_full_disk_that_refuses_the_folder_of_a_step_is_a_machine_error(tmp_pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store._manager, "save", refuse)
-    with pytest.raises(MachineError, match="the disk is full, step 1 could not be written; no step is complete; free"):
+    with pytest.raises(
+        MachineError, match="the disk is full, step 1 could not be written; no step is complete; free"
+    ):
         store.save(1, {"w": jnp.ones(3)}, {"step": 1})

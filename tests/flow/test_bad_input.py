@@ -57,7 +57,10 @@ def test_a_missing_config(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 
 OVERRIDES = {
-    "a bucket": ("run.folder=gs://bucket/run", "run.folder: 'gs://bucket/run' given; a folder of this machine is allowed"),
+    "a bucket": (
+        "run.folder=gs://bucket/run",
+        "run.folder: 'gs://bucket/run' given; a folder of this machine is allowed",
+    ),
     "a misspelt key": ("train.batch_row=4", "train: unknown key 'batch_row'; did you mean 'batch_rows'?"),
     "a wrong type": (
         "train.batch_rows=many",
