@@ -1,0 +1,70 @@
+"""The benchmarks run, and refuse to compare what is not the same training; the sizes here say nothing of speed."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name: str, monkeypatch):
+    """A benchmark as a module: they are scripts, which import each other by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
+    pytest.importorskip("torch")
+    command = [sys.executable, BENCHMARKS / "train_cpu.py", "--tiny", "--steps", "2", "--rounds", "1"]
+    alone = {
+        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
+    }  # one device, not eight
+    done = subprocess.run(
+        [*command, "--threads", "1"], capture_output=True, text=True, timeout=300, env=alone
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    figures = [line for line in lines if re.search(r"\| \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) \|$", line)]
+    assert [re.search("time of a step|CPU time|shuffled|grouped", line)[0] for line in figures] == [
+        "time of a step", "CPU time", "shuffled", "grouped",
+    ]  # fmt: skip
+    [difference] = re.findall(r"The first 3 losses differ by (\S+) at most", done.stdout)
+    assert float(difference) <= 1e-4
+    [packed, *peers] = (
+        int(n.replace(",", "")) for n in re.findall(r"(?:packed|shuffled|grouped) ([\d,]+)", lines[-1])
+    )
+    assert peers[0] == peers[1], "every document once"
+    assert 1 <= packed / peers[0] < 1.3, "and ours a few more, which fill up the last step"
+
+
+@pytest.mark.parametrize("other", [8.3003, float("nan")])
+def test_no_ratio_without_equal_losses(monkeypatch, other):
+    train_cpu = load("train_cpu", monkeypatch)
+    with pytest.raises(
+        SystemExit, match="differ by (3.0e-04|nan); 0.0001 is allowed, so no ratio is printed"
+    ):
+        train_cpu.agreement([[8.3, other], [8.1, 8.1]])
+
+
+def test_a_ratio_and_its_interval_come_from_pairs(monkeypatch):
+    """Both twice as slow in the second half: the ratio of each pair does not see it."""
+    train_cpu = load("train_cpu", monkeypatch)
+    theirs = np.array([1.0, 1.0, 2.0, 2.0])
+    assert train_cpu.line("x", "s", 1.5 * theirs, theirs) == "| x | 2.250 s | 1.500 s | 1.50 (1.50 to 1.50) |"
+
+
+def test_the_mask_covers_what_is_learned_and_nothing_of_the_padding(monkeypatch):
+    cpu_trainers = load("cpu_trainers", monkeypatch)
+    tokens, targets, mask = cpu_trainers.pad([np.array([5, 6, 7]), np.array([8, 9])], 3)
+    assert tokens.tolist() == [[5, 6, 0], [8, 0, 0]]
+    assert targets.tolist() == [[6, 7, 0], [9, 0, 0]]
+    assert mask.tolist() == [[True, True, False], [True, False, False]]
