@@ -52,7 +52,7 @@ def test_no_ratio_without_equal_losses(monkeypatch, other):
     with pytest.raises(
         SystemExit, match="differ by (3.0e-04|nan); 0.0001 is allowed, so no ratio is printed"
     ):
-        train_cpu.agreement([[8.3, other], [8.1, 8.1]])
+        train_cpu.agreement([[8.1, 8.1], [8.3, other]])
 
 
 def test_a_ratio_and_its_interval_come_from_pairs(monkeypatch):
