@@ -1,6 +1,7 @@
 """Errors that a user can mend: one line each, and an exit code that tells a scheduler whether to retry."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -47,6 +48,11 @@ class MachineError(JaxlinguaError):
 
 # What the operating system says when the machine, not the user, is in the way.
 _MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
+# What a path can be wrong by, wherever it was given.
+_PATH_ERRNOS = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
@@ -60,15 +66,20 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in _MACHINE_ERRNOS:
+        if error.errno in _MACHINE_ERRNOS:
+            hint, code = "free some space or choose another run.folder", 1
+        elif error.errno in _PATH_ERRNOS and error.filename:
+            hint, code = "give a path that can be read or written", 2
+        else:
             raise
-        where = error.filename or "disk"
-        hint = "free some space or choose another run.folder"
-        print(f"error: {where}: {error.strerror}; {hint}", file=sys.stderr)
-        sys.exit(1)
+        print(f"error: {error.filename or 'disk'}: {error.strerror}; {hint}", file=sys.stderr)
+        sys.exit(code)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        message = "stopped; run the same command again, and it goes on from its last checkpoint if it has one"
+        print(message, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # the usual exit could crash in a computation that is still going on in a thread
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,10 @@
 """Language codes: ISO 639-3 and script everywhere; this module alone translates them for others."""
 
 import difflib
+import functools
 from dataclasses import dataclass
+
+import pycountry
 
 from jaxlingua.errors import ConfigError
 
@@ -175,17 +178,34 @@ def _read_table() -> dict[str, Language]:
 LANGUAGES: dict[str, Language] = _read_table()
 
 
+@functools.cache
+def find_language(code: str) -> Language | None:
+    """The language of a code: of the table, or else any of ISO 639-3 that the table has in no script.
+
+    Names of those are ISO's, and Unicode CLDR is not asked about them.
+    """
+    if code in LANGUAGES:
+        return LANGUAGES[code]
+    language, _, script = code.partition("_")
+    if len(language) != 3 or any(known.startswith(f"{language}_") for known in LANGUAGES):
+        return None
+    found = pycountry.languages.get(alpha_3=language)
+    if found is None or pycountry.scripts.get(alpha_4=script) is None or not code.endswith(script.title()):
+        return None
+    return Language(code, found.name, "")
+
+
 def check_language(code: str, where: str) -> None:
-    """Refuse a code that is not in the table, naming the nearest one.
+    """Refuse what is no language in a script, naming the code that was probably meant.
 
     Raises: ConfigError beginning with `where`.
     """
-    if code in LANGUAGES:
+    if find_language(code):
         return
     same_language = [known for known in LANGUAGES if known.split("_")[0] == code.split("_")[0]]
     by_name = [known for known, language in LANGUAGES.items() if language.name.casefold() == code.casefold()]
     by_cldr = [known for known, language in LANGUAGES.items() if language.cldr == code.replace("-", "_")]
-    near = same_language or by_name or by_cldr or difflib.get_close_matches(code, LANGUAGES, n=1)
+    near = same_language or by_name or by_cldr or difflib.get_close_matches(code, LANGUAGES, n=1, cutoff=0.8)
     hint = f"write '{near[0]}'" if near else "write ISO 639-3 and script, such as 'eng_Latn'"
     raise ConfigError(f"{where}: unknown language '{code}'; {hint}")
 
@@ -193,14 +213,25 @@ def check_language(code: str, where: str) -> None:
 def display_name(code: str) -> str:
     """Name of a language in English, as it stands in translation instructions.
 
-    Raises: KeyError for a code that `check_language` would refuse.
     Example:
-        >>> display_name("jav_Latn")
-        'Javanese'
+        >>> display_name("jav_Latn"), display_name("tet_Latn")
+        ('Javanese', 'Tetum')
     """
-    return LANGUAGES[code].name
+    return _known(code).name
 
 
 def cldr_locale(code: str) -> str:
     """Identifier of a language in Unicode CLDR, such as "de"; empty where CLDR does not have it."""
-    return LANGUAGES[code].cldr
+    return _known(code).cldr
+
+
+def script_of(code: str) -> str:
+    """ISO 15924 code of the script."""
+    return _known(code).script
+
+
+def _known(code: str) -> Language:
+    language = find_language(code)
+    if language is None:
+        raise KeyError(code)  # check_language has refused it before
+    return language

@@ -27,8 +27,20 @@ def test_names_and_scripts_agree_with_cldr(code: str):
         ("de", "deu_Latn"),
         ("Swahili", "swh_Latn"),
         ("??", "ISO 639-3"),
+        ("tet_Latm", "ISO 639-3"),
+        ("xqx_Latn", "ISO 639-3"),
+        ("tet_latn", "ISO 639-3"),
     ],
 )
 def test_an_unknown_language_is_refused_with_a_hint(given: str, hint: str):
     with pytest.raises(ConfigError, match=f"data.sources.x: unknown language .*; write .*{hint}"):
         check_language(given, "data.sources.x")
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [("tet_Latn", "Tetum"), ("kab_Tfng", "Kabyle"), ("abk_Cyrl", "Abkhazian")]
+)
+def test_any_language_of_iso_639_3_is_known_by_its_name(code: str, name: str):
+    check_language(code, "data.sources.x")
+    assert display_name(code) == name
+    assert cldr_locale(code) == ""

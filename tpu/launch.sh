@@ -107,7 +107,8 @@ on_vm 'cd jaxlingua && .venv/bin/python -m jaxlingua.doctor'
 
 # ── run ──────────────────────────────────────────────────────────────────────
 # nohup: a lost connection does not stop the training, only what is seen of it here.
-train=$(quoted .venv/bin/python -m jaxlingua.train "$config" "${overrides[@]}")
+commit=$(git -C "$clone" describe --always --dirty --abbrev=40 2>/dev/null || echo none)
+train=$(quoted env "JAXLINGUA_COMMIT=$commit" .venv/bin/python -m jaxlingua.train "$config" "${overrides[@]}")
 on_vm "cd jaxlingua && log=train-\$(date +%Y%m%d-%H%M%S).log && : > \$log || exit 1
 nohup $train > \$log 2>&1 &
 pid=\$!; tail --pid=\$pid -n +1 -f \$log; wait \$pid"

@@ -32,6 +32,7 @@ UNITS = [
 ]
 LARGEST_NUMBER = 99
 YEARS = range(1952, 2052)
+VAIN_DRAWS = 2000  # draws in a row without a new record, after which there are hardly any left
 # Seconds in a unit of relative time, and the largest number of it that is not written in a larger unit.
 MOMENTS = {
     "second": (1, 59),
@@ -314,14 +315,19 @@ def make_records(
     rng = np.random.default_rng([int(held_out), *yields.encode()])
     records: list[Record] = []
     seen = set()
-    for _ in range(20 * count):
+    vain = 0
+    while vain < VAIN_DRAWS:
         if len(records) >= count:
             return records[:count]
         meaning = draw(rng)
-        if meaning not in seen:
-            seen.add(meaning)
-            records += write(meaning, first + len(records), writers)
-    raise ConfigError(f"{where}: {count} records asked for, {len(records)} can be made; lower records")
+        made = [] if meaning in seen else write(meaning, first + len(records), writers)
+        seen.add(meaning)
+        records += made
+        vain = 0 if made else vain + 1
+    raise ConfigError(
+        f"{where}.records: {count:,} given that are {'held out' if held_out else 'not held out'}; about "
+        f"{len(records):,} can be made; lower it"
+    )
 
 
 def pairs(phrase: Phrase, first: int, writers: list[Writer]) -> list[Record]:
@@ -347,8 +353,8 @@ def questions(entry: Entry, first: int, writers: list[Writer]) -> list[Record]:
         if context.count(answer) != 1 or entry.quantities[0].unit == entry.quantities[1].unit:
             return []
         start = context.index(answer)
-        name = f"{writer.language}-{index}"
-        records.append(Question(index, name, writer.language, context, question, (answer,), start))
+        # The same id in every language, as in XQuAD: it is one question.
+        records.append(Question(index, str(first), writer.language, context, question, (answer,), start))
     return records
 
 

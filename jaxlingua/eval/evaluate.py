@@ -89,7 +89,7 @@ def evaluate(
     options = {"mesh": mesh, "config": config, "on_progress": on_progress}
     predictions = iter(answer(model, params, tokenizer, prompts, **options))
     home = Path(folder) / "evals" / f"{stage}-{step}"
-    decoding = f"greedy,{config.generate.max_new_tokens}"
+    decoding = _decoding(config, stage)
     scores, counts = [], {}
     for task in tasks:
         answers = [next(predictions) for _ in task.items]
@@ -149,9 +149,27 @@ def evaluate_floors(tasks: Sequence[Task], *, config: Config, folder: str | Path
     for task in tasks:
         name, texts = _floor(task)
         tell = functools.partial(_score, task=task, config=config, stage=FLOORS, step=0, model=name)
-        scores += [tell(one, decoding="none") for one in measure(task, texts)]
+        scores += [tell(one, decoding=_decoding(config, FLOORS)) for one in measure(task, texts)]
     _write(Path(folder) / "evals" / f"{FLOORS}-0" / SCORES_FILE, _scores_text(scores, {}))
     return scores
+
+
+def is_evaluated(tasks: Sequence[Task], stage: str, step: int, *, config: Config, folder: str | Path) -> bool:
+    """Whether the run folder has the scores of just these tasks, of the same items and the same decoding."""
+    path = Path(folder) / "evals" / f"{stage}-{step}" / SCORES_FILE
+    if not tasks or not path.is_file():
+        return not tasks
+    there = json.loads(path.read_text("utf-8"))["scores"]
+    decoding = _decoding(config, stage)
+    asked = {(task.name, f"|{task.signature}|decoding:{decoding}|") for task in tasks}
+    return {score["task"] for score in there} == {name for name, _ in asked} and all(
+        any(score["task"] == name and signature in score["signature"] for score in there)
+        for name, signature in asked
+    )
+
+
+def _decoding(config: Config, stage: str) -> str:
+    return "none" if stage == FLOORS else f"greedy,{config.generate.max_new_tokens}"
 
 
 def _floor(task: Task) -> tuple[str, list[str]]:

@@ -17,7 +17,7 @@ import regex
 from sacrebleu.metrics import BLEU, CHRF
 
 from jaxlingua.errors import DataError
-from jaxlingua.languages import LANGUAGES
+from jaxlingua.languages import script_of
 
 # What the MLQA scorer takes for an article, by ISO 639-3 code. Its Arabic rule drops the letters alif-lam
 # wherever they stand; it is kept so that scores can be compared.
@@ -130,7 +130,7 @@ def bleu_tokenizer(language: str) -> str:
         >>> [bleu_tokenizer(language) for language in ("deu_Latn", "zho_Hans", "tha_Thai")]
         ['13a', 'zh', 'char']
     """
-    script = LANGUAGES[language].script
+    script = script_of(language)
     if script in ("Hans", "Hant"):
         return "zh"
     return "char" if script in _UNITS else "13a"

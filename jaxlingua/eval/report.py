@@ -94,7 +94,7 @@ def model_key(score: dict[str, Any]) -> str:
 def score_rows(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per task, language and metric, with the score of each model beside the others."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for score in scores:
+    for score in sorted(scores, key=lambda score: score["step"]):
         key = (score["task"], score["language"], score["metric"])
         row = rows.setdefault(
             key,
@@ -102,12 +102,11 @@ def score_rows(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "task": score["task"],
                 "language": score["language"],
                 "metric": score["metric"],
-                "items": score["items"],
-                "signature": score["signature"],
                 "scores": {},
             },
         )
         row["scores"][model_key(score)] = score
+        row |= {"items": score["items"], "signature": score["signature"]}  # of the newest in the end
     return [rows[key] for key in sorted(rows)]
 
 
@@ -119,7 +118,7 @@ def headlines(rows: list[dict[str, Any]], models: list[str]) -> list[dict[str, A
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if trained[-1] in row["scores"]:
-            kind = "translation" if "-" in row["task"] or "-" in row["language"] else "question answering"
+            kind = "translation" if "-" in row["task"].partition(".")[2] else "question answering"
             found.setdefault((kind, row["metric"]), []).append(row)
     lines = []
     for (kind, metric), group in sorted(found.items(), reverse=True):
@@ -176,8 +175,7 @@ def read_samples(folder: Path, scores: list[dict[str, Any]]) -> list[dict[str, A
 def _predictions(folder: Path, stage: str, step: int) -> Iterable[dict[str, Any]]:
     for file in sorted((folder / "evals" / f"{stage}-{step}").glob("*.jsonl")):
         for line in _read_lines(file):
-            exact = line["prediction"].strip() in [target.strip() for target in line["targets"]]
-            yield {**line, "key": (file.stem, line["id"]), "exact": exact}
+            yield {**line, "key": (file.stem, line["id"]), "exact": line["exact_match"] == 100}
 
 
 # ── metrics ───────────────────────────────────────────────────────────────────────────────────────────────

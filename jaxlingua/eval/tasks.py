@@ -114,12 +114,17 @@ def trained_sources(config: Config) -> set[str]:
 def sample(records: list[Record], items: int | Literal["auto"]) -> list[Record]:
     """At most `items` records, in order; "auto" is all of them.
 
-    They are chosen by the hash of their index alone, so that the same items are asked in every direction, and
-    in every language of a parallel set.
+    They are chosen by the hash of their index alone, or of a question's id, so that the same items are asked
+    in every direction, and in every language of a parallel set.
     """
     if items == "auto" or len(records) <= items:
         return records
-    by_hash = sorted(records, key=lambda record: hashlib.blake2b(str(record.index).encode()).digest())
+
+    def key(record: Record) -> bytes:
+        name = record.id if isinstance(record, Question) else str(record.index)
+        return hashlib.blake2b(name.encode()).digest()
+
+    by_hash = sorted(records, key=key)
     return sorted(by_hash[:items], key=lambda record: record.index)
 
 

@@ -20,15 +20,19 @@ WORDS = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def load_or_learn(
-    vocab_size: int, training_texts: Callable[[], Iterable[str]], folder: Path | None
+    vocab_size: int,
+    training_texts: Callable[[], Iterable[str]],
+    folder: Path | None,
+    *,
+    is_resumed: bool = True,
 ) -> Tokenizer:
-    """The tokenizer kept in `folder`, or else one learned now and kept there.
+    """The tokenizer kept in `folder` if a run is resumed, or else one learned now and kept there.
 
     Raises: TokenizerError if the one in the folder was learned with another `tokens.vocab_size`.
     """
     if folder is None:
         return fast.from_files(learn(training_texts(), vocab_size), "learned tokenizer")
-    if not (folder / "tokenizer.json").is_file():
+    if not is_resumed or not (folder / "tokenizer.json").is_file():
         files = learn(training_texts(), vocab_size)
         folder.mkdir(parents=True, exist_ok=True)
         for name in reversed(files):  # tokenizer.json last: where it is, all is there

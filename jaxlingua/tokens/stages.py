@@ -98,11 +98,12 @@ def make_stages(
         )
         limit = config.train.held_out_documents
         kept = held_out_examples(stage, sources, config.data.template, limit=limit).by_entry if limit else {}
-        kept = {entry: held for entry, held in kept.items() if held}
+        kept = _tokenize(config, kept, tokenizer, cache, on_progress)
+        kept = {entry: held for entry, held in kept.items() if len(held)}  # all of one may be too long
         held_out = None
         if kept:
             held_out = one_pass(
-                _tokenize(config, kept, tokenizer, cache, on_progress),
+                kept,
                 row_length_tokens=config.tokens.row_length_tokens,
                 batch_rows=config.train.batch_rows,
             )

@@ -6,20 +6,32 @@ The one page. Stage map: 1 data, 2 tokenize and pack, 3 shard, 4 train step, 5 c
 
 from contextlib import closing, nullcontext
 from functools import partial
+from pathlib import Path
 
 from jaxlingua.command_line import config_from_command_line
+from jaxlingua.config import Config
 from jaxlingua.errors import exit_with_one_line
 
 PURPOSE = "Trains the stages, evaluates and writes the report into run.folder; run it again and it goes on."
 
 
 def main() -> None:
-    """Everything, in the order in which it happens."""
+    """Check the configuration, take the run folder, train."""
     config = config_from_command_line("jaxlingua.train", PURPOSE)
 
     # Imported only now that the configuration is known to be right: JAX takes a second and the devices.
+    from jaxlingua.train.run import refuse_what_cannot_run
+    from jaxlingua.train.run_folder import own_folder
+
+    refuse_what_cannot_run(config)
+    with own_folder(config) as folder:
+        train(config, folder)
+
+
+def train(config: Config, folder: Path) -> None:
+    """Everything, in the order in which it happens."""
     from jaxlingua.checkpoint.store import open_store
-    from jaxlingua.eval.evaluate import evaluate, evaluate_floors
+    from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.tasks import make_tasks
     from jaxlingua.model.llama import Llama
@@ -31,7 +43,7 @@ def main() -> None:
     from jaxlingua.tokens import stages as flow
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.tracking import Console, fetch, open_tracker
-    from jaxlingua.train import announce, run
+    from jaxlingua.train import announce, run, run_folder
     from jaxlingua.train.held_out import make_held_out
     from jaxlingua.train.objective import Objective
     from jaxlingua.train.optimizer import make_optimizer
@@ -39,9 +51,8 @@ def main() -> None:
     from jaxlingua.train.state import abstract_state, initial_state, shardings_of, with_fresh_optimizer
     from jaxlingua.train.step import make_train_step
 
-    run.refuse_what_cannot_run(config)
-    folder = run.open_run_folder(config)
-    console = Console(is_primary=run.is_primary())
+    console = Console(is_primary=run_folder.is_primary())
+    restored_step = run_folder.last_step(folder)
     telling = partial(told, console.say)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
@@ -52,7 +63,10 @@ def main() -> None:
 
     # ── 2 tokenize and pack ──────────────────────────────────────────────────────────────────────────────
     with telling("tokenizing and packing") as on_progress:
-        tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer")
+        tokenizer = load_tokenizer(
+            config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer",
+            is_resumed=restored_step is not None,
+        )  # fmt: skip
         cache = run.cache_folder(config, folder)
         stages = flow.make_stages(config, sources, examples, tokenizer, cache=cache, on_progress=on_progress)
 
@@ -63,20 +77,11 @@ def main() -> None:
     optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
     abstract = abstract_state(model, optimizers[0][0], mesh)
     shardings = shardings_of(abstract)
-    run.write_facts(folder, sources, tokenizer, stages, mesh)
+    run_folder.write_facts(folder, config, sources, tokenizer, stages, mesh)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
         sizes=sizes, mesh=mesh, state=abstract,
     )  # fmt: skip
-
-    # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────
-    store = open_store(folder / "checkpoints", config.checkpoint)
-    restored_step = store.latest_step()
-    if restored_step is None:
-        state = initial_state(model, optimizers[0][0], mesh, config.run.seed)
-    else:
-        state, _ = store.restore(abstract)
-        console.say(f"going on from step {restored_step:,}")
 
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
     def evaluated(what: str, **where) -> None:
@@ -86,10 +91,20 @@ def main() -> None:
                 on_progress=on_progress, **where,
             )  # fmt: skip
 
-    if tasks and restored_step is None:
+    is_answered = partial(is_evaluated, tasks, config=config, folder=folder)
+    base_is_due = config.eval.base_model and not is_answered("base", 0)
+    if restored_step is None or base_is_due:
+        state = initial_state(model, optimizers[0][0], mesh, config.run.seed)
+    if base_is_due:
+        evaluated("the model before training", stage="base", step=0, model_name="base")
+    if not is_answered(FLOORS, 0):
         evaluate_floors(tasks, config=config, folder=folder)
-        if config.eval.base_model:
-            evaluated("the model before training", stage="base", step=0, model_name="base")
+
+    # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────
+    store = open_store(folder / "checkpoints", config.checkpoint)
+    if restored_step is not None:
+        state, _ = store.restore(abstract)
+        console.say(f"going on from step {restored_step:,}")
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
     step = restored_step or 0
@@ -100,7 +115,8 @@ def main() -> None:
     )  # fmt: skip
     with closing(tracker), closing(store):  # a save under way is completed, whatever ends the loop
         for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
-            if step > stage.end_step or (step == stage.end_step and run.is_evaluated(folder, stage)):
+            name, end = stage.config.name, stage.end_step
+            if step > end or (step == end and is_answered(name, end)):
                 continue
             if step == stage.first_step > 0:
                 state = with_fresh_optimizer(state, optimizer, shardings)
@@ -109,6 +125,8 @@ def main() -> None:
             train_step = make_train_step(model, optimizer, schedule, objective, shardings, micro_batches)
             held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
             measured_every = run.held_out_every(config, stage)
+            allowed = config.train.max_nonfinite_steps
+            stop_if_bad = partial(stop_if_nonfinite, stage=stage, allowed=allowed, saved=store.latest_step)
             tracker.start_stage(facts_of(stage))
 
             left = range(step - stage.first_step, stage.batches.steps)
@@ -116,22 +134,21 @@ def main() -> None:
                 with tracker.paused("compile") if batch_step == left[0] else nullcontext():
                     state, metrics = train_step(state, batch)
                 step = stage.first_step + batch_step + 1
-                stop_if_nonfinite(tracker.step(step, metrics), stage, config.train.max_nonfinite_steps)
+                stop_if_bad(tracker.step(step, metrics))
                 if held_out and is_due(batch_step + 1, measured_every, stage.batches.steps):
                     with tracker.paused("held_out"):
                         tracker.add(run.held_out_line(held_out.tell(fetch(held_out.measure(state.params)))))
                 # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────
-                if is_due(step, config.checkpoint.save_every_steps, stage.end_step):
-                    stop_if_nonfinite(tracker.flush(), stage, config.train.max_nonfinite_steps)
+                if is_due(step, config.checkpoint.save_every_steps, end):
+                    stop_if_bad(tracker.flush())
                     with tracker.paused("checkpoint"):
-                        store.save(step, state, {"stage": stage.config.name})
+                        store.save(step, state, {"stage": name})
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if tasks:
                 with tracker.paused("eval"):
-                    name = stage.config.name
                     evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
-    if run.is_primary():
+    if run_folder.is_primary():
         announce.say_scores(console, write_report(folder), folder)
 
 

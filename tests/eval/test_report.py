@@ -36,7 +36,7 @@ def prediction(id: str, text: str) -> dict[str, Any]:
         "prompt": "English to German\n<b>in 2 days</b>\n",
         "prediction": text,
         "targets": ["in 2 Tagen"],
-        "exact": 100.0 * (text == "in 2 Tagen"),
+        "exact_match": 100.0 * (text == "in 2 Tagen"),
     }
 
 

@@ -79,9 +79,14 @@ OVERRIDES = {
         "sharding.mesh: data=auto, fsdp=3, tensor=1 gives 3, but there are 8 devices",
     ),
     "a batch that does not divide": ("train.batch_rows=12", "train.batch_rows: 12 rows cannot be split over"),
-    "answers that leave no room for a prompt": (
+    "rows longer than the model is meant for": (
         "model.max_positions=32",
         "the model is meant for at most 32 positions",
+    ),
+    "heads that cannot be spread": ("sharding.mesh={tensor: 8, fsdp: 1}", "kv_heads"),
+    "a tracker that is not installed": (
+        "tracking.wandb_project=mine",
+        "tracking.wandb_project: 'mine' given, wandb is not installed",
     ),
     "no stage": ("stages=[]", "stages: none given; a run needs one or more"),
     "a task of another kind": ("eval.tasks=[alpaca.eng_Latn]", "'alpaca' has no questions"),
@@ -102,7 +107,7 @@ def test_a_value_that_cannot_be(what: str, tmp_path: Path, capsys: pytest.Captur
 
 
 FILES: dict[str, tuple[bytes | None, str, str]] = {
-    "a missing file": (None, "a.json", "a.json"),
+    "a missing file": (None, "a.json", "a.json' does not exist; the folder has"),
     "an empty file": (b"", "a.json", "empty"),
     "a file without records": (b"[]", "a.json", "no record"),
     "truncated JSON in line 3": (jsonl(GOOD[:2]) + b'{"instruction": "cut', "a.jsonl", "a.jsonl:3"),
@@ -166,13 +171,18 @@ def test_training_on_what_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFix
     assert counted["left out"] == "9 equals evaluation text"
 
 
+def test_answers_that_leave_no_room_for_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture):
+    told = refused(write_config(tmp_path / "bad.yaml"), "generate.max_new_tokens=99999", capsys=capsys)
+    assert "generate.max_new_tokens: 99999 given, which leaves no room for a prompt" in told
+
+
 def test_an_unreadable_answer_of_the_disk_is_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     def full(*_: Any, **__: Any) -> Callable:
         raise OSError(28, "No space left on device", "run/data.json")
 
-    monkeypatch.setattr("jaxlingua.train.run.write_json", full)
+    monkeypatch.setattr("jaxlingua.train.run_folder.write_json", full)
     with pytest.raises(SystemExit) as stop:
         train(instructions(tmp_path, json.dumps(GOOD).encode()))
     assert stop.value.code == 1

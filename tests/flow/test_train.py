@@ -1,7 +1,9 @@
 """The main job from configuration to report: what lies in the run folder, and that it can be cut off anywhere."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +15,12 @@ import orbax.checkpoint as ocp
 import pytest
 import yaml
 
-from jaxlingua.train.run import identity_differences
+from jaxlingua.train.run_folder import identity_differences
 from tests.flow.small import CONFIG, train, write_config
+
+
+# One worker of pytest-xdist takes all, so that the run that most of them look at is trained once.
+pytestmark = pytest.mark.xdist_group("finished")
 
 
 @pytest.fixture(scope="module")
@@ -137,21 +143,108 @@ def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path
         np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
 
 
-def test_stages_follow_one_another_and_one_can_be_appended(tmp_path: Path):
-    first = CONFIG["stages"][0]
-    second = {"name": "qa", "mixture": {"diary": {"language": "ell_Grek"}}, "steps": 6}
-    write_config(tmp_path / "one.yaml", stages=[first])
-    train(tmp_path / "one.yaml")
-    write_config(tmp_path / "two.yaml", stages=[first, second])
-    train(tmp_path / "two.yaml")
+def test_stages_follow_one_another_and_one_can_be_appended_with_its_source(tmp_path: Path):
+    config = write_config(tmp_path / "small.yaml")
+    train(config)
+    rows = [{"instruction": f"Add {n} and {n}.", "input": "", "output": f"It is {2 * n}."} for n in range(60)]
+    (tmp_path / "sums.json").write_text(json.dumps(rows))
+    sources = {"sums": {"kind": "instructions", "path": str(tmp_path / "sums.json"), "language": "eng_Latn"}}
+    data = {**CONFIG["data"], "sources": {**CONFIG["data"]["sources"], **sources}}
+    second = {"name": "sums", "mixture": {"sums": {}, "diary": {"language": "ell_Grek"}}, "steps": 6}
+    write_config(tmp_path / "small.yaml", stages=[CONFIG["stages"][0], second], data=data)
+    train(config)
     lines = lines_of(tmp_path / "run")
-    assert [line["stage"] for line in lines if line["step"] in (12, 18)] == ["coit", "qa"]
+    assert [line["stage"] for line in lines if line["step"] in (12, 18)] == ["coit", "sums"]
     # Each stage has a schedule of its own: after the first, the rate begins to rise anew.
     rates = {line["step"]: line["learning_rate"] for line in lines}
     assert rates[12] < rates[14]
-    assert (tmp_path / "run" / "evals" / "qa-18" / "diary.ell_Grek.jsonl").is_file()
+    assert (tmp_path / "run" / "evals" / "sums-18" / "diary.ell_Grek.jsonl").is_file()
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
-    assert [stage["name"] for stage in report["data"]["stages"]] == ["coit", "qa"]
+    assert [stage["name"] for stage in report["data"]["stages"]] == ["coit", "sums"]
+    # The run tells how to repeat it, with the tokenizer of its first start.
+    told = report["provenance"]["repeat"].replace("ANOTHER", str(tmp_path / "again")).split()
+    train(Path(told[3]), *told[4:])
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")
+
+
+def test_new_tasks_of_a_finished_run_are_evaluated_with_the_base_and_nothing_is_trained(
+    finished: Path, tmp_path: Path
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    trained = (run / "metrics.jsonl").read_bytes()
+    tasks = [*CONFIG["eval"]["tasks"], "diary.eng_Latn"]
+    train(run, f"run.folder={run}", f"eval.tasks=[{','.join(tasks)}]")
+    assert (run / "metrics.jsonl").read_bytes() == trained
+    scores = json.loads((run / "report.json").read_text("utf-8"))["scores"]
+    for model in ("base", "tuned", "majority_answer"):
+        assert "diary.eng_Latn" in {score["task"] for score in scores if score["model"] == model}
+    # What was scored before is scored alike: the base is drawn again from the seed.
+    before = json.loads((finished / "report.json").read_text("utf-8"))["scores"]
+    assert [score for score in scores if score["task"] != "diary.eng_Latn"] == before
+
+
+def test_a_run_that_stopped_before_its_evaluation_is_evaluated(finished: Path, tmp_path: Path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "evals" / "coit-12")
+    train(run, f"run.folder={run}")
+    scores = Path("evals", "coit-12", "scores.json")
+    assert (run / scores).read_bytes() == (finished / scores).read_bytes()
+
+
+def test_a_refused_start_leaves_the_run_as_it_was(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    bad = {"name": "more", "mixture": {"phrases": {"start": 999}}, "steps": 2}
+    with pytest.raises(SystemExit):
+        train(run, f"run.folder={run}", f"stages={json.dumps([*CONFIG['stages'], bad])}")
+    assert "999 given" in capsys.readouterr().err
+    train(run, f"run.folder={run}")
+
+
+def test_a_folder_in_which_another_process_trains_is_left_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    config = write_config(tmp_path / "small.yaml")
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit) as stop:
+            train(config)
+    assert stop.value.code == 1
+    assert "another process trains here; one at a time is allowed" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_folder_with_somebodys_config_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture):
+    config = write_config(tmp_path / "config.yaml")
+    written = config.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        train(config, f"run.folder={tmp_path}")
+    assert stop.value.code == 2
+    assert "which has a config.yaml that is not a run's" in capsys.readouterr().err
+    assert config.read_bytes() == written
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json", "data.json"])
+def test_a_damaged_run_folder_is_told_in_one_line(
+    name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / name).write_text((run / name).read_text("utf-8")[:-40] + "{", "utf-8")
+    with pytest.raises(SystemExit) as stop:
+        train(finished / "config.yaml", f"run.folder={run}")
+    assert stop.value.code == 2
+    assert f"error: {run / name}" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "run").write_text("a file")
+    for folder in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with pytest.raises(SystemExit) as stop:
+            train(write_config(tmp_path / "small.yaml"), f"run.folder={folder}")
+        assert stop.value.code == 2
+        assert f"run.folder: '{folder}' given, which cannot be made or written" in capsys.readouterr().err
 
 
 def test_another_identity_is_refused_with_the_differences(finished: Path, capsys: pytest.CaptureFixture):
@@ -194,6 +287,34 @@ def test_too_many_non_finite_steps_stop_the_run_and_name_the_examples(
     assert "phrases[" in told or "diary[" in told
 
 
+def test_training_text_that_depends_on_the_items_cannot_change_on_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """With data.leaks=drop, what is evaluated decides what is learned."""
+    pairs = "".join(f"The train number {n} is very late.\tZug {n} ist zu spät.\n" for n in range(60))
+    (tmp_path / "news.tsv").write_text(pairs)
+    (tmp_path / "test.tsv").write_text("".join(pairs.splitlines(True)[:20]))
+    options = {
+        "kind": "parallel",
+        "languages": ["eng_Latn", "deu_Latn"],
+        "columns": {"eng_Latn": "1", "deu_Latn": "2"},
+    }
+    sources = {name: {**options, "path": str(tmp_path / f"{name}.tsv")} for name in ("news", "test")}
+    config = write_config(
+        tmp_path / "small.yaml",
+        data={"sources": sources, "leaks": "drop", "template": "short"},
+        stages=[{"name": "a", "mixture": "news", "steps": 2}],
+        eval={"tasks": ["test.eng_Latn-deu_Latn"], "items": 4, "base_model": False},
+    )
+    train(config)
+    with pytest.raises(SystemExit) as stop:
+        train(config, "eval.items=20")
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert "stages.a.mixture.news is not what the run began with" in told
+    assert "with data.leaks=drop the eval.tasks and eval.items" in told
+
+
 def test_identity_is_what_the_fields_say():
     from jaxlingua.config import Config
 
@@ -207,4 +328,13 @@ def test_identity_is_what_the_fields_say():
     assert list(identity_differences(before, Config.model_validate(longer))) == [
         "data.sources.phrases.records: 400 there, 500 given",
         "stages[0].steps: 12 there, 13 given",
+    ]
+    # A stage that is not begun is free, and so is a source that the run does not have yet.
+    del longer["data"]["sources"]["phrases"]["records"]
+    longer["data"]["sources"]["more"] = CONFIG["data"]["sources"]["phrases"]
+    longer["data"]["sources"]["phrases"] = CONFIG["data"]["sources"]["phrases"]
+    assert list(identity_differences(before, Config.model_validate(longer), 0)) == []
+    longer["stages"] = []
+    assert list(identity_differences(before, Config.model_validate(longer), 1)) == [
+        "stages[0]: 'coit' there, none given"
     ]

@@ -127,6 +127,13 @@ def test_a_run_killed_while_it_keeps_its_tokenizer_learns_it_again(tmp_path, mon
     assert learned(300, tmp_path).fingerprint == learned(300).fingerprint
 
 
+def test_a_run_that_begins_anew_learns_its_own(tmp_path):
+    learned(300, tmp_path)
+    config = TokensConfig(vocab_size=280)
+    anew = load_tokenizer(config, lambda: ["other text " * 9], tmp_path, is_resumed=False)
+    assert anew.fingerprint == load_tokenizer(config, lambda: ["other text " * 9], None).fingerprint
+
+
 def test_another_vocabulary_size_in_the_same_run_folder_is_refused(tmp_path):
     learned(300, tmp_path)
     with pytest.raises(TokenizerError) as error:

@@ -1,0 +1,284 @@
+"""The run folder: one process has it, one run is in it, and it tells how the run can be repeated."""
+
+import datetime
+import fcntl
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+from jax.sharding import Mesh
+from pydantic import BaseModel
+
+from jaxlingua import __version__
+from jaxlingua.command_line import load_config
+from jaxlingua.config import Config, StageConfig
+from jaxlingua.data.records import RecordSource
+from jaxlingua.errors import ConfigError, DataError, MachineError
+from jaxlingua.sharding.mesh import describe_mesh
+from jaxlingua.tokens.describe import describe_source, describe_stage
+from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.stages import Stage
+
+# Packages whose version can change what a run computes or how it is stored.
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("transformers", "tokenizers", "sacrebleu", "babel"),
+)
+DIFFERENCES_SHOWN = 5
+
+
+@contextmanager
+def own_folder(config: Config) -> Iterator[Path]:
+    """The folder of the run, for this process alone; a folder of another run is refused.
+
+    Where checkpoints are there already, every field that is part of a run's identity must be the same, but
+    for stages that are not begun; sources and stages may be added. Where there are none, a run begins anew.
+
+    Raises: ConfigError with the differences, or where the folder cannot be made; MachineError while another
+        process has it.
+    """
+    folder = Path(config.run.folder)
+    with _lock(folder) if is_primary() else nullcontext():
+        kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
+        if kept.is_file() and not is_ours:
+            raise ConfigError(
+                f"run.folder: '{folder}' given, which has a config.yaml that is not a run's; the folder of a "
+                f"run, or a new one, is allowed; choose another run.folder"
+            )
+        if last_step(folder) is None:
+            if is_primary() and is_ours:
+                shutil.rmtree(folder / "evals", ignore_errors=True)  # of a run that cannot go on
+        elif kept.is_file():
+            before = load_config(str(kept))
+            _refuse_differences(folder, list(identity_differences(before, config, _begun(folder))))
+        yield folder
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it; the lock goes with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
+        raise ConfigError(
+            f"run.folder: '{folder}' given, which cannot be made or written ({error.strerror}); a folder "
+            f"that can is allowed; choose another run.folder"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MachineError(
+                f"{folder}: another process trains here; one at a time is allowed; wait for it or stop it, "
+                f"or choose another run.folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def last_step(folder: Path) -> int | None:
+    """The newest step in the folder's checkpoints."""
+    steps = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
+    return max((int(name) for name in steps if name.isdigit()), default=None)
+
+
+def _begun(folder: Path) -> int | None:
+    """How many stages of the run in the folder are begun; None where it does not tell."""
+    if not (folder / "data.json").is_file():
+        return None
+    told = _read_json(folder / "data.json")["stages"]
+    first_steps = itertools.accumulate((stage["steps"] for stage in told[:-1]), initial=0)
+    return sum(first < last_step(folder) for first in first_steps)
+
+
+def _refuse_differences(folder: Path, differences: list[str]) -> None:
+    if differences:
+        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
+        more = len(differences) - DIFFERENCES_SHOWN
+        raise ConfigError(
+            f"{folder}: holds another run: {shown}{f' and {more} more' if more > 0 else ''}; choose another "
+            f"run.folder, or go on with the values of {folder / 'config.yaml'}"
+        )
+
+
+def identity_differences(before: Config, now: Config, begun: int | None = None) -> Iterator[str]:
+    """ "path: old there, new given" for each field of a run's identity in which two configurations differ.
+
+    Only the first `begun` stages count (None: all there were), and sources that both have.
+    """
+    stages = before.stages[:begun]
+    sources = {name: source for name, source in before.data.sources.items() if name in now.data.sources}
+    added = {name: source for name, source in now.data.sources.items() if name not in sources}
+    data = before.data.model_copy(update={"sources": sources | added})
+    yield from _differences(before.model_copy(update={"stages": stages, "data": data}), now, "")
+
+
+def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
+    if isinstance(before, BaseModel) and type(before) is type(now):
+        for name, field in type(before).model_fields.items():
+            is_identity = (field.json_schema_extra or {}).get("on_resume") == "identity"
+            if is_identity or isinstance(getattr(before, name), BaseModel):
+                path = f"{where}.{name}" if where else name
+                yield from _differences(getattr(before, name), getattr(now, name), path)
+    elif isinstance(before, list) and where == "stages":
+        for place, stage in enumerate(before):
+            path = f"{where}[{place}]"
+            if place < len(now):
+                yield from _differences(stage, now[place], path)
+            else:
+                yield f"{path}: '{stage.name}' there, none given"
+    elif isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{where}.{key}")
+    elif before != now:
+        yield f"{where}: {_short(before)} there, {_short(now)} given"
+
+
+def write_facts(
+    folder: Path,
+    config: Config,
+    sources: Mapping[str, RecordSource],
+    tokenizer: Tokenizer,
+    stages: Sequence[Stage],
+    mesh: Mesh,
+) -> None:
+    """config.yaml; provenance.json: versions, command, commit and hashes; data.json: what is learned.
+
+    The command, versions, commit and devices are those the run began with; `resumed` has those of each start
+    after that.
+
+    Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
+    """
+    path = folder / "provenance.json"
+    fingerprints = {"tokenizer": tokenizer.fingerprint}
+    fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
+    fingerprints |= {
+        f"stages.{stage.config.name}.mixture.{entry}": documents.fingerprint
+        for stage in stages
+        for entry, documents in zip(stage.batches.corpus.entries, stage.batches.corpus.stores, strict=True)
+    }
+    start = {
+        "command": " ".join(["python -m jaxlingua.train", *sys.argv[1:]]),
+        "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "devices": describe_mesh(mesh),
+        "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "git_commit": _git_commit(),
+        "versions": {"jaxlingua": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    content = {**start, "resumed": [], "begun_with": _digest(config.stages)}
+    step = last_step(folder)
+    if path.is_file() and step is not None:
+        before = _read_json(path)
+        content = {name: before[name] for name in content}
+        content["resumed"] = [*before["resumed"], {"step": step, **start}]
+        begun = [stage.config.name for stage in stages if stage.first_step < step]
+        _refuse_other_data(folder, config, before["fingerprints"], fingerprints, begun)
+    repeat = f"python -m jaxlingua.train {folder} run.folder=ANOTHER"
+    if config.tokens.kind == "learned" and content["begun_with"] != _digest(config.stages):
+        # It was learned on the stages that there were at the start.
+        repeat += f" tokens.kind=huggingface tokens.path={folder / 'tokenizer'}"
+    content |= {"repeat": repeat, "tokenizer": tokenizer.fingerprint, "fingerprints": fingerprints}
+    write_json(path, content)
+    if is_primary():
+        # Where relative paths start from is written out, so that the run can be repeated from anywhere.
+        data = config.data.model_copy(update={"folder": str(Path(config.data.folder).absolute())})
+        resolved = config.model_copy(update={"data": data}).model_dump(mode="json")
+        _replace(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    described = [describe_source(source) for source in sources.values()]
+    write_json(
+        folder / "data.json", {"sources": described, "stages": [describe_stage(stage) for stage in stages]}
+    )
+
+
+def _refuse_other_data(
+    folder: Path,
+    config: Config,
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    begun: Sequence[str],
+) -> None:
+    """Whatever was hashed then and now must be the same, but for stages that are not begun."""
+    for name, fingerprint in now.items():
+        kept = before.get(name, fingerprint)
+        is_begun = not name.startswith("stages.") or name.split(".")[1] in begun
+        if kept != fingerprint and is_begun:
+            dropped = ", and with data.leaks=drop the eval.tasks and eval.items"
+            raise ConfigError(
+                f"{folder}: {name} is not what the run began with (fingerprint {kept[:12]} there, "
+                f"{fingerprint[:12]} now); restore it{dropped if config.data.leaks == 'drop' else ''}, or "
+                f"choose another run.folder"
+            )
+
+
+def _digest(stages: Sequence[StageConfig]) -> str:
+    return hashlib.sha256(repr(stages).encode()).hexdigest()[:16]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: damaged ({error}); a run writes whole JSON; bring it back, or choose another run.folder"
+        ) from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """The whole file or none of it; by the first process alone."""
+    if is_primary():
+        _replace(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def is_primary() -> bool:
+    """Whether this process writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(
+        value, ensure_ascii=False, default=lambda v: v.model_dump() if isinstance(v, BaseModel) else str(v)
+    )
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _git_commit() -> str:
+    """Commit of the checkout that jaxlingua runs from; "none" where it was installed from a wheel.
+
+    tpu/launch.sh sends files without their history, and the commit as JAXLINGUA_COMMIT.
+    """
+    if "JAXLINGUA_COMMIT" in os.environ:
+        return os.environ["JAXLINGUA_COMMIT"]
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        ours = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return commit.stdout.strip() if ours.returncode == 0 else "none"
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
