@@ -36,7 +36,11 @@ def write_report(folder: Path) -> dict[str, Any]:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "percent": lambda share: f"{100 * share:.1f} %"}
+    environment.filters |= {
+        "number": number,
+        "mean_of": mean_of,
+        "percent": lambda share: f"{100 * share:.1f} %",
+    }
     view = {**report, "rows": score_rows(report["scores"]), "models": models_of(report["scores"])}
     view["headlines"] = headlines(view["rows"], view["models"])
     curves = [(title, draw(lines, title, unit)) for title, unit, lines in curves_of(report["metrics"])]
@@ -135,6 +139,18 @@ def headlines(rows: list[dict[str, Any]], models: list[str]) -> list[dict[str, A
             }
         )
     return lines
+
+
+def mean_of(line: dict[str, Any]) -> str:
+    """What a headline is the mean of.
+
+    Example:
+        >>> mean_of({"tasks": 1, "items": 1014})
+        '1 task, 1,014 items'
+    """
+    tasks = "1 task" if line["tasks"] == 1 else f"mean of {line['tasks']:,} tasks"
+    items = "1 item" if line["items"] == 1 else f"{line['items']:,} items"
+    return f"{tasks}, {items}"
 
 
 # ── samples ───────────────────────────────────────────────────────────────────────────────────────────────

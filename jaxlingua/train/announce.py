@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxlingua.config import Config
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
-from jaxlingua.eval.report import headlines, models_of, number, score_rows
+from jaxlingua.eval.report import headlines, mean_of, models_of, number, score_rows
 from jaxlingua.eval.tasks import Task
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.memory import step_memory
@@ -87,8 +87,5 @@ def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
     models = models_of(report["scores"])
     for line in headlines(score_rows(report["scores"]), models):
         before = "" if line["before"] is None else f"{number(line['before'])} → "
-        console.say(
-            f"{line['kind']}, {line['metric']}: {before}{number(line['after'])} "
-            f"(mean of {line['tasks']} tasks, {line['items']:,} items)"
-        )
+        console.say(f"{line['kind']}, {line['metric']}: {before}{number(line['after'])} ({mean_of(line)})")
     console.say(f"report: {folder / 'report.html'}")
