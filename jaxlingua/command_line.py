@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from jaxlingua.config import Config, SourceConfig, nearest
+from jaxlingua.config import Config, LanguageCode, SourceConfig, nearest
 from jaxlingua.errors import ConfigError
 
 # In a wheel the recipes lie inside the package, in a clone beside it.
@@ -38,8 +39,14 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 �
 
     Raises: ConfigError naming file, key, what was given and what is allowed.
     """
-    path = find_config(name)
-    given = _read_with_base(path)
+    try:
+        path = find_config(name)
+        given = _read_with_base(path)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{name}: no permission to read '{error.filename}'; a configuration that can be read is needed; "
+            f"allow it with chmod a+rX"
+        ) from None
     for override in overrides:
         apply_override(given, override)
     where = f"{path.name} with {' '.join(overrides)}" if overrides else path.name
@@ -85,13 +92,27 @@ def find_config(name: str) -> Path:
 # ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+BOOL_TAG = "tag:yaml.org,2002:bool"
+DATE_TAG = "tag:yaml.org,2002:timestamp"
 MERGE_TAG = "tag:yaml.org,2002:merge"
+TEXT_TAG = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, and reads 1e-5 as a number. Merging with "<<" is as usual."""
+    """YAML that refuses a key given twice. Merging with "<<" is as usual.
+
+    1e-5 is a number, yes, no, on, off and dates are text: only true and false are truth values.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 — never changed
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (BOOL_TAG, DATE_TAG)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_StrictLoader.add_implicit_resolver(
+    BOOL_TAG, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
@@ -119,7 +140,9 @@ def _parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}{line}: not YAML: {problem}; mend the line, or quote the value") from None
+        brace = re.search(r"but got '[{}]'", problem)
+        values = "values that hold { or }, such as 'news.{language}'" if brace else "the value"
+        raise ConfigError(f"{where}{line}: not YAML: {problem}; mend the line, or quote {values}") from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -194,8 +217,12 @@ def apply_override(given: dict[str, Any], override: str) -> None:
 
 def _explain(detail: Any, given: dict[str, Any]) -> str:
     """One line of the form "where: what was given; what is allowed; what to do" for an error of pydantic."""
-    path, field, model = _locate(detail["loc"], given)
-    kind = detail["type"]
+    loc, kind = detail["loc"], detail["type"]
+    if loc[-1] == "[key]" or kind == "invalid_key":
+        *parents, key = [step for step in loc if step != "[key]"]
+        path = _locate(tuple(parents), given)[0]
+        return f"{path + ': ' if path else ''}key {_plain(key)} given; text is allowed; quote it or rename it"
+    path, field, annotation, model = _locate(loc, given)
     if kind == "extra_forbidden":
         parent, _, key = path.rpartition(".")
         known = list(model.model_fields) if model else []
@@ -208,44 +235,68 @@ def _explain(detail: Any, given: dict[str, Any]) -> str:
         if tag is None:
             return f"{path}.kind: not given; {', '.join(tags)} are allowed"
         return f"{path}.kind: '{tag}' given; {nearest(str(tag), tags)}"
-    value = detail["input"]
-    shown = f"'{value}'" if isinstance(value, (str, int, float)) else _kind_of(value)
-    allowed = f"{type_name(field.annotation)}{limits(field)} is allowed; " if field else ""
-    return f"{path}: {shown} given; {allowed}{field.description if field else detail['msg']}"
+    allowed = type_name(annotation) + (limits(field) if field and annotation == field.annotation else "")
+    about = field.description if field else detail["msg"]
+    return f"{path}: {_shown(detail['input'], kind)} given; {allowed} is allowed; {about}"
 
 
-def _locate(loc: tuple[str | int, ...], given: Any) -> tuple[str, Any, type[BaseModel] | None]:
-    """Dotted path, field and enclosing class of an error, without pydantic's labels of union members."""
+def _locate(
+    loc: tuple[str | int, ...], given: Any
+) -> tuple[str, FieldInfo | None, Any, type[BaseModel] | None]:
+    """Dotted path, field, type and enclosing class of an error, less pydantic's labels of union members."""
     path, value, annotation, field, model = "", given, Config, None, None
     for place, step in enumerate(loc):
         last = place == len(loc) - 1
         if isinstance(value, dict) and (step in value or last):
-            members = _models_in(annotation, value)
-            if members:
-                model = members
+            inside = _model_of(annotation, value)
+            if inside:
+                model = inside
                 field = model.model_fields.get(str(step))
                 annotation = field.annotation if field else Any
             else:
-                annotation = (typing.get_args(annotation) or (Any,))[-1]
+                annotation = _member_of(annotation, dict)
             path += f".{step}" if path else str(step)
             value = value.get(step)
         elif isinstance(value, list) and isinstance(step, int):
-            annotation = (typing.get_args(annotation) or (Any,))[0]
+            annotation = _member_of(annotation, list)
             path += f"[{step}]"
             value = value[step] if step < len(value) else None
-    return path, field, model
+    return path, field, annotation, model
 
 
-def _models_in(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
+def _model_of(annotation: Any, value: dict[str, Any]) -> type[BaseModel] | None:
+    """The class of a map: `annotation` itself, or the member of a union that `kind` names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for member in typing.get_args(annotation):
-        found = _models_in(member, value)
-        if found and (
-            "kind" not in found.model_fields or found.model_fields["kind"].default == value.get("kind")
-        ):
-            return found
+    for model in [] if typing.get_origin(annotation) in (dict, list) else _all_models(annotation):
+        if "kind" not in model.model_fields or model.model_fields["kind"].default == value.get("kind"):
+            return model
     return None
+
+
+def _member_of(annotation: Any, container: type) -> Any:
+    """The type of what a list or map holds, also where it is one member of a union."""
+    if typing.get_origin(annotation) is container:
+        return typing.get_args(annotation)[-1]
+    members = [_member_of(member, container) for member in typing.get_args(annotation)]
+    return next((member for member in members if member is not Any), Any)
+
+
+def _shown(value: Any, kind: str) -> str:
+    """What was given, so that the number 8 and the text '8' are told apart."""
+    if isinstance(value, str):
+        is_text = _StrictLoader("").resolve(yaml.ScalarNode, value, (True, False)) == TEXT_TAG
+        return f"'{value}'" if is_text else f"the text '{value}'"
+    if isinstance(value, list) and len(value) < 3 and all(isinstance(item, (str, int)) for item in value):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, (dict, list)) or value is None:
+        return _kind_of(value)
+    shown = _plain(value)
+    return f"the {_kind_of(value).removeprefix('a ')} {shown}" if kind == "string_type" else f"'{shown}'"
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _kind_of(value: Any) -> str:
@@ -258,30 +309,43 @@ def _kind_of(value: Any) -> str:
 
 def type_name(annotation: Any) -> str:
     """The type of a field in words, such as "whole number or auto"."""
-    simple = {int: "whole number", float: "number", str: "text", bool: "true/false"}
+    simple = {
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "true/false",
+        LanguageCode: "language code",
+    }
     if annotation in simple:
         return simple[annotation]
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return "|".join(str(member) for member in members)
     if origin is typing.Annotated:
-        return "language code" if members[0] is str else type_name(members[0]) + limits(members[1])
+        return type_name(members[0]) + (limits(members[1]) if isinstance(members[1], FieldInfo) else "")
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_name(member) for member in members)
+        return " or ".join(dict.fromkeys(type_name(member) for member in members))
     if origin is list:
-        return f"list of {type_name(members[0])}"
+        return f"list of {type_name(members[0])}s"
     if origin is dict:
-        return f"map to {type_name(members[1])}"
+        return "map of names to options" if _all_models(members[1]) else f"map to {type_name(members[1])}"
     return "map"
 
 
 def limits(field: Any) -> str:
     """The range of a field in words, such as " above 0"."""
-    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
+    words = {
+        "gt": "above {}",
+        "ge": "of at least {}",
+        "lt": "below {}",
+        "le": "of at most {}",
+        "min_length": "({} or more)",
+        "pattern": "that matches {}",
+    }
     found = [
-        f"{word} {getattr(limit, name)}"
+        phrase.format(getattr(limit, name))
         for limit in field.metadata
-        for name, word in words.items()
+        for name, phrase in words.items()
         if getattr(limit, name, None) is not None
     ]
     return f" {' and '.join(found)}" if found else ""
@@ -306,7 +370,7 @@ def help_text(program: str, purpose: str) -> str:
 
 def _help_of(annotation: Any, prefix: str) -> list[str]:
     lines: list[str] = []
-    if typing.get_origin(annotation) is list and _models_in(annotation, {}):
+    if typing.get_origin(annotation) is list and _all_models(annotation):
         return _help_of(typing.get_args(annotation)[0], f"{prefix}[i]")
     for name, field in annotation.model_fields.items():
         key = f"{prefix}.{name}"

@@ -6,11 +6,12 @@ by `free` may change from one start to the next. "auto" stands where a value fol
 became is printed at the start of a run.
 """
 
-import difflib
 import re
+from difflib import SequenceMatcher
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from jaxlingua.errors import ConfigError
 from jaxlingua.languages import check_language
@@ -22,7 +23,10 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
 Remat = Literal["none", "full", "save_attention", "save_qkv", "save_mlp", "minimal", "dots"]
 
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+# Text that may be written as a whole number, such as a column or a date.
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def identity(default: Any, description: str, **limits: Any) -> Any:
@@ -35,13 +39,19 @@ def free(default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"on_resume": "free"}, **limits)
 
 
-def nearest(given: str, known: list[str]) -> str:
+def nearest(given: str, known: list[str], listed_as: str = "known:") -> str:
     """ "did you mean 'x'?" where a known name is close, else the list of known names, cut after five."""
-    close = difflib.get_close_matches(given, known, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    close = max(known, key=lambda name: _likeness(given, name), default="")
+    if _likeness(given, close) >= 0.7:
+        return f"did you mean '{close}'?"
     listed = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
-    return f"known: {listed}" if known else "there are none"
+    return f"{listed_as} {listed}" if known else "there are none"
+
+
+def _likeness(given: str, name: str) -> float:
+    """From 0 to 1, as a whole and without folder and ending alike: 'nope.json' is not like 'obj.json'."""
+    pairs = ((given, name), (PurePath(given).stem, PurePath(name).stem))
+    return min(SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 HELD_OUT = "Records kept from training for evaluation; auto is 1 %, at most 256."
@@ -53,7 +63,7 @@ class RunConfig(BaseModel):
     """Where a run lives and what repeats it."""
 
     model_config = STRICT
-    folder: str = free(
+    folder: Text = free(
         "runs/{config}", "Folder of everything the run writes; {config} is the config's file name."
     )
     seed: int = identity(0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0)
@@ -70,7 +80,7 @@ class ModelConfig(BaseModel):
     init: Literal["scratch"] = identity(
         "scratch", "Where the first parameters come from: scratch draws them."
     )
-    path: str = identity("", "Folder or hub name of a checkpoint; empty with init=scratch.")
+    path: Text = identity("", "Folder or hub name of a checkpoint; empty with init=scratch.")
     preset: str = identity(
         "tiny-0.6m", "Named sizes: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs."
     )
@@ -103,9 +113,9 @@ class InstructionsSource(BaseModel):
 
     model_config = STRICT
     kind: Literal["instructions"] = identity("instructions", "Alpaca-style instructions.")
-    path: str = identity(..., "File, relative to data.folder; .gz is read as it is.")
+    path: Text = identity(..., "File, relative to data.folder; .gz is read as it is.")
     language: LanguageCode = identity(..., "Language of the answers.")
-    columns: dict[str, str] = identity(
+    columns: dict[str, Text] = identity(
         {}, "Names in the file of instruction, input and output, where they differ."
     )
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
@@ -116,7 +126,7 @@ class ChatSource(BaseModel):
 
     model_config = STRICT
     kind: Literal["chat"] = identity("chat", "Conversations; only assistant turns are learned.")
-    path: str = identity(..., "File, relative to data.folder.")
+    path: Text = identity(..., "File, relative to data.folder.")
     language: LanguageCode = identity(..., "Language of the assistant.")
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
@@ -126,12 +136,12 @@ class ParallelSource(BaseModel):
 
     model_config = STRICT
     kind: Literal["parallel"] = identity("parallel", "Parallel text.")
-    path: str = identity(..., "File; with {language} in it one file per language, line n beside line n.")
+    path: Text = identity(..., "File; with {language} in it one file per language, line n beside line n.")
     languages: list[LanguageCode] = identity(..., "Languages to read, two or more.", min_length=2)
     format: Literal["auto", "lines", "tsv", "jsonl"] = identity(
         "auto", "Format; auto goes by {language} and the file's name."
     )
-    columns: dict[LanguageCode, str] = identity(
+    columns: dict[LanguageCode, Text] = identity(
         {}, "Column of each language: a header, a JSON key, a number from 1, or what stands for {language}."
     )
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
@@ -142,7 +152,7 @@ class QASource(BaseModel):
 
     model_config = STRICT
     kind: Literal["qa"] = identity("qa", "SQuAD-format questions; answers are spans of the context.")
-    path: str = identity(..., "JSON file, relative to data.folder.")
+    path: Text = identity(..., "JSON file, relative to data.folder.")
     language: LanguageCode = identity(..., "Language of context and answers.")
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
@@ -152,13 +162,13 @@ class HuggingFaceSource(BaseModel):
 
     model_config = STRICT
     kind: Literal["huggingface"] = identity("huggingface", "A dataset read by the datasets library.")
-    path: str = identity(..., "Hub name or local folder.")
-    name: str = identity("", "Configuration of the dataset, where it has several.")
+    path: Text = identity(..., "Hub name or local folder.")
+    name: Text = identity("", "Configuration of the dataset, where it has several.")
     split: str = identity("train", "Split to read.")
     yields: Literal["instruction", "translation", "qa", "text", "chat"] = identity(
         ..., "What its records are."
     )
-    columns: dict[str, str] = identity(
+    columns: dict[str, Text] = identity(
         {},
         "Column of each field (instruction, input, text, …, or a language code); dots go into structs.",
     )
@@ -172,7 +182,7 @@ class TextSource(BaseModel):
 
     model_config = STRICT
     kind: Literal["text"] = identity("text", "Plain text; all of it is learned.")
-    path: str = identity(..., "File, relative to data.folder.")
+    path: Text = identity(..., "File, relative to data.folder.")
     language: LanguageCode = identity(..., "Its language.")
     unit: Literal["line", "file"] = identity("line", "Whether a line or the whole file is one record.")
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
@@ -205,7 +215,7 @@ class DataConfig(BaseModel):
     """Text in."""
 
     model_config = STRICT
-    folder: str = free(".", "Folder that relative paths of sources start from.")
+    folder: Text = free(".", "Folder that relative paths of sources start from.")
     sources: dict[str, SourceConfig] = identity({}, "Sources by name.")
     template: Literal["alpaca", "short", "raw"] = identity(
         "alpaca", "Frame around instruction and answer, in training and evaluation alike."
@@ -223,14 +233,14 @@ class TokensConfig(BaseModel):
         "learned",
         "Tokenizer: byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model.",
     )
-    path: str = identity("", "Folder, hub name or file of the tokenizer; empty with kind=learned.")
+    path: Text = identity("", "Folder, hub name or file of the tokenizer; empty with kind=learned.")
     vocab_size: int = identity(768, "Pieces to learn with kind=learned, special tokens included.", ge=260)
     row_length_tokens: int = identity(512, "Tokens in a row.", ge=8)
     packing: bool = identity(True, "Whether a row holds several documents, each seeing only itself.")
     too_long: Literal["cut", "drop"] = identity(
         "cut", "What happens to documents longer than a row; both are counted."
     )
-    cache_folder: str = free("auto", "Where tokenised documents are kept; auto is the run folder.")
+    cache_folder: Text = free("auto", "Where tokenized documents are kept; auto is the run folder.")
 
 
 class MeshConfig(BaseModel):
@@ -273,7 +283,7 @@ class StageConfig(BaseModel):
     """One element of the sequence of trainings."""
 
     model_config = STRICT
-    name: str = identity(..., "Name of the stage: letters, digits, _ and -.", pattern=r"^[A-Za-z0-9_-]+$")
+    name: Text = identity(..., "Name of the stage: letters, digits, _ and -.", pattern=r"^[A-Za-z0-9_-]+$")
     mixture: dict[str, MixtureEntry] = identity(
         ..., "What is learned, by entry; or one line such as alpaca_en+news:eng_Latn-zho_Hans[0:100000]."
     )
@@ -376,7 +386,7 @@ class TrackingConfig(BaseModel):
     model_config = STRICT
     log_every_steps: int = free(10, "Steps between lines of metrics.jsonl.", gt=0)
     tensorboard: bool = free(True, "Whether TensorBoard event files are written.")
-    wandb_project: str = free("", "Weights & Biases project; empty for none.")
+    wandb_project: Text = free("", "Weights & Biases project; empty for none.")
 
 
 class Config(BaseModel):
@@ -400,6 +410,7 @@ class Config(BaseModel):
         check_sources(self.data)
         check_stages(self)
         check_tasks(self)
+        check_model(self.model)
         check_train(self.train, self.tokens)
         return self
 
@@ -408,7 +419,7 @@ class Config(BaseModel):
 
 
 def check_sources(data: DataConfig) -> None:
-    """Languages are known, and a path speaks of {language} where it must."""
+    """Names of sources are plain; languages are known, differ and are enough."""
     for name, source in data.sources.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ConfigError(
@@ -454,6 +465,15 @@ def check_tasks(config: Config) -> None:
         source = _find_source(config.data, name, where)
         for language in parse_direction(what) if "-" in what else [what]:
             _check_source_has(language, source_languages(source), where)
+
+
+def check_model(model: ModelConfig) -> None:
+    """Where the first parameters come from and the path of a checkpoint agree."""
+    if model.init == "scratch" and model.path:
+        raise ConfigError(
+            f"model.path: '{model.path}' given; model.init=scratch draws its parameters and needs no path; "
+            f"leave it out"
+        )
 
 
 def check_train(train: TrainConfig, tokens: TokensConfig) -> None:

@@ -14,7 +14,7 @@ from jaxlingua.command_line import (
     help_text,
     load_config,
 )
-from jaxlingua.config import Config, parse_mixture
+from jaxlingua.config import Config, nearest, parse_mixture
 from jaxlingua.errors import ConfigError, DataError, exit_with_one_line, one_line
 
 SMALL = """
@@ -99,6 +99,39 @@ BAD_OVERRIDES = {
     "tokens.kind=huggingface": "tokens.path: nothing given; tokens.kind=huggingface needs the path of a tokenizer",
     "model.compute_dtype=fp16": "model.compute_dtype: 'fp16' given; bfloat16|float32 is allowed",
     "run": "'run' given; overrides have the form key=value, such as train.batch_rows=64",
+    "stages[0].steps=true": "stages[0].steps: 'true' given; whole number above 0 or auto is allowed",
+    "tokens.packing=1": "tokens.packing: '1' given; true/false is allowed",
+    "tokens.packing=no": "tokens.packing: 'no' given; true/false is allowed",
+    "train.batch_rows='8'": "train.batch_rows: the text '8' given; whole number above 0 is allowed",
+    "data.sources.more={kind: text, path: x, language: no}": "data.sources.more: unknown language 'no'",
+    "data.sources.more={kind: text, path: x, language: true}": (
+        "data.sources.more.language: the truth value true given; text is allowed"
+    ),
+    "data.sources.more={kind: text, path: 1.10, language: eng_Latn}": (
+        "data.sources.more.path: the number 1.1 given; text is allowed"
+    ),
+    "stages[0].mixture={phrases: {weight: heavy}}": (
+        "stages[0].mixture.phrases.weight: 'heavy' given; number above 0 or auto is allowed; Share of"
+    ),
+    "stages[0].mixture={phrases: {direction: [[a]]}}": (
+        "stages[0].mixture.phrases.direction: a list given; text or list of texts is allowed; Translation"
+    ),
+    "stages[0].mixture=3": "stages[0].mixture: '3' given; map of names to options is allowed; What is learned",
+    "stages[0].mixture={2: {}}": "stages[0].mixture: key 2 given; text is allowed; quote it or rename it",
+    "data.sources={2: {kind: cldr}}": "data.sources: key 2 given; text is allowed; quote it or rename it",
+    "train={3: 4}": "train: key 3 given; text is allowed; quote it or rename it",
+    "stages[0].name=a b": "stages[0].name: 'a b' given; text that matches ^[A-Za-z0-9_-]+$ is allowed; Name of",
+    "data.sources=3": "data.sources: '3' given; map of names to options is allowed; Sources by name.",
+    "data.sources.more={kind: parallel, path: x, languages: [eng_Latn]}": (
+        "data.sources.more.languages: [eng_Latn] given; list of language codes (2 or more) is allowed"
+    ),
+    "data.sources.more={kind: cldr, languages: [eng_Latn, 3]}": (
+        "data.sources.more.languages[1]: the number 3 given; language code is allowed; Languages to write"
+    ),
+    "data.sources.more={kind: text, path: news.{language}}": (
+        "not YAML: expected ',' or '}', but got '{'; mend the line, or quote values that hold { or }, such as"
+    ),
+    "model.path=llama": "model.path: 'llama' given; model.init=scratch draws its parameters and needs no path",
     "run.seed.x=3": "run.seed: a map given; whole number of at least 0 is allowed",
     "run.seed=[": "run.seed=[:1: not YAML",
 }
@@ -157,6 +190,42 @@ def test_a_missing_config_names_the_nearest_one(tmp_path: Path, small: Path):
         ConfigError, match=r"configs/demmo.yaml: no such configuration; did you mean 'configs/demo"
     ):
         find_config("configs/demmo.yaml")
+
+
+def test_a_name_that_shares_only_its_folder_and_ending_is_not_suggested(tmp_path: Path, small: Path):
+    assert nearest("nope.json", ["obj.json"]) == "known: obj.json"
+    with pytest.raises(ConfigError, match=r"nope.yaml: no such configuration; known: "):
+        find_config(str(tmp_path / "nope.yaml"))
+
+
+@pytest.mark.parametrize("call", ["is_file", "read_text"])
+def test_a_config_that_may_not_be_read_is_one_line(small: Path, monkeypatch: pytest.MonkeyPatch, call: str):
+    """A folder without permission fails where the file is looked for, a file where it is read."""
+
+    def refuse(path: Path, *_: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, call, refuse)
+    with pytest.raises(ConfigError) as error:
+        load_config(str(small))
+    assert str(error.value) == (
+        f"{small}: no permission to read '{small}'; a configuration that can be read is needed; "
+        "allow it with chmod a+rX"
+    )
+
+
+def test_whole_numbers_are_numbers_and_texts_where_these_are_needed(small: Path):
+    overrides = [
+        "train.optimizer.peak_lr=1",
+        "stages[0].name=2024",
+        "data.sources.news={kind: parallel, path: a.tsv, languages: [eng_Latn, deu_Latn], columns: {eng_Latn: 2}}",
+        "run.folder=2024-01-01",
+    ]
+    config = load_config(str(small), overrides)
+    assert type(config.train.optimizer.peak_lr) is float
+    assert config.stages[0].name == "2024"
+    assert config.data.sources["news"].columns == {"eng_Latn": "2"}
+    assert config.run.folder == "2024-01-01"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path):
