@@ -7,13 +7,12 @@ other fault is an error: to mend or skip it would hide that the file is not what
 from collections.abc import Mapping
 from typing import Any
 
-from jaxlingua.data.readers import Row, kind_of, listed
+from jaxlingua.data.readers import Row, cut, kind_of, listed
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
 from jaxlingua.errors import DataError
 
 Built = Record | str
 MISSING = object()
-SHOWN_CHARACTERS = 40  # of a text in an error
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
@@ -65,8 +64,8 @@ def question_of(row: Row, language: str, columns: Mapping[str, str]) -> Question
                 else "not in the context: mend the record"
             )
             raise DataError(
-                f"{row.place}: answer '{_cut(text)}' with answer_start {start}, where the context has "
-                f"'{_cut(given)}'; code points of the unstripped context are counted; {remedy}"
+                f"{row.place}: answer '{cut(text)}' with answer_start {start}, where the context has "
+                f"'{cut(given)}'; code points of the unstripped context are counted; {remedy}"
             )
     if not context.strip():
         return "empty context"
@@ -199,7 +198,3 @@ def as_text(value: Any, place: str, column: str) -> str:
                 f"at character {error.start}; whole characters are needed; mend the record"
             ) from None
     return value
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -5,21 +5,31 @@ ends at "\\n" (or "\\r\\n") and nowhere else: U+2028 and U+0085 belong to the te
 or without a byte order mark.
 """
 
-import difflib
 import gzip
 import hashlib
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxlingua.errors import DataError
+from jaxlingua.config import nearest
+from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.languages import cldr_locale, display_name
 
 GZIP, PARQUET, BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
 SHOWN = 5  # names listed in an error before the rest is counted
+SHOWN_CHARACTERS = 40  # of a text in an error
+# How files begin that came in place of the data, what they are and what to do.
+MISTAKEN = {
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself with git lfs pull"),
+    b"<!doctype html": ("an HTML page", "download the file itself again"),
+    b"<html": ("an HTML page", "download the file itself again"),
+}
+HEADER_WORDS = {"source", "target", "src", "tgt"}
 
 
 class Row(NamedTuple):
@@ -34,30 +44,47 @@ class Row(NamedTuple):
 
 
 def find_file(path: str, folder: str, where: str) -> Path:
-    """The file that `path` names, absolute or relative to `folder`; it is there, and not empty.
+    """The file that `path` names, absolute or relative to `folder`; it is there, readable and not empty.
 
-    Raises: DataError with the nearest name in its folder where there is no such file.
+    Raises: DataError with the nearest name in its folder where there is no such file, or saying what came in
+        place of the data.
     """
     found = Path(folder) / path
-    if found.is_file():
+    try:
+        if not found.is_file():
+            raise _no_file(found, folder, where)
         if found.stat().st_size == 0:
             raise empty(found, where)
-        return found
+    except PermissionError as error:
+        raise DataError(
+            f"{where}.path: '{found}' given, no permission to look into '{error.filename}'; "
+            f"a file that can be read is needed; allow it with chmod a+rx on its folders"
+        ) from None
+    with opened(found, where) as file:
+        start = file.read(64).removeprefix(BOM).lstrip().lower()
+    for beginning, (kind, remedy) in MISTAKEN.items():
+        if start.startswith(beginning):
+            raise DataError(f"{where} ({found}): the file is {kind}; data is needed; {remedy}")
+    return found
+
+
+def _no_file(found: Path, folder: str, where: str) -> DataError:
+    parent = found.parent
     if found.is_dir():
-        raise DataError(
-            f"{where}.path: '{found}' is a folder; a file is needed; name one of {_names_in(found)}"
-        )
-    if not found.parent.is_dir():
-        raise DataError(
-            f"{where}.path: '{found}' given; there is no folder '{found.parent}'; "
+        names = _names_in(found)
+        given = f"'{found}' is {'a' if names else 'an empty'} folder; a file is needed"
+        return DataError(f"{where}.path: {given}; name {f'one of {listed(names)}' if names else 'another'}")
+    if found.exists():
+        return DataError(f"{where}.path: '{found}' is a device; a file is needed; write what it gives to one")
+    if not parent.is_dir():
+        lacks = f"'{parent}' is a file, no folder" if parent.is_file() else f"there is no folder '{parent}'"
+        return DataError(
+            f"{where}.path: '{found}' given; {lacks}; "
             f"write an absolute path or one relative to data.folder='{folder}'"
         )
-    names = sorted(entry.name for entry in found.parent.iterdir())
-    close = difflib.get_close_matches(found.name, names, n=1)
-    hint = (
-        f"did you mean '{found.parent / close[0]}'?" if close else f"the folder has {_names_in(found.parent)}"
-    )
-    raise DataError(f"{where}.path: '{found}' does not exist; {hint}")
+    names = _names_in(parent)
+    hint = nearest(found.name, names, "the folder has") if names else "its folder is empty"
+    return DataError(f"{where}.path: '{found}' does not exist; {hint}")
 
 
 def empty(path: Path, where: str) -> DataError:
@@ -98,8 +125,8 @@ def opened(path: Path, where: str) -> Iterator[BinaryIO]:
         raise DataError(f"{where} ({path}): no permission to read it; allow it with chmod a+r") from None
 
 
-def _names_in(folder: Path) -> str:
-    return listed(sorted(entry.name for entry in folder.iterdir()))
+def _names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
 
 
 # ── text ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,17 +267,20 @@ def read_tsv(path: Path, where: str, languages: list[str], columns: Mapping[str,
     Args:
         columns: of each language a name in the header, or a number counted from 1 for a file without header.
             If empty, a header with the language codes is looked for; without one the columns are in order.
+    Raises: DataError naming the line where it has other columns, or line 1 where it reads like a header that
+        `columns` does not name.
     """
     header, at = _tsv_columns(path, where, languages, columns)
     needed = len(header) or max(at.values()) + 1
+    exact = bool(header) or not columns
     for index, line in enumerate(read_lines(path, where)):
         if header and index == 0:
             continue
         place = f"{where} ({path}:{index + 1})"
         cells = line.split("\t")
-        if line and (len(cells) < needed or (header and len(cells) > needed)):
+        if line and (len(cells) < needed or (exact and len(cells) > needed)):
             raise DataError(
-                f"{place}: {len(cells)} columns given; {needed}{'' if header else ' or more'} are needed; "
+                f"{place}: {len(cells)} columns given; {needed}{'' if exact else ' or more'} are needed; "
                 f"part columns by one tab and have no tab in a text"
             )
         yield Row(place, index, {language: cells[column] if line else "" for language, column in at.items()})
@@ -260,19 +290,55 @@ def _tsv_columns(
     path: Path, where: str, languages: list[str], columns: Mapping[str, str]
 ) -> tuple[list[str], dict[str, int]]:
     """The header, empty if there is none, and the place of each language's column, from 0."""
-    if columns and all(columns.get(language, "").isdecimal() for language in languages):
-        return [], {language: int(columns[language]) - 1 for language in languages}
-    header = next(read_lines(path, where), "").split("\t")
-    if not columns and not set(languages) <= set(header):
-        return [], {language: column for column, language in enumerate(languages)}
+    first = next(read_lines(path, where), "").split("\t")
+    if columns and all(re.fullmatch(r"[+-]?\d+", columns.get(language, "")) for language in languages):
+        at = {language: int(columns[language]) - 1 for language in languages}
+        if min(at.values()) < 0:
+            given = ", ".join(f"{language}: {columns[language]}" for language in languages)
+            raise ConfigError(
+                f"{where}.columns: {given} given; columns are counted from 1; mend {where}.columns"
+            )
+        _refuse_header(first, at, languages, f"{where} ({path}:1)")
+        return [], at
+    if not columns and not set(languages) <= set(first):
+        at = {language: column for column, language in enumerate(languages)}
+        _refuse_header(first, at, languages, f"{where} ({path}:1)")
+        if len(first) > len(languages):
+            example = ", ".join(f"{language}: {column + 1}" for language, column in at.items())
+            raise DataError(
+                f"{where} ({path}:1): {len(first)} columns given, {listed(map(cut, first))}, for "
+                f"{len(languages)} languages; one of each is needed; say which by number, such as "
+                f"columns: {{{example}}}, or by name if line 1 is a header"
+            )
+        return [], at
     names = {language: columns.get(language, language) for language in languages}
     for name in names.values():
-        if name not in header:
+        if name not in first:
             raise DataError(
-                f"{where} ({path}:1): no column '{name}'; the header has {listed(header)}; "
+                f"{where} ({path}:1): no column '{name}'; the header has {listed(first)}; "
                 f"name the columns in {where}.columns"
             )
-    return header, {language: header.index(name) for language, name in names.items()}
+    return first, {language: first.index(name) for language, name in names.items()}
+
+
+def _refuse_header(first: list[str], at: Mapping[str, int], languages: list[str], place: str) -> None:
+    """A file is read without header: no line 1 may name the columns, or it would be learned as a sentence."""
+    words = set(HEADER_WORDS)
+    for language in languages:
+        words |= {
+            language,
+            language.split("_")[0],
+            cldr_locale(language).split("_")[0],
+            display_name(language),
+        }
+    words = {word.casefold() for word in words if word}
+    cells = [first[column].strip() for column in at.values() if column < len(first)]
+    if cells and all(cell.casefold() in words for cell in cells):
+        names = ", ".join(f"{language}: NAME" for language in languages)
+        raise DataError(
+            f"{place}: {listed(cells)} given, which reads like a header; line 1 is a sentence unless columns "
+            f"are named; write columns: {{{names}}}, or remove the line"
+        )
 
 
 def read_squad(path: Path, where: str) -> Iterator[Row]:
@@ -316,3 +382,8 @@ def kind_of(value: Any) -> str:
     if isinstance(value, int | float):
         return f"the number {value}"
     return {str: "text", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+
+
+def cut(text: str) -> str:
+    """The beginning of a text, as it stands in an error."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

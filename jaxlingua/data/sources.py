@@ -97,9 +97,9 @@ def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
             records.append(record)
     if not records:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped.items())
+        why = f"no record that can be used, skipped: {reasons}" if reasons else "no record in it"
         raise DataError(
-            f"{where} ({config.path}): no record that can be used, skipped: {reasons or 'nothing'}; "
-            f"one or more is needed; mend the file or remove the source"
+            f"{where} ({config.path}): {why}; one or more is needed; mend the file or remove the source"
         )
     return Source(
         name,
@@ -163,6 +163,8 @@ def open_parallel(config: ParallelSource, folder: str, where: str) -> Opened:
     languages = config.languages
     columns = _columns(config.columns, languages, where)
     format = parallel_format(config, where)
+    if format == "lines" or "{language}" not in config.path:
+        _refuse_shared_column(columns, languages, where)
     if "{language}" in config.path:
         # In a path of line pairs a language may go by another name, as in train.de.
         names = {
@@ -194,6 +196,7 @@ def open_huggingface(config: HuggingFaceSource, folder: str, where: str) -> Open
         "chat": ("messages",),
     }[config.yields]
     columns = _columns(config.columns, fields, where)
+    _refuse_shared_column(columns, config.languages, where)
     build: dict[str, Callable[[Row], Built]] = {
         "instruction": lambda row: instruction_of(row, config.language, columns),
         "translation": lambda row: pair_of(row, config.languages, columns),
@@ -313,3 +316,16 @@ def _columns(columns: Mapping[str, str], fields: Sequence[str], where: str) -> M
         if name not in fields:
             raise ConfigError(f"{where}.columns: unknown field '{name}'; {nearest(name, list(fields))}")
     return columns
+
+
+def _refuse_shared_column(columns: Mapping[str, str], languages: Sequence[str], where: str) -> None:
+    """Two languages read from one column would be a translation of each sentence into itself."""
+    language_of: dict[str, str] = {}
+    for language in languages:
+        column = columns.get(language, language)
+        other = language_of.setdefault(column, language)
+        if other != language:
+            raise ConfigError(
+                f"{where}.columns: '{column}' given for {other} and for {language}; "
+                f"each language needs its own; mend {where}.columns"
+            )

@@ -19,7 +19,7 @@ from jaxlingua.data.readers import (
     read_tsv,
     sha256_of,
 )
-from jaxlingua.errors import DataError
+from jaxlingua.errors import ConfigError, DataError
 
 WHERE = "data.sources.news"
 ROWS = [{"text": "Ann\u2028sings.\u0085"}, {"text": "\u00e9\U0001f600"}, {"text": ""}]
@@ -142,15 +142,16 @@ def test_a_missing_file_names_the_nearest_one_of_its_folder(tmp_path):
         "data.sources.news.path: 'alpca_en.json' does not exist; did you mean 'alpaca_en.json'?"
     )
     assert error_of(find, tmp_path / "zzz") == (
-        "data.sources.news.path: 'zzz' does not exist; the folder has 'alpaca_en.json', 'news.txt'"
+        "data.sources.news.path: 'zzz' does not exist; the folder has alpaca_en.json, news.txt"
     )
+    assert error_of(find, tmp_path / "zzz.json").endswith("the folder has alpaca_en.json, news.txt")
 
 
 def test_many_names_are_cut_after_five_with_a_count(tmp_path):
     for number in range(7):
         (tmp_path / f"{number}.txt").write_text("a")
     assert error_of(find, tmp_path / "news").endswith(
-        "the folder has '0.txt', '1.txt', '2.txt', '3.txt', '4.txt' and 2 more"
+        "the folder has 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more"
     )
 
 
@@ -169,6 +170,78 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
     assert error_of(find, tmp_path / "news") == (
         f"data.sources.news.path: '{tmp_path / 'news'}' is a folder; a file is needed; name one of 'a.txt'"
     ).replace(f"{tmp_path}/", "")
+
+
+def test_an_empty_folder_in_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "news").mkdir()
+    assert error_of(find, tmp_path / "news") == (
+        "data.sources.news.path: 'news' is an empty folder; a file is needed; name another"
+    )
+    assert error_of(find, tmp_path / "news" / "a") == (
+        "data.sources.news.path: 'a' does not exist; its folder is empty"
+    )
+
+
+def test_a_device_in_place_of_a_file_is_refused():
+    with pytest.raises(DataError) as caught:
+        find_file("/dev/null", ".", WHERE)
+    assert str(caught.value) == (
+        "data.sources.news.path: '/dev/null' is a device; a file is needed; write what it gives to one"
+    )
+
+
+def test_a_file_in_place_of_the_folder_is_named_as_one(tmp_path):
+    (tmp_path / "text.txt").write_text("a")
+    with pytest.raises(DataError) as caught:
+        find_file("news.txt", str(tmp_path / "text.txt"), WHERE)
+    assert f"'{tmp_path}/text.txt' is a file, no folder; write an absolute path" in str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["is_file", "iterdir", "open"])
+def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch, call):
+    """A folder without permission fails where the file is looked for or names are listed."""
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "a.txt"
+    if call == "open":
+        path.write_text("a")
+    monkeypatch.setattr(type(path), call, refuse)
+    message = error_of(find, path)
+    if call == "open":
+        assert message == "data.sources.news (a.txt): no permission to read it; allow it with chmod a+r"
+    else:
+        inside = {"is_file": "a.txt", "iterdir": str(tmp_path)}[call]
+        assert message == (
+            f"data.sources.news.path: 'a.txt' given, no permission to look into '{inside}'; "
+            "a file that can be read is needed; allow it with chmod a+rx on its folders"
+        )
+
+
+@pytest.mark.parametrize("zip", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "the file is a Git LFS pointer; data is needed; fetch the file itself with git lfs pull",
+        ),
+        (
+            b"\n<!DOCTYPE html>\n<html>",
+            "the file is an HTML page; data is needed; download the file itself again",
+        ),
+        (
+            b"\xef\xbb\xbf<html lang='en'>",
+            "the file is an HTML page; data is needed; download the file itself again",
+        ),
+    ],
+    ids=["pointer", "page", "page without type"],
+)
+def test_what_came_in_place_of_the_data_is_named(tmp_path, content, expected, zip):
+    path = tmp_path / "a.json"
+    path.write_bytes(zip(content))
+    assert error_of(find, path) == f"data.sources.news (a.json): {expected}"
 
 
 def test_an_absolute_path_needs_no_folder(tmp_path):
@@ -303,7 +376,7 @@ EN_DE = ["eng_Latn", "deu_Latn"]
 @pytest.mark.parametrize(
     ("content", "columns", "expected"),
     [
-        ('a "q\tb\tc\n', {}, [(0, 'a "q', "b")]),
+        ('a "q\tb\n', {}, [(0, 'a "q', "b")]),
         ("a\tb\n\nc\td", {}, [(0, "a", "b"), (1, "", ""), (2, "c", "d")]),
         ("a\tb\tc\n", {"eng_Latn": "3", "deu_Latn": "1"}, [(0, "c", "a")]),
         ("id\tde\ten\n1\tb\ta\n", {"eng_Latn": "en", "deu_Latn": "de"}, [(1, "a", "b")]),
@@ -332,8 +405,29 @@ def test_columns_are_found_by_number_or_header(tmp_path, content, columns, expec
         (
             "a\tb\nc\n",
             {},
-            "data.sources.news (a.tsv:2): 1 columns given; 2 or more are needed; "
+            "data.sources.news (a.tsv:2): 1 columns given; 2 are needed; "
             "part columns by one tab and have no tab in a text",
+        ),
+        (
+            "a\tb\tc\n\nd\te\n",
+            {"eng_Latn": "3", "deu_Latn": "1"},
+            "data.sources.news (a.tsv:3): 2 columns given; 3 or more are needed; "
+            "part columns by one tab and have no tab in a text",
+        ),
+        (
+            "a\tb\nc\td\te\n",
+            {},
+            "data.sources.news (a.tsv:2): 3 columns given; 2 are needed; "
+            "part columns by one tab and have no tab in a text",
+        ),
+        (
+            "7\tone\t" + "e" * 41 + "\n",
+            {},
+            "data.sources.news (a.tsv:1): 3 columns given, '7', 'one', '"
+            + "e" * 40
+            + "…', for 2 languages; one of "
+            "each is needed; say which by number, such as columns: {eng_Latn: 1, deu_Latn: 2}, or by name if line 1 "
+            "is a header",
         ),
         (
             "en\tde\na\tb\tc\n",
@@ -342,12 +436,54 @@ def test_columns_are_found_by_number_or_header(tmp_path, content, columns, expec
             "part columns by one tab and have no tab in a text",
         ),
     ],
-    ids=["header lacks a column", "too few", "a tab in a text"],
+    ids=[
+        "header lacks a column",
+        "too few",
+        "too few for a number",
+        "too many",
+        "more than languages",
+        "a tab in a text",
+    ],
 )
 def test_a_line_with_other_columns_is_refused(tmp_path, content, columns, expected):
     path = tmp_path / "a.tsv"
     path.write_text(content)
     assert error_of(read_tsv, path, EN_DE, columns) == expected
+
+
+@pytest.mark.parametrize("columns", [{}, {"eng_Latn": "1", "deu_Latn": "2"}], ids=["in order", "numbers"])
+@pytest.mark.parametrize(
+    "header", ["English\tGerman", "en\tde", "eng\tDEU", "eng_latn\tdeu_Latn", "Source \ttarget", "src\ttgt"]
+)
+def test_a_header_is_not_learned_as_a_sentence(tmp_path, header, columns):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"{header}\na\tb\n")
+    first, second = (name.strip() for name in header.split("\t"))
+    assert error_of(read_tsv, path, EN_DE, columns) == (
+        f"data.sources.news (a.tsv:1): '{first}', '{second}' given, which reads like a header; line 1 is a sentence "
+        "unless columns are named; write columns: {eng_Latn: NAME, deu_Latn: NAME}, or remove the line"
+    )
+
+
+def test_a_sentence_that_is_the_name_of_a_language_is_no_header(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("German\tDeutsch\n")
+    assert [row.fields for row in read_tsv(path, WHERE, EN_DE, {})] == [
+        {"eng_Latn": "German", "deu_Latn": "Deutsch"}
+    ]
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_columns_are_counted_from_1(tmp_path, number):
+    """Column 0 was the last one."""
+    path = tmp_path / "a.tsv"
+    path.write_text("a\tb\n")
+    with pytest.raises(ConfigError) as caught:
+        list(read_tsv(path, WHERE, EN_DE, {"eng_Latn": "2", "deu_Latn": number}))
+    assert str(caught.value) == (
+        f"data.sources.news.columns: eng_Latn: 2, deu_Latn: {number} given; columns are counted from 1; "
+        "mend data.sources.news.columns"
+    )
 
 
 # ── SQuAD ────────────────────────────────────────────────────────────────────────────────────────────────────────

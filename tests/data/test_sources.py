@@ -416,6 +416,31 @@ def test_columns_of_no_field_are_refused_with_the_nearest(error_of):
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "columns", "shared"),
+    [
+        ("a.tsv", {EN: 1, DE: 1}, "1"),
+        ("a.jsonl", {EN: DE}, DE),
+        ("a.{language}", {EN: "en", DE: "en"}, "en"),
+    ],
+    ids=["tsv", "jsonl", "lines"],
+)
+def test_two_languages_of_one_column_are_refused(error_of, path, columns, shared):
+    """They would be a translation of each sentence into itself."""
+    config = ParallelSource(path=path, languages=[EN, DE], columns=columns)
+    assert error_of(config, ConfigError) == (
+        f"data.sources.news.columns: '{shared}' given for eng_Latn and for deu_Latn; each language needs its own; "
+        "mend data.sources.news.columns"
+    )
+
+
+def test_a_file_without_records_is_refused(write, error_of):
+    write("a.json", b"[]")
+    assert error_of(InstructionsSource(path="a.json", language=EN)) == (
+        "data.sources.news (a.json): no record in it; one or more is needed; mend the file or remove the source"
+    )
+
+
 def test_a_file_of_which_nothing_is_left_is_refused_with_the_reasons(write, error_of):
     write("a.jsonl", [{"instruction": "", "output": "a"}, {"instruction": "a", "output": ""}])
     assert error_of(InstructionsSource(path="a.jsonl", language=EN)) == (
@@ -432,7 +457,7 @@ def test_a_file_of_which_nothing_is_left_is_refused_with_the_reasons(write, erro
         QASource(path="a", language=EN),
         TextSource(path="a", language=EN),
         ParallelSource(path="a", languages=[EN, DE], format="tsv"),
-        ParallelSource(path="{language}", languages=[EN, DE], columns={EN: "a", DE: "a"}, format="lines"),
+        ParallelSource(path="{language}", languages=[EN, DE], columns={EN: "a", DE: "b"}, format="lines"),
     ],
     ids=lambda config: config.kind,
 )
