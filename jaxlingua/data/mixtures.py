@@ -69,7 +69,8 @@ def stage_examples(
                 examples.append(render(record, template, source=name, training=True, direction=direction))
         if not examples:
             counts = [count for (of, _), count in result.counts.items() if of == name]
-            why = ", ".join(sorted({reason for count in counts for reason in count.dropped}))
+            reasons = {reason for count in counts for reason in count.dropped}
+            why = ", ".join(sorted(reasons)) or f"it has only {source.languages[0]}, and no direction"
             raise DataError(
                 f"{where}: no record of source '{source.name}' gives an example ({why}); each needs a "
                 f"prompt and an answer; mend the source or take the entry out"
@@ -128,6 +129,11 @@ def _source(entry_name: str, entry: MixtureEntry, sources: Mapping[str, RecordSo
 
 def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> list[Record]:
     records = _select(where, entry, source, source.records("train"))
+    if not records and (held_out := source.records("held_out")):
+        raise DataError(
+            f"{where}: all {len(held_out):,} records of source '{source.name}' are held out; "
+            f"some are needed for training; give fewer as data.sources.{source.name}.held_out_records"
+        )
     stop = None if entry.limit == "auto" else entry.start + entry.limit
     chosen = records[entry.start : stop]
     if not chosen:

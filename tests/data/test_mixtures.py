@@ -233,6 +233,22 @@ def test_an_entry_that_gives_no_example_at_all_is_refused():
         examples({"alpaca": {}}, source)
 
 
+def test_a_translation_of_one_language_into_none_is_refused():
+    with pytest.raises(
+        DataError, match=r"gives an example \(it has only eng_Latn, and no direction\); each needs"
+    ):
+        examples({"news": {}}, news(languages=["eng_Latn"]))
+
+
+def test_a_source_that_is_held_out_whole_is_refused_naming_the_option():
+    with pytest.raises(DataError) as error:
+        examples({"news": {}}, news(count=10, held_out=10))
+    assert str(error.value) == (
+        "stage 'coit', mixture.news: all 10 records of source 'news' are held out; some are needed for training; "
+        "give fewer as data.sources.news.held_out_records"
+    )
+
+
 # ── real sources ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
