@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlingua.errors import MachineError
+
 Group = tuple[str, str]  # (mixture entry, language of the answer)
 
 FORMAT = 1  # raise it when the same examples would give other files
@@ -62,6 +64,8 @@ def write(folder: Path, documents: Documents) -> None:
     """Write to a folder beside and rename it: an interrupted write is never read.
 
     Where another process was faster, its files stay; they are the same.
+
+    Raises: MachineError if the disk is full.
     """
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     partial.mkdir(parents=True)
@@ -78,9 +82,14 @@ def write(folder: Path, documents: Documents) -> None:
         if read(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             partial.rename(folder)
-    except OSError:
-        if read(folder) is None:
-            raise
+    except OSError as error:
+        if read(folder) is not None:
+            return
+        if error.errno is None:  # how NumPy tells of a full disk
+            raise MachineError(
+                f"{folder}: {error}; the disk is probably full; free some space or set tokens.cache_folder"
+            ) from None
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

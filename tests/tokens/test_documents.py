@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxlingua.data.example import Example
-from jaxlingua.errors import DataError
+from jaxlingua.errors import DataError, MachineError
 from jaxlingua.tokens import documents as documents_module
 from jaxlingua.tokens import fast, learned, store
 from jaxlingua.tokens.documents import prompt_tokens, tokenize
@@ -291,6 +291,23 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     np.testing.assert_array_equal(tokenize(examples, tiny_tokenizer(), **settings).tokens, expected)
     tokenize(examples, unusable(tiny_tokenizer()), **settings)
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_disk_that_fills_while_arrays_are_written_is_one_line(tmp_path, monkeypatch):
+    """NumPy's tofile tells of it by an OSError without errno, which is not known as the machine's."""
+
+    def full(*_):
+        raise OSError("17186 requested and 992 written")
+
+    documents = tokenize(tiny_translations(), tiny_tokenizer(), row_length_tokens=12)
+    monkeypatch.setattr(store.np, "save", full)
+    with pytest.raises(MachineError) as error:
+        store.write(tmp_path / "x", documents)
+    assert str(error.value) == (
+        f"{tmp_path / 'x'}: 17186 requested and 992 written; the disk is probably full; "
+        "free some space or set tokens.cache_folder"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_processes_may_write_the_same_cache(tmp_path):
