@@ -55,15 +55,15 @@ def serve(pipe, build: Callable[..., tuple[Run, dict[str, int]]], *arguments: An
     """In the child: build the trainer, then answer each request with a step's result and its cost."""
     run, steps = build(*arguments)
     pipe.send(steps)
-    while True:
-        job, step = pipe.recv()
+    while (request := pipe.recv()) is not None:
+        job, step = request
         wall, cpu = time.perf_counter(), time.process_time()
         loss, target_tokens = run(job, step)
         pipe.send((loss, np.array([target_tokens, time.perf_counter() - wall, time.process_time() - cpu])))
 
 
-def start(build: Callable[..., Any], *arguments: Any) -> tuple[Callable[[str, int], Any], dict[str, int]]:
-    """A trainer in a process of its own: the function that has it take a step, and steps per pass by job."""
+def start(build: Callable[..., Any], *arguments: Any) -> tuple[Callable, Callable[[], None], dict[str, int]]:
+    """A trainer in a process of its own: have it take a step; end it; and its steps per pass by job."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
     context.Process(target=serve, args=(theirs, build, *arguments), daemon=True).start()
@@ -75,7 +75,7 @@ def start(build: Callable[..., Any], *arguments: Any) -> tuple[Callable[[str, in
         time.sleep(PAUSE_SECONDS)
         return answer
 
-    return step, pipe.recv()
+    return step, lambda: pipe.send(None), pipe.recv()
 
 
 def agreement(losses: list[list[float]]) -> float:
@@ -159,7 +159,7 @@ def notes(
         f"- Command: `{' '.join(['python', *sys.argv])}`",
         f"- Model: {parameters:,} parameters in both (width {sizes.embed}, {sizes.layers} layers, "
         f"{sizes.heads} heads, MLP {sizes.mlp}, vocabulary {sizes.vocab:,}, untied head), "
-        f"float32, AdamW, gradients clipped at 1",
+        f"float32, AdamW, gradients clipped at 1; ours with remat minimal and attention in blocks of 128",
         f"- The first 3 losses differ by {difference:.1e} at most; {LOSS_TOLERANCE:g} is allowed",
         f"- Mixed lengths: {len(lengths)} documents of random tokens, log-normal lengths, {min(lengths)} to "
         f"{max(lengths)}, {np.mean(lengths):.0f} on average; a step takes {sizes.packed_rows} rows of "
@@ -195,8 +195,8 @@ def main() -> None:
         raise SystemExit(
             f"train_cpu: {parameter_count(config)} parameters against {parameters}; no comparison"
         )
-    ours, our_steps = start(jaxlingua_trainer, sizes, params)
-    theirs, their_steps = start(torch_trainer, sizes, len(cores))
+    ours, end_ours, our_steps = start(jaxlingua_trainer, sizes, params)
+    theirs, end_theirs, their_steps = start(torch_trainer, sizes, len(cores))
 
     print("compiling, then comparing the first losses", file=sys.stderr, flush=True)
     losses = [[step("padded", i)[0] for step in (ours, theirs)] for i in range(3)]  # ours compiles here
@@ -208,6 +208,7 @@ def main() -> None:
     for trainer, job, _ in jobs.values():
         trainer(job, 0)  # ours compiles here
     mixed = measure(jobs, given.rounds)
+    end_ours(), end_theirs()
     lines = [*table(sizes, step, mixed), "", *notes(sizes, parameters, len(cores), difference, mixed)]
     print("\n".join(lines))
 
