@@ -54,8 +54,8 @@ def jaxlingua_config(sizes: Sizes):
     """Our model, with an untied head and the settings that are fastest on a CPU, each measured on one core.
 
     remat "minimal" against "none": 13 % less time, since memory comes fresh from the system each step and
-    every new page costs time. Blocks of 128 against whole rows of 512: 14 % less, since three of eight pairs of
-    blocks are skipped.
+    every new page costs time. Blocks of 128 against whole rows of 512: 14 % less, since three of eight pairs
+    of blocks are skipped.
     """
     from jaxlingua.model.presets import LlamaConfig
 
