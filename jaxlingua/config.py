@@ -66,7 +66,9 @@ class RunConfig(BaseModel):
     folder: Text = free(
         "runs/{config}", "Folder of everything the run writes; {config} is the config's file name."
     )
-    seed: int = identity(0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0)
+    seed: int = identity(
+        0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0, lt=2**32
+    )
     platform: Literal["auto", "cpu", "gpu", "tpu"] = free(
         "auto",
         "Kind of device that must be there; the run is refused on any other, auto takes what JAX finds.",

@@ -132,7 +132,7 @@ BAD_OVERRIDES = {
         "not YAML: expected ',' or '}', but got '{'; mend the line, or quote values that hold { or }, such as"
     ),
     "model.path=llama": "model.path: 'llama' given; model.init=scratch draws its parameters and needs no path",
-    "run.seed.x=3": "run.seed: a map given; whole number of at least 0 is allowed",
+    "run.seed.x=3": "run.seed: a map given; whole number of at least 0 and below 4294967296 is allowed",
     "run.seed=[": "run.seed=[:1: not YAML",
 }
 

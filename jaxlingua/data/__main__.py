@@ -37,7 +37,7 @@ def main() -> None:
         examples, leaks = flow.make_examples(config, sources, evaluated)
     show.show_sources(console, sources, leaks)
 
-    # ── 2 tokenise / pack ────────────────────────────────────────────────────────────────────────────────
+    # ── 2 tokenize / pack ────────────────────────────────────────────────────────────────────────────────
     cache = None if config.tokens.cache_folder == "auto" else Path(config.tokens.cache_folder)
     with telling("tokenizing and packing") as on_progress:
         tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), folder=None)

@@ -84,7 +84,7 @@ def make_stages(
     cache: Path | None,
     on_progress: Callable[[int, int], None],
 ) -> list[Stage]:
-    """Tokenise, pack and count; from here on a stage is a number of steps, each with its batch."""
+    """Tokenize, pack and count; from here on a stage is a number of steps, each with its batch."""
     stages: list[Stage] = []
     for stage, made in zip(config.stages, examples, strict=True):
         documents = _tokenize(config, made.by_entry, tokenizer, cache, on_progress)

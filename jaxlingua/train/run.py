@@ -84,5 +84,5 @@ def held_out_line(losses: dict[Group, HeldOutLoss]) -> dict[str, float]:
 
 
 def cache_folder(config: Config, folder: Path) -> Path:
-    """Where tokenised documents are kept."""
+    """Where tokenized documents are kept."""
     return folder / "cache" if config.tokens.cache_folder == "auto" else Path(config.tokens.cache_folder)

@@ -18,7 +18,6 @@ import yaml
 from jaxlingua.train.run_folder import identity_differences
 from tests.flow.small import CONFIG, train, write_config
 
-
 # One worker of pytest-xdist takes all, so that the run that most of them look at is trained once.
 pytestmark = pytest.mark.xdist_group("finished")
 

@@ -29,7 +29,7 @@ def prompts(count: int, seed: int) -> list[np.ndarray]:
 
 
 def trained(config: LlamaConfig = CONFIG) -> tuple[Llama, dict]:
-    """The model and its parameters after 250 steps; most of its answers are right."""
+    """The model and its parameters after 400 steps; most of its answers are right."""
     return Llama(config), _trained_params(config.tie_embeddings)
 
 
@@ -38,7 +38,7 @@ def _trained_params(tie_embeddings: bool) -> dict:
     model = Llama(LlamaConfig(**{**CONFIG.__dict__, "tie_embeddings": tie_embeddings}))
     length = 2 * LONGEST + 3
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (48, length))
-    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, 250))
+    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, 400))
 
     def loss(params, tokens, mask):
         logits = model.apply({"params": params}, tokens, positions, (tokens != PAD).astype(jnp.int32))
@@ -52,7 +52,7 @@ def _trained_params(tie_embeddings: bool) -> dict:
 
     params = nn.unbox(model.init(jax.random.key(0), positions, positions, jnp.ones_like(positions)))["params"]
     state = optimizer.init(params)
-    for number in range(250):
+    for number in range(400):
         tokens = np.zeros((48, length), np.int32)
         mask = np.zeros((48, length - 1), np.float32)
         for row, prompt in enumerate(prompts(48, seed=1000 + number)):
