@@ -123,6 +123,23 @@ def test_a_run_repeated_from_its_folder_gives_the_same_numbers(finished: Path, t
         np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
 
 
+def test_one_device_and_other_meshes_give_the_same_losses_and_scores(finished: Path, tmp_path: Path):
+    """`finished` spread everything over eight devices (fsdp=8)."""
+    mesh = "sharding.mesh={data: 2, fsdp: 2, tensor: 2}"
+    train(finished / "config.yaml", f"run.folder={tmp_path / 'mesh'}", mesh)
+    command = [sys.executable, "-m", "jaxlingua.train", str(finished / "config.yaml")]
+    alone = f"run.folder={tmp_path / 'alone'}"
+    subprocess.run(
+        [*command, alone], check=True, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": ""}
+    )
+    expected = np.array([loss for _, loss, _ in losses(finished)])
+    scores = Path("evals", "coit-12", "scores.json")
+    for run, devices in ((tmp_path / "mesh", "8 devices"), (tmp_path / "alone", "1 device")):
+        assert json.loads((run / "provenance.json").read_text("utf-8"))["devices"].startswith(devices)
+        np.testing.assert_allclose([loss for _, loss, _ in losses(run)], expected, rtol=1e-5)
+        assert (run / scores).read_bytes() == (finished / scores).read_bytes()
+
+
 def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path: Path):
     """Killed by the system after the checkpoint of step 4; the same command gives the uninterrupted run."""
     config = write_config(tmp_path / "small.yaml")

@@ -104,6 +104,14 @@ def test_micro_batches_on_a_mesh_equal_the_whole_batch(on_one_device):
     np.testing.assert_allclose(losses, on_one_device[0], rtol=FP32_STEPS)
 
 
+@pytest.mark.parametrize("kind", ["adafactor", "lion"])
+def test_other_optimizers_too_give_the_losses_of_one_device(kind):
+    alone, _, _ = train(mesh_of(), steps=6, kind=kind)
+    spread, _, _ = train(mesh_of(data=2, fsdp=2, tensor=2), steps=6, micro_batches=2, kind=kind)
+    np.testing.assert_allclose(spread, alone, rtol=FP32_STEPS)
+    assert alone[-1] != alone[0]
+
+
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_the_update_is_the_mean_over_target_tokens(micro_batches):
     """Against the gradient of a loss written out here; plain descent makes the update the gradient."""
