@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from jaxlingua.config import Config, LanguageCode, SourceConfig, nearest
-from jaxlingua.errors import ConfigError
+from jaxlingua.config import Config, LanguageCode, SourceConfig
+from jaxlingua.errors import ConfigError, nearest
 
 # In a wheel the recipes lie inside the package, in a clone beside it.
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")

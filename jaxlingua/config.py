@@ -7,14 +7,12 @@ became is printed at the start of a run.
 """
 
 import re
-from difflib import SequenceMatcher
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from jaxlingua.errors import ConfigError
-from jaxlingua.languages import check_language
+from jaxlingua.errors import ConfigError, nearest
+from jaxlingua.languages import check_language, parse_direction
 
 Auto = Literal["auto"]
 Positive = Annotated[int, Field(gt=0)]
@@ -37,21 +35,6 @@ def identity(default: Any, description: str, **limits: Any) -> Any:
 def free(default: Any, description: str, **limits: Any) -> Any:
     """A field that may change whenever a run is resumed."""
     return Field(default, description=description, json_schema_extra={"on_resume": "free"}, **limits)
-
-
-def nearest(given: str, known: list[str], listed_as: str = "known:") -> str:
-    """ "did you mean 'x'?" where a known name is close, else the list of known names, cut after five."""
-    close = max(known, key=lambda name: _likeness(given, name), default="")
-    if _likeness(given, close) >= 0.7:
-        return f"did you mean '{close}'?"
-    listed = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
-    return f"{listed_as} {listed}" if known else "there are none"
-
-
-def _likeness(given: str, name: str) -> float:
-    """From 0 to 1, as a whole and without folder and ending alike: 'nope.json' is not like 'obj.json'."""
-    pairs = ((given, name), (PurePath(given).stem, PurePath(name).stem))
-    return min(SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 HELD_OUT = "Records kept from training for evaluation; auto is 1 %, at most 256."
@@ -503,22 +486,7 @@ def _check_source_has(language: str, languages: list[str], where: str) -> None:
         raise ConfigError(f"{where}: language '{language}' given; the source has {', '.join(languages)}")
 
 
-# ── small languages inside the configuration ──────────────────────────────────────────────────────────────
-
-
-def parse_direction(direction: str) -> tuple[str, str]:
-    """Source and target language of "eng_Latn-zho_Hans".
-
-    Raises: ConfigError unless it is two different codes joined by a hyphen.
-    Example:
-        >>> parse_direction("eng_Latn-zho_Hans")
-        ('eng_Latn', 'zho_Hans')
-    """
-    codes = direction.split("-")
-    if len(codes) != 2 or codes[0] == codes[1] or not all(codes):
-        raise ConfigError(f"direction '{direction}' given; write SOURCE-TARGET, such as eng_Latn-zho_Hans")
-    return codes[0], codes[1]
-
+# ── mixtures in one line ───────────────────────────────────────────────────────────────────────────────────
 
 _MIXTURE_PART = re.compile(
     r"(?P<source>[A-Za-z0-9_-]+)(:(?P<direction>[A-Za-z_-]+))?(\[(?P<start>\d*):(?P<stop>\d*)\])?"

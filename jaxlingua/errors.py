@@ -4,6 +4,8 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from difflib import SequenceMatcher
+from pathlib import PurePath
 
 
 class JaxlinguaError(Exception):
@@ -85,3 +87,18 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
 def one_line(error: BaseException) -> str:
     """The message of `error` with its line breaks folded."""
     return " ".join(str(error).split())
+
+
+def nearest(given: str, known: list[str], listed_as: str = "known:") -> str:
+    """ "did you mean 'x'?" where a known name is close, else the list of known names, cut after five."""
+    close = max(known, key=lambda name: _likeness(given, name), default="")
+    if _likeness(given, close) >= 0.7:
+        return f"did you mean '{close}'?"
+    listed = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+    return f"{listed_as} {listed}" if known else "there are none"
+
+
+def _likeness(given: str, name: str) -> float:
+    """From 0 to 1, as a whole and without folder and ending alike: 'nope.json' is not like 'obj.json'."""
+    pairs = ((given, name), (PurePath(given).stem, PurePath(name).stem))
+    return min(SequenceMatcher(None, *pair).ratio() for pair in pairs)

@@ -235,3 +235,17 @@ def _known(code: str) -> Language:
     if language is None:
         raise KeyError(code)  # check_language has refused it before
     return language
+
+
+def parse_direction(direction: str) -> tuple[str, str]:
+    """Source and target language of "eng_Latn-zho_Hans".
+
+    Raises: ConfigError unless it is two different codes joined by a hyphen.
+    Example:
+        >>> parse_direction("eng_Latn-zho_Hans")
+        ('eng_Latn', 'zho_Hans')
+    """
+    codes = direction.split("-")
+    if len(codes) != 2 or codes[0] == codes[1] or not all(codes):
+        raise ConfigError(f"direction '{direction}' given; write SOURCE-TARGET, such as eng_Latn-zho_Hans")
+    return codes[0], codes[1]

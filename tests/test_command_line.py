@@ -14,8 +14,8 @@ from jaxlingua.command_line import (
     help_text,
     load_config,
 )
-from jaxlingua.config import Config, nearest, parse_mixture
-from jaxlingua.errors import ConfigError, DataError, exit_with_one_line, one_line
+from jaxlingua.config import Config, parse_mixture
+from jaxlingua.errors import ConfigError, DataError, exit_with_one_line, nearest, one_line
 
 SMALL = """
 data:

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxlingua.config import nearest
-from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.errors import ConfigError, DataError, nearest
 from jaxlingua.languages import cldr_locale, display_name
 
 GZIP, PARQUET, BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"

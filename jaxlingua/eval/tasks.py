@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxlingua.config import Config, parse_direction, source_languages
+from jaxlingua.config import Config, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
 from jaxlingua.errors import ConfigError
+from jaxlingua.languages import parse_direction
 
 # Raised whenever the same configuration would give other prompts, items or answers.
 TASK_VERSION = 1
