@@ -172,7 +172,9 @@ def test_training_on_what_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_answers_that_leave_no_room_for_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture):
-    told = refused(write_config(tmp_path / "bad.yaml"), "generate.max_new_tokens=99999", capsys=capsys)
+    """Told before anything is trained, also where the first evaluation comes after the training."""
+    config = write_config(tmp_path / "bad.yaml")
+    told = refused(config, "generate.max_new_tokens=99999", "eval.base_model=false", capsys=capsys)
     assert "generate.max_new_tokens: 99999 given, which leaves no room for a prompt" in told
 
 
