@@ -37,6 +37,12 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     tie_embeddings: bool = False
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None
+    sliding_layers: tuple[bool, ...] | None = None
     max_positions: int = 2048
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: str = "none"
