@@ -98,6 +98,8 @@ _REQUIRED = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": ("factor", "original_max_position_embeddings"),
 }
+_OPTIONAL = {"yarn": ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate")}
+_MAY_BE_ZERO = ("mscale", "mscale_all_dim", "attention_factor")
 
 
 def rope_scaling(
@@ -105,22 +107,29 @@ def rope_scaling(
 ) -> RopeScaling | None:
     """The scaling that `fields` describe, in the words of config.json; None for plain rotary positions.
 
-    Raises: ConfigError for a kind or a field that is not understood, and for one that is missing.
+    Raises: ConfigError for a kind or a field that is not understood, for one that the kind does not use, and
+        for one that is missing.
     """
-    given = {key: value for key, value in (fields or {}).items() if value is not None}
-    old_name = given.pop("type", "default")  # some files carry it beside the new one
-    kind = given.setdefault("rope_type", old_name)
+    # null is the same as absent, but for `truncate`, where transformers takes it for false
+    given = {key: value for key, value in (fields or {}).items() if value is not None or key == "truncate"}
+    old_name = given.pop("type", None)  # some files carry it beside the new one
+    kind = given.setdefault("rope_type", "default" if old_name is None else old_name)
     if kind not in ROPE:
         raise ConfigError(
             f"{where}.rope_type='{kind}' is not supported ({', '.join(ROPE)}); nothing was loaded"
         )
+    if old_name is not None and old_name != kind:
+        raise ConfigError(f"{where}: rope_type='{kind}' but type='{old_name}'; nothing was loaded")
+    used = ("rope_type", *_REQUIRED.get(kind, ()), *_OPTIONAL.get(kind, ()))
     for key, value in given.items():
         if key not in _FIELDS:
             nearest = difflib.get_close_matches(key, _FIELDS, n=1)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(_FIELDS)}"
             raise ConfigError(f"{where}: field '{key}' is not understood; {hint}; nothing was loaded")
-        if key != "rope_type" and not isinstance(value, bool if key == "truncate" else int | float):
-            raise ConfigError(f"{where}.{key}='{value}' is not a number or flag; nothing was loaded")
+        if key not in used:
+            raise ConfigError(f"{where}: rope_type='{kind}' does not use '{key}'; nothing was loaded")
+        if key != "rope_type":
+            _check_field(key, value, where)
     missing = [key for key in _REQUIRED.get(kind, ()) if key not in given]
     if missing:
         raise ConfigError(
@@ -128,7 +137,33 @@ def rope_scaling(
         )
     whole = ("rope_type", "original_max_position_embeddings", "truncate")
     given = {key: value if key in whole else float(value) for key, value in given.items()}
+    if kind == "llama3" and given["low_freq_factor"] >= given["high_freq_factor"]:
+        raise ConfigError(
+            f"{where}: low_freq_factor={given['low_freq_factor']} is not below "
+            f"high_freq_factor={given['high_freq_factor']}; nothing was loaded"
+        )
     return None if kind == "default" else RopeScaling(**given)
+
+
+def _check_field(key: str, value: object, where: str) -> None:
+    """Refuse what is not a number or a flag, and numbers that no frequency can be made from."""
+    kinds = {"truncate": (bool,), "original_max_position_embeddings": (int,)}.get(key, (int, float))
+    if type(value) not in kinds:  # true is no number, though Python takes it for 1
+        raise ConfigError(f"{where}.{key}='{value}' is not a number or flag; nothing was loaded")
+    lowest = 0.0 if key in _MAY_BE_ZERO else math.ulp(0.0)
+    if key != "truncate" and not lowest <= value < math.inf:
+        raise ConfigError(f"{where}.{key}={value} is not a positive number; nothing was loaded")
+
+
+def rope_fields(scaling: RopeScaling) -> dict[str, object]:
+    """`scaling` in the words of config.json: what its kind needs, and what is not as the paper has it."""
+    optional = [
+        key
+        for key in _OPTIONAL.get(scaling.rope_type, ())
+        if getattr(scaling, key) != RopeScaling.__dataclass_fields__[key].default
+    ]
+    names = ("rope_type", *_REQUIRED[scaling.rope_type], *optional)
+    return {name: getattr(scaling, name) for name in names}
 
 
 def rope_frequencies(scaling: RopeScaling | None, head_dim: int, theta: float) -> np.ndarray:
