@@ -1,0 +1,78 @@
+"""A template as a jinja chat template, so that other tools prompt a model with the text it was trained on."""
+
+import json
+from importlib import resources
+
+import yaml
+
+# Every tag takes the white space around it away, so that all of the text stands in strings and no setting of
+# the engine that renders it (trim_blocks, lstrip_blocks) matters.
+_LAYOUT = """\
+{%- if messages[0]["role"] == "system" -%}
+    {{- <bos> -}}
+{%- else -%}
+    {{- <bos> + <opening> -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message["content"] is not string -%}
+        {{- raise_exception("content of message " ~ loop.index ~ ": text is allowed, and nothing else") -}}
+    {%- endif -%}
+    {%- if not loop.first and messages[loop.index0 - 1]["role"] == "assistant" -%}
+        {{- <after_answer> -}}
+    {%- endif -%}
+    {%- if message["role"] == "system" -%}
+        {{- <system> -}}
+    {%- elif message["role"] == "user" -%}
+        {{- <user> -}}
+    {%- elif message["role"] == "assistant" -%}
+        {{- <assistant> + message["content"] + eos_token -}}
+    {%- else -%}
+        {{- raise_exception("role '" ~ message["role"] ~ "': system, user and assistant are allowed") -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {%- if messages[-1]["role"] == "assistant" -%}
+        {{- <after_answer> -}}
+    {%- endif -%}
+    {{- <assistant> -}}
+{%- endif -%}
+"""
+
+
+def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = False) -> str:
+    """The jinja text that lays out messages as `templates.render` lays out a conversation.
+
+    BOS comes first where there is one, EOS after each answer, as in `tokens/masks.py`; with
+    `add_generation_prompt` the text ends where an answer begins. Contents go in as they are. Unlike training,
+    transformers reads control tokens out of them, unless it is asked for `sanitize_control_tokens=True`.
+
+    Args:
+        template: the value of `data.template`: alpaca, short or raw.
+        has_bos: whether the tokenizer has a BOS.
+        opens_with_space: write a space behind BOS, for tokenizers that transformers loads as `LlamaTokenizer`
+            (version 5, or `legacy=False`). It puts the space that they begin a text with before the first
+            character alone, which here is the BOS, so that the first word would have other tokens than in
+            training. Tokenizers whose rules hold a `Prepend` normalizer need none.
+    Same as: transformers' `apply_chat_template`, tokens and text, for one user turn and for many.
+    """
+    frames = yaml.safe_load(
+        resources.files("jaxlingua.data").joinpath("wording/frames.yaml").read_text("utf-8")
+    )
+    chat = frames[template]["chat"]
+    slots = {
+        "bos": '""' if not has_bos else 'bos_token + " "' if opens_with_space else "bos_token",
+        "opening": json.dumps(chat["opening"]),
+        "system": _around(chat["system"]),
+        "user": _around(chat["user"]),
+        "assistant": json.dumps(chat["assistant"]),
+        "after_answer": json.dumps(chat["after_answer"]),
+    }
+    layout = _LAYOUT
+    for name, expression in slots.items():
+        layout = layout.replace(f"<{name}>", expression)
+    return layout
+
+
+def _around(frame: str) -> str:
+    before, after = frame.format(text="\0").split("\0")
+    return f'{json.dumps(before)} + message["content"] + {json.dumps(after)}'

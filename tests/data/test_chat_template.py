@@ -1,0 +1,125 @@
+"""The chat template against `templates.render`: the same text, whatever the texts of the turns hold."""
+
+import jinja2
+import jinja2.ext
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from jaxlingua.data.chat_template import chat_template
+from jaxlingua.data.example import Example
+from jaxlingua.data.records import Conversation, Instruction
+from jaxlingua.data.templates import render
+
+TEMPLATES = ["alpaca", "short", "raw"]
+BOS, EOS = "<s>", "</s>"
+
+HARD = (
+    "{{ x }}", "{% raw %}", "{# note #}", "{text}", "{", "}}", "\\n", '"', "'", "  both ends \n", "\n\nlines\n\n", "\r\n",
+    "### Response:", "</s>", "नमस्ते", "שָׁלוֹם", "你好。", "สวัสดี", "🦙\U0001f468‍👩", "<b>&amp;</b>", "\t", "\x00", "\u2028",
+)  # fmt: skip
+TEXTS = st.one_of(
+    st.sampled_from(HARD),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.lists(st.sampled_from(HARD), min_size=2, max_size=3).map("".join),
+).filter(lambda text: text.strip())
+TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXTS), max_size=6)
+
+
+def page(
+    template: str, messages: list[dict], *, generation: bool = False, plain: bool = False, **options
+) -> str:
+    """The template rendered as transformers renders it, or by an engine without its settings."""
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    settings = {} if plain else {"trim_blocks": True, "lstrip_blocks": True}
+    environment = ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols], **settings)
+    environment.globals["raise_exception"] = raise_exception
+    text = chat_template(template, **{"has_bos": True, **options})
+    return environment.from_string(text).render(
+        messages=messages, tools=[], documents=None, add_generation_prompt=generation,
+        bos_token=BOS, eos_token=EOS, pad_token="<pad>",
+    )  # fmt: skip
+
+
+def messages_of(turns) -> list[dict]:
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def with_ends(example: Example, answers) -> str:
+    """The text of an example as its tokens are: BOS, and EOS after each of `answers`."""
+    text, before = BOS, 0
+    for _, end in answers:
+        text, before = text + example.text[before:end] + EOS, end
+    return text + example.text[before:]
+
+
+def example_of(turns, template: str) -> Example:
+    return render(Conversation(0, "eng_Latn", tuple(turns)), template, source="chat", training=True)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@given(turns=TURNS, answer=TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_any_conversation_is_the_text_that_is_trained_on(template, turns, answer):
+    turns = [*turns, ("assistant", answer)]
+    example = example_of(turns, template)
+    expected = with_ends(example, example.answers)
+    assert page(template, messages_of(turns)) == expected
+    assert page(template, messages_of(turns), plain=True) == expected, (
+        "whatever the engine does to white space"
+    )
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@given(turns=TURNS.filter(bool), answer=TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_a_generation_prompt_ends_where_the_next_answer_begins(template, turns, answer):
+    example = example_of([*turns, ("assistant", answer)], template)
+    prompt = with_ends(Example("chat", 0, "eng_Latn", example.text, example.answers), example.answers[:-1])
+    expected = prompt[: len(prompt) - len(answer)]
+    assert page(template, messages_of(turns), generation=True) == expected
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("text", [text for text in HARD if text.strip()])
+def test_one_user_turn_is_an_instruction_without_input(template, text):
+    record = Instruction(0, "eng_Latn", text, "", "yes")
+    example = render(record, template, source="alpaca", training=False)
+    assert page(template, messages_of([("user", text)]), generation=True) == BOS + example.prompt
+    both = messages_of([("user", text), ("assistant", "yes")])
+    assert page(template, both) == BOS + example.text + EOS
+
+
+def test_the_alpaca_prompt_is_the_published_one_to_the_character():
+    assert page("alpaca", messages_of([("user", "Name it.")]), generation=True, has_bos=False) == (
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nName it.\n\n### Response:"
+    )
+
+
+def test_a_tokenizer_without_bos_gets_none_and_a_space_stands_only_behind_one():
+    turns = messages_of([("user", "dog?")])
+    assert page("short", turns, has_bos=False) == "dog?\n"
+    assert page("short", turns, has_bos=True) == "<s>dog?\n"
+    assert page("short", turns, has_bos=True, opens_with_space=True) == "<s> dog?\n"
+    assert page("short", turns, has_bos=False, opens_with_space=True) == "dog?\n"
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("role", ["tool", "Assistant", ""])
+def test_other_roles_are_refused_by_name(template, role):
+    message = f"role '{role}': system, user and assistant are allowed"
+    with pytest.raises(jinja2.TemplateError, match=message):
+        page(template, messages_of([("user", "dog?"), (role, "king")]))
+
+
+@pytest.mark.parametrize("content", [None, 7, [{"type": "image"}], {"text": "dog?"}])
+def test_content_that_is_no_text_is_refused_by_its_place(content):
+    messages = [*messages_of([("user", "dog?")]), {"role": "assistant", "content": content}]
+    with pytest.raises(jinja2.TemplateError, match="content of message 2: text is allowed, and nothing else"):
+        page("alpaca", messages)
