@@ -114,8 +114,8 @@ def config_fields(
         )
     if config.embed % config.heads:
         raise CheckpointError(
-            f"export: embed={config.embed} is not a multiple of heads={config.heads}, which transformers asks "
-            "of a LLaMA; nothing was written"
+            f"export: embed={config.embed} is not a multiple of heads={config.heads}, which transformers "
+            "asks of a LLaMA; nothing was written"
         )
     if dtype not in DTYPES:
         raise CheckpointError(
@@ -168,16 +168,7 @@ def _values(fields: Mapping[str, Any], family: Family, path: str) -> dict[str, A
         if fields.get(name) is not None:
             raise CheckpointError(f"{path}: field '{name}': {reason}; nothing was loaded")
     read, fixed = {**families.COMMON, **family.fields}, {**families.FIXED, **family.fixed}
-    known = [
-        *read,
-        *fixed,
-        *families.ROPE,
-        *families.REFUSED,
-        "dtype",
-        "torch_dtype",
-        "model_type",
-        "architectures",
-    ]
+    known = [*read, *fixed, *families.REFUSED, *families.OTHERS]
     for name, value in fields.items():
         if name not in known and name not in families.HARMLESS:
             raise CheckpointError(
@@ -214,8 +205,8 @@ def _rope(fields: Mapping[str, Any], path: str) -> tuple[float, RopeScaling | No
                 f"{path}: {name} differs by layer ({', '.join(given)}), but one rotation for all layers is "
                 "supported; nothing was loaded"
             )
-        if not any(_same(given.pop("partial_rotary_factor", 1), allowed) for allowed in (1, None)):
-            part = fields[name]["partial_rotary_factor"]
+        part = given.pop("partial_rotary_factor", None)
+        if part is not None and not _same(part, 1):
             raise _unsupported(path, f"{name}.partial_rotary_factor", part, (1,))
         if "rope_theta" in given:
             thetas[f"{name}.rope_theta"] = given.pop("rope_theta")

@@ -86,8 +86,8 @@ FAMILIES = {
     "qwen2": Family(
         architectures=("Qwen2ForCausalLM",),
         fields=_QWEN,
-        fixed={"mlp_bias": (False,)},
-        has={"qkv_bias": True, "o_bias": False},
+        fixed={"attention_bias": (True,), "mlp_bias": (False,)},  # of queries, keys and values, in every file
+        has={"qkv_bias": True},
     ),
     "qwen3": Family(
         architectures=("Qwen3ForCausalLM",),
@@ -113,11 +113,15 @@ REFUSED = {
     "auto_map": "code that comes with a checkpoint is not run; give one whose model_type says all",
     "per_layer_config": "layers that differ from each other are not supported",
 }
-ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
+# Read on their own, in either dialect.
+OTHERS = (
+    *("model_type", "architectures", "dtype", "torch_dtype"),
+    *("rope_theta", "rope_scaling", "rope_parameters"),
+)
 DTYPES = ("float32", "bfloat16", "float16")
 
-# They change nothing of the function from tokens to logits: bookkeeping, labels of classifiers, token ids (the
-# tokenizer's business), how transformers computes and what it returns, settings of generation.
+# They change nothing of the function from tokens to logits: bookkeeping, labels of classifiers, token ids
+# (the tokenizer's business), how transformers computes and what it returns, settings of generation.
 HARMLESS = {
     "_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "transformers.js_config",
     "tokenizer_class", "finetuning_task", "task_specific_params", "problem_type", "id2label", "label2id",
