@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -151,7 +152,7 @@ def _check_field(key: str, value: object, where: str) -> None:
     if type(value) not in kinds:  # true is no number, though Python takes it for 1
         raise ConfigError(f"{where}.{key}='{value}' is not a number or flag; nothing was loaded")
     lowest = 0.0 if key in _MAY_BE_ZERO else math.ulp(0.0)
-    if key != "truncate" and not lowest <= value < math.inf:
+    if key != "truncate" and not lowest <= value <= sys.float_info.max:
         raise ConfigError(f"{where}.{key}={value} is not a positive number; nothing was loaded")
 
 

@@ -3,7 +3,7 @@
 Defaults are those of transformers' own configuration classes.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ class Family(NamedTuple):
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
 
 
 SIZE = Kind("a whole number above 0", lambda value: type(value) is int and value > 0)
