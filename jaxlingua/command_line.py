@@ -8,6 +8,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -351,19 +352,31 @@ def limits(field: Any) -> str:
     return f" {' and '.join(found)}" if found else ""
 
 
-def help_text(program: str, purpose: str) -> str:
-    """Usage and every option with type, default and description, made from the configuration's classes."""
+def help_text(
+    program: str,
+    purpose: str,
+    usages: Sequence[str] = ("CONFIG",),
+    sections: Sequence[str] = tuple(Config.model_fields),
+) -> str:
+    """Usage and every option with type, default and description, made from the configuration's classes.
+
+    Args:
+        usages: what stands before the options, a line for each way to call it.
+        sections: the parts of the configuration that matter to the program.
+    """
     recipes = sorted({f"configs/{file.name}" for folder in RECIPE_FOLDERS for file in folder.glob("*.yaml")})
     lines = [
-        f"usage: python -m {program} CONFIG [key=value …]",
+        *(f"usage: python -m {program} {usage} [key=value …]" for usage in usages),
         "",
         purpose,
         "",
-        f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}",
+        *[f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}"]
+        * ("CONFIG" in usages),
         "key=value overrides it: train.batch_rows=64, stages[0].steps=9, eval.tasks=[news.eng_Latn-deu_Latn]",
         "Options marked * belong to what a run is: it cannot be resumed with another value.",
     ]
-    for name, field in Config.model_fields.items():
+    for name in sections:
+        field = Config.model_fields[name]
         lines += ["", f"{name}: {field.description}", *_help_of(field.annotation, name)]
     return "\n".join(lines)
 

@@ -21,6 +21,12 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
 Remat = Literal["none", "full", "save_attention", "save_qkv", "save_mlp", "minimal", "dots"]
 
+# Fields of ModelConfig that say how large a model is that begins from nothing.
+MODEL_SIZES = (
+    *("preset", "embed", "layers", "heads", "kv_heads", "head_dim", "mlp"),
+    *("rope_theta", "norm_eps", "tie_embeddings", "max_positions"),
+)
+
 # Text that may be written as a whole number, such as a column or a date.
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
@@ -62,12 +68,20 @@ class ModelConfig(BaseModel):
     """The function that is trained."""
 
     model_config = STRICT
-    init: Literal["scratch"] = identity(
-        "scratch", "Where the first parameters come from: scratch draws them."
+    init: Literal["scratch", "huggingface"] = identity(
+        "scratch",
+        "Where the first parameters come from: scratch draws them, huggingface reads a public checkpoint.",
     )
-    path: Text = identity("", "Folder or hub name of a checkpoint; empty with init=scratch.")
+    path: Text = identity(
+        "", "Hugging Face folder or hub name of the checkpoint, such as owner/model; empty with init=scratch."
+    )
+    new_tokens: Literal["refuse", "mean"] = identity(
+        "refuse",
+        "Pieces that the checkpoint has no row for: refuse them, or begin with the mean of its rows.",
+    )
     preset: str = identity(
-        "tiny-0.6m", "Named sizes: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs."
+        "tiny-0.6m",
+        "Named sizes with init=scratch: llama1-7b … llama3.2-3b, or a tiny one for tests and CPUs.",
     )
     embed: Positive | Auto = identity("auto", "Width of the residual stream; auto is the preset's.")
     layers: Positive | Auto = identity("auto", "Number of layers; auto is the preset's.")
@@ -214,11 +228,14 @@ class TokensConfig(BaseModel):
     """Text to rows of integers."""
 
     model_config = STRICT
-    kind: Literal["learned", "huggingface", "sentencepiece"] = identity(
-        "learned",
-        "Tokenizer: byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model.",
+    kind: Literal["auto", "learned", "huggingface", "sentencepiece"] = identity(
+        "auto",
+        "Byte-level BPE learned on the training text, a Hugging Face one, a tokenizer.model; auto goes by "
+        "the files of path, and learns one where there is none.",
     )
-    path: Text = identity("", "Folder, hub name or file of the tokenizer; empty with kind=learned.")
+    path: Text = identity(
+        "", "Folder, hub name or file of the tokenizer; empty is the checkpoint's, or none with kind=learned."
+    )
     vocab_size: int = identity(768, "Pieces to learn with kind=learned, special tokens included.", ge=260)
     row_length_tokens: int = identity(512, "Tokens in a row.", ge=8)
     packing: bool = identity(True, "Whether a row holds several documents, each seeing only itself.")
@@ -305,7 +322,7 @@ class OptimizerConfig(BaseModel):
         "auto", "Steps in which the rate rises; auto goes by warmup_ratio."
     )
     decay_ratio: float = identity(0.2, "Share of the steps in which wsd falls.", ge=0, le=1)
-    weight_decay: float = identity(0.0, "Decoupled weight decay; norms are exempt.", ge=0)
+    weight_decay: float = identity(0.0, "Decoupled weight decay; norms and biases are exempt.", ge=0)
     beta1: float = identity(0.9, "Decay of the first moment.", ge=0, lt=1)
     beta2: float = identity(0.999, "Decay of the second moment.", ge=0, lt=1)
     eps: float = identity(1e-8, "Added to the root of AdamW's second moment.", gt=0)
@@ -336,12 +353,25 @@ class TrainConfig(BaseModel):
     held_out_documents: int = free(64, "Documents per source and language in the held-out loss.", ge=0)
 
 
+class ExportConfig(BaseModel):
+    """What `python -m jaxlingua.checkpoint export RUN` writes."""
+
+    model_config = STRICT
+    folder: Text = free("auto", "Hugging Face folder to write; auto is RUN/export.")
+    step: NotNegative | Auto = free("auto", "Step to export; auto is the latest.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = free(
+        "auto", "Type of the weights; auto is that of the public checkpoint, and float32 from scratch."
+    )
+    shard_gib: PositiveFloat = free(5.0, "Largest file; a model that is larger is split.")
+
+
 class CheckpointConfig(BaseModel):
     """What is kept of a run."""
 
     model_config = STRICT
     save_every_steps: int = free(500, "Steps between checkpoints; a stage's last step is always saved.", gt=0)
     keep_last: int = free(2, "Newest checkpoints that are kept.", gt=0)
+    export: ExportConfig = free(ExportConfig(), "The Hugging Face folder that is made of a checkpoint.")
 
 
 class GenerateConfig(BaseModel):
@@ -396,7 +426,8 @@ class Config(BaseModel):
         check_stages(self)
         check_tasks(self)
         check_model(self.model)
-        check_train(self.train, self.tokens)
+        check_tokens(self.tokens, self.model)
+        check_train(self.train)
         return self
 
 
@@ -453,25 +484,50 @@ def check_tasks(config: Config) -> None:
 
 
 def check_model(model: ModelConfig) -> None:
-    """Where the first parameters come from and the path of a checkpoint agree."""
-    if model.init == "scratch" and model.path:
+    """Where the first parameters come from, the path of a checkpoint and the sizes agree."""
+    if model.init == "scratch":
+        if model.path:
+            raise ConfigError(
+                f"model.path: '{model.path}' given; model.init=scratch draws its parameters and needs no "
+                f"path; leave it out, or set model.init=huggingface"
+            )
+        return
+    if not model.path:
         raise ConfigError(
-            f"model.path: '{model.path}' given; model.init=scratch draws its parameters and needs no path; "
-            f"leave it out"
+            "model.path: not given; model.init=huggingface reads a checkpoint; give its folder or hub name"
+        )
+    default = ModelConfig()
+    for name in MODEL_SIZES:
+        if getattr(model, name) != getattr(default, name):
+            raise ConfigError(
+                f"model.{name}: '{getattr(model, name)}' given; with model.init=huggingface sizes are those "
+                f"of the checkpoint's config.json; leave it out"
+            )
+
+
+def check_tokens(tokens: TokensConfig, model: ModelConfig) -> None:
+    """A tokenizer has a path where it needs one; a public checkpoint keeps the pieces that it knows."""
+    if tokens.kind == "learned" and model.init != "scratch":
+        raise ConfigError(
+            "tokens.kind: 'learned' given; a checkpoint knows only its own pieces; leave tokens.kind out"
+        )
+    if tokens.kind == "learned" and tokens.path:
+        raise ConfigError(
+            f"tokens.path: '{tokens.path}' given; tokens.kind=learned needs no path; leave it out"
+        )
+    if tokens.kind in ("huggingface", "sentencepiece") and not tokens.path and model.init == "scratch":
+        raise ConfigError(
+            f"tokens.path: nothing given; tokens.kind={tokens.kind} needs the path of a tokenizer; give it"
         )
 
 
-def check_train(train: TrainConfig, tokens: TokensConfig) -> None:
-    """A micro-batch divides the batch; a tokenizer has a path where it needs one."""
+def check_train(train: TrainConfig) -> None:
+    """A micro-batch divides the batch."""
     if train.micro_batch_rows != "auto" and train.batch_rows % train.micro_batch_rows:
         raise ConfigError(
             f"train.micro_batch_rows: {train.micro_batch_rows} given, which does not divide "
             f"train.batch_rows={train.batch_rows}; use a divisor of {train.batch_rows}"
         )
-    if (tokens.kind == "learned") != (tokens.path == ""):
-        given = f"'{tokens.path}'" if tokens.path else "nothing"
-        need = "no path" if tokens.kind == "learned" else "the path of a tokenizer"
-        raise ConfigError(f"tokens.path: {given} given; tokens.kind={tokens.kind} needs {need}")
 
 
 def _find_source(data: DataConfig, name: str, where: str) -> SourceConfig:

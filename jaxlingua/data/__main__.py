@@ -22,7 +22,7 @@ def main() -> None:
     from jaxlingua.progress import told
     from jaxlingua.tokens import show
     from jaxlingua.tokens import stages as flow
-    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.tokens.tokenizer import is_learned, load_tokenizer
 
     flow.refuse_no_stage(config)
     console = Console(highlight=False)
@@ -40,9 +40,13 @@ def main() -> None:
     # ── 2 tokenize / pack ────────────────────────────────────────────────────────────────────────────────
     cache = None if config.tokens.cache_folder == "auto" else Path(config.tokens.cache_folder)
     with telling("tokenizing and packing") as on_progress:
-        tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), folder=None)
+        tokenizer = load_tokenizer(
+            config.tokens, lambda: flow.learned_texts(examples), folder=None, model_path=config.model.path
+        )
         stages = flow.make_stages(config, sources, examples, tokenizer, cache=cache, on_progress=on_progress)
-    show.show_tokenizer(console, config.tokens.kind, tokenizer, stages)
+    is_own = is_learned(config.tokens, config.model.path)
+    what = "learned" if is_own else config.tokens.path or config.model.path
+    show.show_tokenizer(console, what, tokenizer, stages)
     for stage in stages:
         show.show_stage(console, stage, tokenizer)
 

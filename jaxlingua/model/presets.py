@@ -23,6 +23,9 @@ class LlamaConfig:
     """All that determines the function: sizes, rotary positions, types, and how it is computed.
 
     `vocab_size` is the model's (padded_vocab_size); `max_positions` is the length the model is meant for.
+    What other families have where LLaMA has nothing is off: biases (Qwen2), norms of every head's query and
+    key (Qwen3), and the window of positions that a query sees, its own included (Mistral), in all layers or,
+    where `sliding_layers` is given, in those that it marks (some Qwen2).
     Hashable, so that it can be a static argument of a jitted function.
     """
 
@@ -64,6 +67,18 @@ class LlamaConfig:
             raise ConfigError(
                 f"model.head_dim={self.head_dim} is odd, but positions turn pairs; choose an even number"
             )
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise ConfigError(
+                f"model.sliding_window={self.sliding_window} is not positive; choose 1 or more, or None"
+            )
+        if self.sliding_layers is not None:
+            if self.sliding_window is None:
+                raise ConfigError("model.sliding_layers is given but model.sliding_window is not; give both")
+            if len(self.sliding_layers) != self.layers:
+                raise ConfigError(
+                    f"model.sliding_layers has {len(self.sliding_layers)} entries for "
+                    f"model.layers={self.layers}; give one for each layer"
+                )
         check_remat(self.remat)
         rope_frequencies(self.rope_scaling, self.head_dim, self.rope_theta)  # refuses kinds it does not know
 
@@ -131,15 +146,30 @@ _OVERRIDES = (
 )  # fmt: skip
 
 
-def llama_config(model: "ModelConfig", vocab_size: int, remat: str = "none") -> LlamaConfig:
+def llama_config(
+    model: "ModelConfig", vocab_size: int, remat: str = "none", public: LlamaConfig | None = None
+) -> LlamaConfig:
     """What `model` of a configuration means: its preset, with every field that is not "auto" in place.
 
     Where heads or embed are given and head_dim is not, head_dim is embed / heads; and a preset in which every
     head has its own keys keeps that property.
     `remat` comes from `train.remat`; generation and evaluation need none.
 
+    Args:
+        public: the sizes of the public checkpoint that the model begins from, which are taken as they are.
     Raises: ConfigError for an unknown preset or remat policy, and for sizes that do not go together.
     """
+    return replace(
+        _from_preset(model) if public is None else public,
+        vocab_size=vocab_size,
+        remat=remat,
+        compute_dtype=model.compute_dtype,
+        attention=model.attention,
+        attention_block_tokens=model.attention_block_tokens,
+    )
+
+
+def _from_preset(model: "ModelConfig") -> LlamaConfig:
     if model.preset not in PRESETS:
         nearest = difflib.get_close_matches(model.preset, PRESETS, n=1, cutoff=0.5)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(PRESETS)}"
@@ -157,15 +187,7 @@ def llama_config(model: "ModelConfig", vocab_size: int, remat: str = "none") -> 
                 f"change one or set model.head_dim"
             )
         changed["head_dim"] = embed // heads
-    return replace(
-        preset,
-        vocab_size=vocab_size,
-        remat=remat,
-        compute_dtype=model.compute_dtype,
-        attention=model.attention,
-        attention_block_tokens=model.attention_block_tokens,
-        **changed,
-    )
+    return replace(preset, **changed)
 
 
 def parameter_count(config: LlamaConfig) -> int:
@@ -175,7 +197,9 @@ def parameter_count(config: LlamaConfig) -> int:
         >>> parameter_count(PRESETS["llama2-7b"])
         6738415616
     """
-    attention = config.embed * config.head_dim * (2 * config.heads + 2 * config.kv_heads)
-    layer = attention + 3 * config.embed * config.mlp + 2 * config.embed
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    layer = config.embed * (2 * queries + 2 * keys + 3 * config.mlp + 2)
+    layer += config.qkv_bias * (queries + 2 * keys) + config.o_bias * config.embed
+    layer += config.mlp_bias * (2 * config.mlp + config.embed) + config.qk_norm * 2 * config.head_dim
     vocabularies = 1 if config.tie_embeddings else 2
     return config.layers * layer + vocabularies * config.vocab_size * config.embed + config.embed

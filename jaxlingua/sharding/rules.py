@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("head_dim", None),
     ("mlp", "tensor"),
     ("norm", None),
+    ("bias", None),
     ("activation_batch", BATCH_AXES),
     ("activation_length", None),
     ("activation_embed", None),
@@ -155,6 +156,15 @@ def param_shardings(model: nn.Module, mesh: Mesh) -> Any:
         logical,
         nn.unbox(boxed),
         is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+    )
+
+
+def abstract_sharded_params(model: nn.Module, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the parameters: what a checkpoint is read into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(abstract_params(model, mesh)),
+        param_shardings(model, mesh),
     )
 
 

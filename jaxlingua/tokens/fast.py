@@ -16,6 +16,8 @@ from jaxlingua.errors import TokenizerError
 from jaxlingua.tokens.interface import Encoding, Tokenizer, cover, find_files
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# Not read, but kept and written again: other programs want them, such as llama.cpp a tokenizer.model.
+KEPT = ("tokenizer.model", "added_tokens.json", "vocab.json", "merges.txt")
 
 
 def load(path: str) -> Tokenizer:
@@ -25,7 +27,7 @@ def load(path: str) -> Tokenizer:
         if it would read control tokens out of ordinary text.
     Same as: transformers' AutoTokenizer with split_special_tokens, LlamaTokenizer's own rules aside.
     """
-    folder = find_files(path, [*FILES, "tokenizer.model"])
+    folder = find_files(path, [*FILES, *KEPT])
     if not (folder / "tokenizer.json").is_file():
         if (folder / "tokenizer.model").is_file():
             raise TokenizerError(
@@ -36,7 +38,7 @@ def load(path: str) -> Tokenizer:
             f"{path}: no tokenizer.json there; kind=huggingface reads fast tokenizers; write one with "
             f"transformers' save_pretrained, or use tokens.kind=sentencepiece for a tokenizer.model"
         )
-    files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+    files = {name: (folder / name).read_bytes() for name in (*FILES, *KEPT) if (folder / name).is_file()}
     return from_files(files, path)
 
 

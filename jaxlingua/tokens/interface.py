@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from huggingface_hub import snapshot_download
 
 from jaxlingua.errors import TokenizerError
+from jaxlingua.hub import find_folder
 
 
 class Encoding(NamedTuple):
@@ -58,20 +58,7 @@ class Tokenizer:
 
 def find_files(path: str, names: Sequence[str]) -> Path:
     """The folder that holds a tokenizer: a local one, or a snapshot of those files from the hub."""
-    local = Path(path).expanduser()
-    if local.is_dir():
-        return local
-    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or local.parent.is_dir():
-        raise TokenizerError(
-            f"tokens.path: '{path}' does not exist; give a folder or a hub name like 'owner/model'"
-        )
-    try:
-        return Path(snapshot_download(path, allow_patterns=list(names)))
-    except Exception as error:  # the hub has a dozen ways to say no; all mean the same to the user
-        raise TokenizerError(
-            f"tokens.path: '{path}' is no folder here and cannot be had from the hub "
-            f"({type(error).__name__}); download it, or log in if it is gated, and give the folder"
-        ) from error
+    return find_folder(path, names, "tokens.path", TokenizerError)
 
 
 def cover(offsets: np.ndarray) -> np.ndarray:

@@ -55,10 +55,10 @@ def show_sources(console: Console, sources: Mapping[str, RecordSource], leaks: L
     console.print(f"\n{leaks.describe()}", markup=False)
 
 
-def show_tokenizer(console: Console, kind: str, tokenizer: Tokenizer, stages: Sequence[Stage]) -> None:
+def show_tokenizer(console: Console, what: str, tokenizer: Tokenizer, stages: Sequence[Stage]) -> None:
     """The tokenizer, and how many tokens it needs for each language."""
     console.print(
-        f"\ntokenizer: {kind}, {tokenizer.vocab_size:,} pieces; documents begin "
+        f"\ntokenizer: {what}, {tokenizer.vocab_size:,} pieces; documents begin "
         f"{'without' if tokenizer.bos_id is None else 'with'} BOS, each answer ends with EOS"
     )
     rows = describe_fertility(stages, tokenizer)

@@ -35,11 +35,10 @@ def train(config: Config, folder: Path) -> None:
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.tasks import make_tasks
     from jaxlingua.model.llama import Llama
-    from jaxlingua.model.presets import llama_config
     from jaxlingua.progress import told
     from jaxlingua.sharding.feed import feed
     from jaxlingua.sharding.mesh import make_mesh
-    from jaxlingua.sharding.rules import count_micro_batches, padded_vocab_size
+    from jaxlingua.sharding.rules import count_micro_batches
     from jaxlingua.tokens import stages as flow
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.tracking import Console, fetch, open_tracker
@@ -47,13 +46,15 @@ def train(config: Config, folder: Path) -> None:
     from jaxlingua.train.held_out import make_held_out
     from jaxlingua.train.objective import Objective
     from jaxlingua.train.optimizer import make_optimizer
+    from jaxlingua.train.origin import open_origin
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
-    from jaxlingua.train.state import abstract_state, initial_state, shardings_of, with_fresh_optimizer
+    from jaxlingua.train.state import abstract_state, shardings_of, with_fresh_optimizer
     from jaxlingua.train.step import make_train_step
 
     console = Console(is_primary=run_folder.is_primary())
     restored_step = run_folder.last_step(folder)
     telling = partial(told, console.say)
+    origin = open_origin(config)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):
@@ -65,19 +66,21 @@ def train(config: Config, folder: Path) -> None:
     with telling("tokenizing and packing") as on_progress:
         tokenizer = load_tokenizer(
             config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer",
-            is_resumed=restored_step is not None,
+            model_path=config.model.path, is_resumed=restored_step is not None,
         )  # fmt: skip
+        vocab_rows = origin.vocab_rows(tokenizer)
         cache = run.cache_folder(config, folder)
         stages = flow.make_stages(config, sources, examples, tokenizer, cache=cache, on_progress=on_progress)
 
     # ── 3 shard ──────────────────────────────────────────────────────────────────────────────────────────
     mesh = make_mesh(config.sharding)
-    sizes = llama_config(config.model, padded_vocab_size(tokenizer.vocab_size), config.train.remat)
+    sizes = origin.sizes(vocab_rows)
     model = Llama(sizes)
     optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
     abstract = abstract_state(model, optimizers[0][0], mesh)
     shardings = shardings_of(abstract)
     run_folder.write_facts(folder, config, sources, tokenizer, stages, mesh)
+    origin.keep(folder, vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
         sizes=sizes, mesh=mesh, state=abstract,
@@ -94,7 +97,7 @@ def train(config: Config, folder: Path) -> None:
     is_answered = partial(is_evaluated, tasks, config=config, folder=folder)
     base_is_due = config.eval.base_model and not is_answered("base", 0)
     if restored_step is None or base_is_due:
-        state = initial_state(model, optimizers[0][0], mesh, config.run.seed)
+        state = origin.first_state(model, optimizers[0][0], mesh, telling)
     if base_is_due:
         evaluated("the model before training", stage="base", step=0, model_name="base")
     if not is_answered(FLOORS, 0):

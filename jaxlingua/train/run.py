@@ -10,13 +10,14 @@ from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.generate.engine import prompt_room
 from jaxlingua.model.llama import Llama
-from jaxlingua.model.presets import LlamaConfig, llama_config, parameter_count
+from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.mesh import make_mesh
-from jaxlingua.sharding.rules import VOCAB_MULTIPLE, check_rows, count_micro_batches, param_shardings
+from jaxlingua.sharding.rules import check_rows, count_micro_batches, param_shardings
 from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.held_out import HeldOutLoss
+from jaxlingua.train.origin import open_origin
 
 
 def refuse_what_cannot_run(config: Config) -> None:
@@ -25,11 +26,34 @@ def refuse_what_cannot_run(config: Config) -> None:
     Raises: ConfigError, ShardingError or MachineError.
     """
     refuse_no_stage(config)
+    refuse_wrong_platform(config)
     if "://" in config.run.folder:
         raise ConfigError(
             f"run.folder: '{config.run.folder}' given; a folder of this machine is allowed; mount the bucket "
             f"(gcsfuse), or copy the finished run"
         )
+    if config.tracking.wandb_project and importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            f"tracking.wandb_project: '{config.tracking.wandb_project}' given, wandb is not installed; "
+            f"pip install 'jaxlingua[wandb]', or leave it empty"
+        )
+    # The vocabulary is not known yet; any padded one can be spread like any other.
+    model = open_origin(config).sizes(vocab_rows=1)
+    if config.tokens.row_length_tokens > model.max_positions:
+        raise ConfigError(
+            f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at "
+            f"most {model.max_positions} positions; shorten the rows or set model.max_positions"
+        )
+    if config.eval.tasks:
+        prompt_room(model, config.generate.max_new_tokens)
+    mesh = make_mesh(config.sharding)
+    param_shardings(Llama(model), mesh)
+    count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
+    check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+
+
+def refuse_wrong_platform(config: Config) -> None:
+    """Raises: MachineError where JAX has not the devices that `run.platform` asks for."""
     try:
         found = jax.default_backend()
     except (RuntimeError, AssertionError) as error:
@@ -43,24 +67,6 @@ def refuse_what_cannot_run(config: Config) -> None:
             f"run.platform: '{config.run.platform}' asked for, JAX finds only '{found}' devices; run "
             f"'python -m jaxlingua.doctor', or set run.platform={found}"
         )
-    if config.tracking.wandb_project and importlib.util.find_spec("wandb") is None:
-        raise ConfigError(
-            f"tracking.wandb_project: '{config.tracking.wandb_project}' given, wandb is not installed; "
-            f"pip install 'jaxlingua[wandb]', or leave it empty"
-        )
-    # The vocabulary is not known yet; any padded one can be spread like any other.
-    model = llama_config(config.model, vocab_size=VOCAB_MULTIPLE, remat=config.train.remat)
-    if config.tokens.row_length_tokens > model.max_positions:
-        raise ConfigError(
-            f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at "
-            f"most {model.max_positions} positions; shorten the rows or set model.max_positions"
-        )
-    if config.eval.tasks:
-        prompt_room(model, config.generate.max_new_tokens)
-    mesh = make_mesh(config.sharding)
-    param_shardings(Llama(model), mesh)
-    count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
-    check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
 
 
 def model_size(sizes: LlamaConfig) -> ModelSize:

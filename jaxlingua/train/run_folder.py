@@ -30,6 +30,7 @@ from jaxlingua.sharding.mesh import describe_mesh
 from jaxlingua.tokens.describe import describe_source, describe_stage
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.stages import Stage
+from jaxlingua.tokens.tokenizer import is_learned
 
 # Packages whose version can change what a run computes or how it is stored.
 PACKAGES = (
@@ -155,6 +156,7 @@ def write_facts(
     tokenizer: Tokenizer,
     stages: Sequence[Stage],
     mesh: Mesh,
+    program: str = "jaxlingua.train",
 ) -> None:
     """config.yaml; provenance.json: versions, command, commit and hashes; data.json: what is learned.
 
@@ -172,7 +174,7 @@ def write_facts(
         for entry, documents in zip(stage.batches.corpus.entries, stage.batches.corpus.stores, strict=True)
     }
     start = {
-        "command": " ".join(["python -m jaxlingua.train", *sys.argv[1:]]),
+        "command": " ".join([f"python -m {program}", *sys.argv[1:]]),
         "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "devices": describe_mesh(mesh),
         "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
@@ -188,8 +190,8 @@ def write_facts(
         content["resumed"] = [*before["resumed"], {"step": step, **start}]
         begun = [stage.config.name for stage in stages if stage.first_step < step]
         _refuse_other_data(folder, config, before["fingerprints"], fingerprints, begun)
-    repeat = f"python -m jaxlingua.train {folder} run.folder=ANOTHER"
-    if config.tokens.kind == "learned" and content["begun_with"] != _digest(config.stages):
+    repeat = f"python -m jaxlingua.train {folder} run.folder=ANOTHER" if stages else content["command"]
+    if is_learned(config.tokens, config.model.path) and content["begun_with"] != _digest(config.stages):
         # It was learned on the stages that there were at the start.
         repeat += f" tokens.kind=huggingface tokens.path={folder / 'tokenizer'}"
     content |= {"repeat": repeat, "tokenizer": tokenizer.fingerprint, "fingerprints": fingerprints}

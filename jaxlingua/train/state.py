@@ -70,6 +70,16 @@ def initial_state(
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
 
 
+def state_around(
+    params: Any, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Step 0 with parameters that are there already, sharded; they go into the state and are not copied."""
+    shardings = shardings_of(abstract_state(model, optimizer, mesh))
+    with sharding_context(mesh):
+        create = jax.jit(state_from_params, static_argnums=1, out_shardings=shardings, donate_argnums=0)
+        return create(params, optimizer)
+
+
 def with_fresh_optimizer(
     state: TrainState, optimizer: optax.GradientTransformation, shardings: TrainState
 ) -> TrainState:

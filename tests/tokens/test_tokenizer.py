@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models
 
 from jaxlingua.config import TokensConfig
-from jaxlingua.errors import ConfigError, DataError, TokenizerError
+from jaxlingua.errors import MachineError, ConfigError, DataError, TokenizerError
 from jaxlingua.tokens.interface import cover
 from jaxlingua.tokens.tokenizer import load_tokenizer
 from tests.tiny import TINY_LANGUAGES, tiny_parallel, tiny_tokenizer
@@ -189,7 +189,7 @@ def test_an_empty_or_wrong_path_is_refused_in_one_line(kind):
     ):
         load("./nowhere")
     with pytest.raises(
-        TokenizerError, match="tokens.path: 'nobody/nothing' is no folder here and cannot be had from"
+        MachineError, match="tokens.path: 'nobody/nothing' is no folder here, and it is not in the cache, and"
     ):
         load("nobody/nothing")
 

@@ -1,0 +1,183 @@
+"""Public checkpoints in and out: a Hugging Face model to a run folder, a run to a Hugging Face folder."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxlingua.command_line import apply_override, check_config, help_text, load_config
+from jaxlingua.config import Config
+from jaxlingua.errors import ConfigError, exit_with_one_line, nearest
+
+PURPOSE = """\
+import  reads a Hugging Face folder or hub name, checks that it is understood, and makes RUN of it: the
+        folder of a run at step 0, with parameters, tokenizer and config.
+export  writes the latest step of RUN as a Hugging Face folder, by default RUN/export: weights, tokenizer,
+        chat template, generation config and a card filled from the run. It loads with from_pretrained."""
+USAGES = ("import MODEL RUN", "export RUN")
+SECTIONS = ("run", "model", "tokens", "sharding", "checkpoint")
+
+
+def main() -> None:
+    """Check the command line and run the verb."""
+    arguments = sys.argv[1:]
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text("jaxlingua.checkpoint", PURPOSE, USAGES, SECTIONS))
+        sys.exit(0 if arguments else 2)
+    verb, names = arguments[0], [argument for argument in arguments[1:] if "=" not in argument]
+    overrides = [argument for argument in arguments[1:] if "=" in argument]
+    wanted = {"import": ("MODEL", "RUN"), "export": ("RUN",)}
+    if verb not in wanted:
+        raise ConfigError(f"jaxlingua.checkpoint: '{verb}' given; {nearest(verb, list(wanted))}; see --help")
+    if len(names) != len(wanted[verb]):
+        raise ConfigError(
+            f"jaxlingua.checkpoint {verb}: {len(names)} names given; {' and '.join(wanted[verb])} needed; "
+            f"see --help"
+        )
+    if verb == "import":
+        given: dict[str, Any] = {
+            "model": {"init": "huggingface", "path": names[0]},
+            "run": {"folder": names[1]},
+        }
+        for override in overrides:
+            apply_override(given, override)
+        import_model(check_config(given, f"import {' '.join(names)}"))
+    else:
+        export_run(Path(names[0]), load_config(names[0], overrides))
+
+
+def import_model(config: Config) -> None:
+    """A public checkpoint into the folder of a run, at step 0."""
+    from functools import partial
+
+    from jaxlingua.checkpoint.huggingface.model import load_params
+    from jaxlingua.checkpoint.store import open_store
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.model.presets import parameter_count
+    from jaxlingua.progress import told
+    from jaxlingua.sharding.mesh import describe_mesh, make_mesh
+    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.train import run_folder
+    from jaxlingua.train.origin import open_origin
+    from jaxlingua.train.run import refuse_wrong_platform
+
+    refuse_wrong_platform(config)
+    folder = Path(config.run.folder)
+    if run_folder.last_step(folder) is not None:
+        raise ConfigError(
+            f"RUN: '{folder}' given, which holds checkpoints; a new folder is allowed; choose one"
+        )
+    origin = open_origin(config)
+    public = origin.public
+    tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=config.model.path)
+    vocab_rows = origin.vocab_rows(tokenizer)
+    sizes, mesh = origin.sizes(vocab_rows), make_mesh(config.sharding)
+    say = partial(print, flush=True)
+    say(describe_mesh(mesh))
+    say(
+        f"{config.model.path}: {public.fields['model_type']}, {parameter_count(public.config):,} parameters "
+        f"in {public.dtype}; {tokenizer.vocab_size:,} pieces, {public.config.vocab_size:,} rows in the file, "
+        f"{sizes.vocab_size:,} in the model"
+    )
+    with run_folder.own_folder(config) as folder:
+        with told(say, f"reading {config.model.path} (MiB)") as on_progress:
+            params = load_params(
+                public, Llama(sizes), mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20)
+            )
+        tokenizer.save(folder / "tokenizer")
+        run_folder.write_facts(folder, config, {}, tokenizer, [], mesh, "jaxlingua.checkpoint")
+        origin.keep(folder, vocab_rows)
+        store = open_store(folder / "checkpoints", config.checkpoint)
+        with told(say, "writing"):
+            store.save(0, {"params": params}, {"stage": "import"})
+            store.close()
+    say(f"{folder}: step 0; python -m jaxlingua.checkpoint export {folder} writes it for other programs")
+
+
+def export_run(run: Path, config: Config) -> None:
+    """A step of a run as a Hugging Face folder."""
+    from functools import partial
+
+    from jaxlingua.checkpoint.huggingface import export
+    from jaxlingua.checkpoint.huggingface.card import model_card
+    from jaxlingua.checkpoint.huggingface.config_json import stored_dtype
+    from jaxlingua.checkpoint.huggingface.generation_config import generation_config
+    from jaxlingua.checkpoint.store import open_store
+    from jaxlingua.eval.report import read_run
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.model.presets import parameter_count
+    from jaxlingua.progress import told
+    from jaxlingua.sharding.mesh import describe_mesh, make_mesh
+    from jaxlingua.sharding.rules import abstract_sharded_params
+    from jaxlingua.tokens.export import save_with_chat_template
+    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.train import run_folder
+    from jaxlingua.train.origin import open_origin
+    from jaxlingua.train.run import refuse_wrong_platform
+
+    refuse_wrong_platform(config)
+    wanted, say = config.checkpoint.export, partial(print, flush=True)
+    if run_folder.last_step(run) is None:
+        raise ConfigError(
+            f"RUN: '{run}' given, which holds no checkpoint; the folder of a run that has saved one is "
+            f"allowed"
+        )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"folder": str(run)})})
+    origin = open_origin(config)
+    tokenizer = load_tokenizer(config.tokens, list, run / "tokenizer", model_path=config.model.path)
+    vocab_rows, mesh = origin.vocab_rows(tokenizer), make_mesh(config.sharding)
+    sizes = origin.sizes(vocab_rows)
+    fields, generation = origin.kept(tokenizer, vocab_rows)
+    dtype = stored_dtype(fields, str(run)) if wanted.dtype == "auto" else wanted.dtype
+    say(describe_mesh(mesh))
+
+    store = open_store(run / "checkpoints", config.checkpoint)
+    step = store.latest_step() if wanted.step == "auto" else wanted.step
+    with told(say, f"reading step {step:,}"):
+        abstract = {"params": abstract_sharded_params(Llama(sizes), mesh)}
+        params = store.restore(abstract, step, is_part=True)[0]["params"]
+    folder = run / "export" if wanted.folder == "auto" else Path(wanted.folder)
+    with export.whole_folder(folder) as partial_folder:
+        with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
+            export.write_weights(
+                partial_folder, params, sizes, fields, dtype=dtype, shard_gib=wanted.shard_gib, mesh=mesh,
+                on_progress=lambda done, all_: on_progress(done >> 20, all_ >> 20),
+            )  # fmt: skip
+        if run_folder.is_primary():
+            if not step or not learns_prompts(config):
+                tokenizer.save(partial_folder)
+            elif not save_with_chat_template(tokenizer, partial_folder, config.data.template):
+                say(
+                    f"no chat template: transformers reads other tokens from '{config.data.template}' than "
+                    f"the model was trained on; frame prompts as the model card shows"
+                )
+            ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+            export.write_json(
+                partial_folder / "generation_config.json",
+                generation_config(generation, **ids, is_trained=step > 0),
+            )
+            card = model_card(
+                read_run(run), config, parameters=parameter_count(replace(sizes, vocab_size=vocab_rows)),
+                family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
+                is_scratch=config.model.init == "scratch",
+            )  # fmt: skip
+            (partial_folder / "README.md").write_text(card, "utf-8")
+            export.write_json(partial_folder / export.MARK, {"step": step, "dtype": dtype})
+    say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
+
+
+def learns_prompts(config: Config) -> bool:
+    """Whether anything but plain text is learned, so that a frame around a question means something."""
+    entries = [(name, entry) for stage in config.stages for name, entry in stage.mixture.items()]
+    kinds = [
+        (config.data.sources[name if entry.source == "auto" else entry.source], entry.task)
+        for name, entry in entries
+    ]
+    return any(
+        task != "text" and source.kind != "text" and getattr(source, "yields", "") != "text"
+        for source, task in kinds
+    )
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)

@@ -1,0 +1,141 @@
+"""Sharded parameters to a Hugging Face folder, whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import Array
+from jax.sharding import Mesh
+
+from jaxlingua.checkpoint.huggingface.model import CONFIG
+from jaxlingua.checkpoint.huggingface.safetensors_file import INDEX, plan_shards, write_file, write_index
+from jaxlingua.checkpoint.huggingface.tensors import LAYOUTS, Place, axis_sizes, places
+from jaxlingua.errors import CheckpointError, ConfigError
+from jaxlingua.model.presets import LlamaConfig
+from jaxlingua.sharding.rules import replicated
+
+MARK = "jaxlingua.json"  # in every folder that was written here, so that it may be written again
+GIB = 2**30
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `folder` at the end; if writing fails, nothing is left of it.
+
+    Raises: ConfigError where `folder` holds anything but an earlier export.
+    """
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"checkpoint.export.folder: '{folder}' given, which holds something else; a new folder, or one "
+            f"of an earlier export, is allowed; choose another"
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
+    if jax.process_index() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        if jax.process_index() == 0:
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(partial, folder)
+    finally:
+        if jax.process_index() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_weights(
+    folder: Path,
+    params: Any,
+    config: LlamaConfig,
+    fields: Mapping[str, Any],
+    *,
+    dtype: str,
+    shard_gib: float,
+    mesh: Mesh,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """config.json and the weights as safetensors, in files of at most `shard_gib`.
+
+    Args:
+        params: sharded over `mesh`.
+        fields: config.json, whose vocab_size says how many rows of the padded vocabulary are written.
+        dtype: float32, bfloat16 or float16.
+        on_progress: called with bytes written and bytes in all.
+    Raises: CheckpointError for a weight that is too large for float16.
+    Cost: memory for one tensor of a layer, and for the embedding; each device holds one of them whole.
+    """
+    rows, stored = fields["vocab_size"], np.dtype(jnp.dtype(dtype))
+    by_name = {place.name: place for place in places(config)}
+    sizes = axis_sizes(config, rows)
+    shapes = {name: place.layout.shape(sizes) for name, place in by_name.items()}
+    size_of = {name: int(np.prod(shape, dtype=np.int64)) * stored.itemsize for name, shape in shapes.items()}
+    shards = plan_shards(shapes, stored, max(1, int(shard_gib * GIB)))
+    take = _takers(config, mesh, dtype)
+    flat = flatten_dict(params, sep="/")
+    done, total = 0, sum(size_of.values())
+
+    def arrays(names: list[str]) -> Iterator[np.ndarray]:
+        nonlocal done
+        for name in names:
+            place = by_name[name]
+            array = np.asarray(take[place.path](flat[place.path], place.layer))
+            if "v" in place.layout.ours:
+                array = array[:rows]
+            _check_finite(name, array, dtype)
+            yield array
+            done += size_of[name]
+            on_progress(done, total)
+
+    for file, names in shards:
+        of_file = {name: shapes[name] for name in names}
+        if jax.process_index() == 0:
+            write_file(folder / file, of_file, stored, arrays(names))
+        else:
+            for _ in arrays(names):
+                pass  # every process takes part in gathering
+    if jax.process_index() == 0:
+        if len(shards) > 1:
+            write_index(folder / INDEX, shards, total)
+        write_json(folder / CONFIG, _with_dtype(fields, dtype))
+
+
+def _takers(config: LlamaConfig, mesh: Mesh, dtype: str) -> dict[str, Callable[[Array, int | None], Array]]:
+    """For each parameter the function that takes a tensor of the file out of it, on every device whole."""
+    sizes = axis_sizes(config, config.vocab_size)
+
+    def taker(place: Place) -> Callable[[Array, int | None], Array]:
+        def take(param: Array, layer: int | None) -> Array:
+            one = param if layer is None else jax.lax.dynamic_index_in_dim(param, layer, 0, keepdims=False)
+            return place.layout.to_file(one, sizes).astype(dtype)
+
+        return jax.jit(take, out_shardings=replicated(mesh))
+
+    return {path: taker(Place(path, None)) for path in LAYOUTS if LAYOUTS[path].is_in(config)}
+
+
+def _check_finite(name: str, array: np.ndarray, dtype: str) -> None:
+    if dtype == "float16" and not np.isfinite(array).all():
+        raise CheckpointError(
+            f"{name}: a weight is too large for checkpoint.export.dtype=float16; use bfloat16 or float32"
+        )
+
+
+def _with_dtype(fields: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """config.json with the type that is written, in each spelling that it has."""
+    spellings = [name for name in ("dtype", "torch_dtype") if name in fields] or ["torch_dtype"]
+    return {**fields, **dict.fromkeys(spellings, dtype)}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """As Hugging Face writes its files."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,116 @@
+"""Where the first parameters of a run come from: drawn, or read from a public checkpoint."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+
+from jaxlingua.checkpoint.huggingface.config_json import config_fields, read_config, stored_dtype
+from jaxlingua.checkpoint.huggingface.model import (
+    CONFIG,
+    GENERATION_CONFIG,
+    PublicModel,
+    load_params,
+    open_model,
+    read_json,
+)
+from jaxlingua.config import Config
+from jaxlingua.errors import ConfigError
+from jaxlingua.model.llama import Llama
+from jaxlingua.model.presets import LlamaConfig, llama_config
+from jaxlingua.sharding.rules import padded_vocab_size
+from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.train.run_folder import last_step, write_json
+from jaxlingua.train.state import TrainState, initial_state, state_around
+
+KEPT = "model"  # in the run folder: config.json and generation_config.json of the public checkpoint
+
+# `told` of progress.py with where to speak: called with what takes long.
+Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the model of a configuration begins from.
+
+    `public` is None from scratch, and where a run goes on: then nothing of the checkpoint is needed but what
+    the run folder keeps.
+    """
+
+    config: Config
+    public: PublicModel | None
+    public_sizes: LlamaConfig | None
+
+    def sizes(self, vocab_rows: int) -> LlamaConfig:
+        """The model, with a vocabulary padded so that it can be spread."""
+        rows = padded_vocab_size(vocab_rows)
+        return llama_config(self.config.model, rows, self.config.train.remat, self.public_sizes)
+
+    def vocab_rows(self, tokenizer: Tokenizer) -> int:
+        """Rows of the embedding that mean something: the tokenizer's, and all that the checkpoint has.
+
+        Raises: ConfigError for a tokenizer with more pieces than the checkpoint has rows.
+        """
+        pieces = tokenizer.vocab_size
+        rows = pieces if self.public_sizes is None else self.public_sizes.vocab_size
+        if pieces > rows and self.config.model.new_tokens == "refuse":
+            raise ConfigError(
+                f"tokens.path: a tokenizer of {pieces:,} pieces given; the checkpoint's embedding has "
+                f"{rows:,} rows; give the tokenizer that belongs to it, or set model.new_tokens=mean to "
+                f"begin {pieces - rows:,} new rows with the mean of the old"
+            )
+        return max(pieces, rows)
+
+    def kept(self, tokenizer: Tokenizer, vocab_rows: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """config.json and generation_config.json of a run's model: those that its folder keeps, or its own.
+
+        Raises: CheckpointError for a model from scratch that no family of transformers can be.
+        """
+        if self.config.model.init == "scratch":
+            ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
+            sizes = self.sizes(vocab_rows)
+            return config_fields(sizes, vocab_size=vocab_rows, dtype="float32", special_ids=ids), None
+        home = Path(self.config.run.folder) / KEPT
+        generation = home / GENERATION_CONFIG
+        return read_json(home / CONFIG), read_json(generation) if generation.is_file() else None
+
+    def keep(self, folder: Path, vocab_rows: int) -> None:
+        """Write into the run folder what it needs of the checkpoint once the weights are read."""
+        if self.public is None:
+            return
+        home = folder / KEPT
+        home.mkdir(exist_ok=True)
+        fields = {name: value for name, value in self.public.fields.items() if name != "_name_or_path"}
+        dtype = {} if stored_dtype(fields, self.public.path) else {"torch_dtype": self.public.dtype}
+        write_json(home / CONFIG, {**fields, **dtype, "vocab_size": vocab_rows})
+        if self.public.generation is not None:
+            write_json(home / GENERATION_CONFIG, self.public.generation)
+
+    def first_state(
+        self, model: Llama, optimizer: optax.GradientTransformation, mesh: Mesh, telling: Telling
+    ) -> TrainState:
+        """The state at step 0."""
+        if self.config.model.init == "scratch":
+            return initial_state(model, optimizer, mesh, self.config.run.seed)
+        public = self.public or open_model(self.config.model.path)
+        with telling(f"reading {public.path} (MiB)") as on_progress:
+            params = load_params(public, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
+        return state_around(params, model, optimizer, mesh)
+
+
+def open_origin(config: Config) -> Origin:
+    """What the model begins from; a public checkpoint is checked, but not read yet.
+
+    Raises: CheckpointError or ConfigError where it cannot be taken as it is.
+    """
+    if config.model.init == "scratch":
+        return Origin(config, None, None)
+    folder = Path(config.run.folder)
+    if last_step(folder) is None:
+        public = open_model(config.model.path)
+        return Origin(config, public, public.config)
+    return Origin(config, None, read_config(read_json(folder / KEPT / CONFIG), str(folder / KEPT)))
