@@ -19,12 +19,13 @@ _MASKED = -1e30  # finite, so that a query that sees nothing has no NaN in value
 
 
 class Ids(NamedTuple):
-    """Segment and position of every query and every key."""
+    """Segment and position of every query and every key, and how far back a query sees."""
 
     query_segments: Int[Array, "batch query"]
     key_segments: Int[Array, "batch key"]
     query_positions: Int[Array, "batch query"]
     key_positions: Int[Array, "batch key"]
+    window: Int[Array, ""] | int | None = None
 
 
 def attention(
@@ -36,26 +37,28 @@ def attention(
     key_segments: Int[Array, "batch key"],
     query_positions: Int[Array, "batch query"],
     key_positions: Int[Array, "batch key"],
+    window: Int[Array, ""] | int | None = None,
     kind: str,
     block_tokens: int,
 ) -> Float[Array, "batch query heads head_dim"]:
     """Each query attends to the keys of its own segment at its own or an earlier position.
 
+    With a `window` of w it sees its own position and the w - 1 before it; it may differ from layer to layer.
     Segment 0 is padding: it sees nothing, nothing sees it, and its output is zero. Query heads share the keys
     of their group, which are never copied. Scores and softmax are float32. Where queries and keys are equally
-    many they are taken to be one row, whose documents lie in reading order.
+    many they are taken to be one row, in which each document lies in one piece and its positions increase.
 
     "auto" chooses by the number of scores alone, never by asking for a device, since a program may be
     compiled for another platform than the one it is compiled on.
 
-    Paper: arXiv:2305.13245 (groups), arXiv:2112.05682 and arXiv:2205.14135 (blocks).
+    Paper: arXiv:2305.13245 (groups), arXiv:2310.06825 (window), arXiv:2112.05682, arXiv:2205.14135 (blocks).
     Same as: jax.nn.dot_product_attention with the equivalent mask.
     """
     if kind not in KINDS:
         raise ConfigError(f"model.attention: unknown kind '{kind}'; choose one of {', '.join(KINDS)}")
     if kind == "auto":
         kind = "reference" if q.shape[1] * k.shape[1] <= _REFERENCE_SCORES else "blockwise"
-    ids = Ids(query_segments, key_segments, query_positions, key_positions)
+    ids = Ids(query_segments, key_segments, query_positions, key_positions, window)
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])  # b t k g h
     if kind == "reference":
         out = checkpoint_name(reference_attention(grouped, k, v, ids), "attention_out")
@@ -65,10 +68,11 @@ def attention(
 
 
 def visible(ids: Ids) -> Bool[Array, "batch query key"]:
-    """Which keys a query sees: those of its own segment, not padding, not later."""
+    """Which keys a query sees: those of its own segment, not padding, not later, not before the window."""
     own = ids.query_segments[:, :, None] == ids.key_segments[:, None, :]
-    earlier = ids.key_positions[:, None, :] <= ids.query_positions[:, :, None]
-    return own & earlier & (ids.query_segments != 0)[:, :, None]
+    distance = ids.query_positions[:, :, None] - ids.key_positions[:, None, :]
+    near = distance >= 0 if ids.window is None else (distance >= 0) & (distance < ids.window)
+    return own & near & (ids.query_segments != 0)[:, :, None]
 
 
 def _precision(dtype: jnp.dtype) -> str | None:
@@ -110,7 +114,8 @@ def blockwise_attention(
     """A block of queries against a block of keys at a time, forward and backward.
 
     Cost: block_tokens² scores per head at once. The backward pass keeps q, k, v, the output and one number
-    per query, and computes the scores again. Within a row, blocks after the query are skipped.
+    per query, and computes the scores again. Within a row, blocks after the query or before its window are
+    skipped.
     """
     return _forward(q, k, v, ids, block_tokens)[0]
 
@@ -156,9 +161,21 @@ def _cut_all(q: Array, k: Array, v: Array, ids: Ids, block_tokens: int) -> _Bloc
     )
 
 
-def _scores(q: Array, k: Array, query_ids: Array, key_ids: Array) -> tuple[Array, Array]:
+def _blocks_back(blocks: _Blocks, window: Array | int | None) -> Array | int:
+    """Within one row: how many blocks before its own the window of a query reaches.
+
+    This counts places, and the window positions. The positions of a document increase from place to place, so
+    its tokens are never further apart in the row than in position.
+    """
+    block, count = blocks.q.shape[4], len(blocks.q)
+    return count if window is None else jnp.minimum((window - 2) // block + 1, count)
+
+
+def _scores(
+    q: Array, k: Array, query_ids: Array, key_ids: Array, window: Array | int | None
+) -> tuple[Array, Array]:
     """Scores of one block of queries and one of keys, in float32 [b k g t s], and which of them count."""
-    mask = visible(Ids(query_ids[0], key_ids[0], query_ids[1], key_ids[1]))[:, None, None]
+    mask = visible(Ids(query_ids[0], key_ids[0], query_ids[1], key_ids[1], window))[:, None, None]
     scores = jnp.einsum(
         "bkgth,bksh->bkgts", q, k, precision=_precision(q.dtype), preferred_element_type=jnp.float32
     )
@@ -168,14 +185,14 @@ def _scores(q: Array, k: Array, query_ids: Array, key_ids: Array) -> tuple[Array
 def _forward(q: Array, k: Array, v: Array, ids: Ids, block_tokens: int) -> tuple[Array, Array]:
     """Output [b t k g h] and log of the softmax's denominator [i b k g t]."""
     blocks = _cut_all(q, k, v, ids, block_tokens)
-    one_row = q.shape[1] == k.shape[1]
+    one_row, back = q.shape[1] == k.shape[1], _blocks_back(blocks, ids.window)
 
     def query_block(_, xs):
         i, q_i, query_ids = xs
 
         def key_block(j, carry):
             out, top, total = carry
-            scores, mask = _scores(q_i, blocks.k[j], query_ids, blocks.key_ids[j])
+            scores, mask = _scores(q_i, blocks.k[j], query_ids, blocks.key_ids[j], ids.window)
             new_top = jnp.maximum(top, jnp.where(mask, scores, _MASKED).max(-1))
             weights = jnp.where(mask, jnp.exp(scores - new_top[..., None]), 0)
             shrink = jnp.exp(top - new_top)
@@ -187,8 +204,8 @@ def _forward(q: Array, k: Array, v: Array, ids: Ids, block_tokens: int) -> tuple
 
         zero = jnp.zeros(q_i.shape, jnp.float32)
         carry = (zero, jnp.full(q_i.shape[:-1], _MASKED), zero[..., 0])
-        last = i + 1 if one_row else blocks.k.shape[0]
-        out, top, total = jax.lax.fori_loop(0, last, key_block, carry)
+        first, stop = (jnp.maximum(i - back, 0), i + 1) if one_row else (0, len(blocks.k))
+        out, top, total = jax.lax.fori_loop(first, stop, key_block, carry)
         some = jnp.where(total > 0, total, 1.0)  # a query that sees nothing: output 0
         return None, ((out / some[..., None]).astype(q.dtype), top + jnp.log(some))
 
@@ -209,7 +226,8 @@ def _backward(block_tokens, residuals, d_out):
     """Gradients of q, k, v; the scores are computed again. Paper: arXiv:2205.14135, algorithm 4."""
     q, k, v, ids, out, log_total = residuals
     blocks = _cut_all(q, k, v, ids, block_tokens)
-    block, scale, one_row = blocks.q.shape[4], q.shape[-1] ** -0.5, q.shape[1] == k.shape[1]
+    one_row, back = q.shape[1] == k.shape[1], _blocks_back(blocks, ids.window)
+    block, scale = blocks.q.shape[4], q.shape[-1] ** -0.5
     dot = functools.partial(jnp.einsum, precision=_precision(q.dtype), preferred_element_type=jnp.float32)
     d_out_blocks = _cut_queries(d_out, block)
     inner = _cut_queries(jnp.sum(d_out.astype(jnp.float32) * out, -1, keepdims=True), block)  # i b k g t 1
@@ -220,7 +238,7 @@ def _backward(block_tokens, residuals, d_out):
         def query_block(i, carry):
             d_q, d_k, d_v = carry
             q_i, d_out_i = blocks.q[i], d_out_blocks[i]
-            scores, mask = _scores(q_i, k_j, blocks.query_ids[i], key_ids)
+            scores, mask = _scores(q_i, k_j, blocks.query_ids[i], key_ids, ids.window)
             weights = jnp.where(mask, jnp.exp(scores - log_total[i][..., None]), 0)
             d_v += dot("bkgts,bkgth->bksh", weights.astype(q.dtype), d_out_i)
             d_weights = dot("bkgth,bksh->bkgts", d_out_i, v_j)
@@ -229,9 +247,10 @@ def _backward(block_tokens, residuals, d_out):
             d_q = d_q.at[i].add(dot("bkgts,bksh->bkgth", d_scores, k_j))
             return d_q, d_k, d_v
 
-        first = j if one_row else 0
+        count = len(blocks.q)
+        first, stop = (j, jnp.minimum(j + back + 1, count)) if one_row else (0, count)
         zero = jnp.zeros(k_j.shape, jnp.float32)
-        d_q, d_k, d_v = jax.lax.fori_loop(first, len(blocks.q), query_block, (d_q, zero, zero))
+        d_q, d_k, d_v = jax.lax.fori_loop(first, stop, query_block, (d_q, zero, zero))
         return d_q, (d_k.astype(k.dtype), d_v.astype(v.dtype))
 
     zero = jnp.zeros(blocks.q.shape, jnp.float32)

@@ -1,4 +1,7 @@
-"""LLaMA as a pure function of parameters, tokens, positions and segments."""
+"""LLaMA as a pure function of parameters, tokens, positions and segments.
+
+Mistral, Qwen2 and Qwen3 are the same block with other settings.
+"""
 
 from typing import NamedTuple
 
@@ -17,10 +20,13 @@ from jaxlingua.model.remat import with_remat
 from jaxlingua.model.rope import check_length, rotate, rotations
 
 IntRows = Int[Array | np.ndarray, "batch length"]
+# Letters of products with weights: a size of LlamaConfig and, by the same name, a logical axis.
+_AXES = {"d": "embed", "n": "heads", "k": "kv_heads", "h": "head_dim", "f": "mlp"}
 _RESIDUAL = ("activation_batch", "activation_length", "activation_embed")
 _HEADS = ("activation_batch", "activation_length", "activation_heads", None)
 _KV_HEADS = ("activation_batch", "activation_length", "activation_kv_heads", None)
 _MLP = ("activation_batch", "activation_length", "activation_mlp")
+_WHOLE_DOCUMENT = np.iinfo(np.int32).max  # as a window
 
 
 class Row(NamedTuple):
@@ -40,26 +46,42 @@ def _normal(std: float, names: tuple[str, ...]):
     return nn.with_logical_partitioning(nn.initializers.normal(std), names)
 
 
-def _project(letters: str, inputs: Array, weight: Array, config: LlamaConfig) -> Array:
-    """Product of activations and a weight in the compute dtype, with batch and length as one axis (m).
+def _project(
+    module: nn.Module, name: str, x: Array, inputs: str, outputs: str, *, std: float, bias: bool
+) -> Array:
+    """Product of activations and the module's weight `name`, plus its bias, in the compute dtype.
 
-    So the weight's gradient is a sum over one axis, a plain matrix product. Over two, XLA transposes the
-    activations before it on CPUs: 14 % of a step of the model in benchmarks/train_cpu.py.
+    Batch and length are one axis (m), so that the weight's gradient is a sum over one axis, a plain matrix
+    product. Over two, XLA transposes the activations before it on CPUs: 14 % of a step of the model in
+    benchmarks/train_cpu.py.
+
+    Args:
+        inputs, outputs: letters of the axes that are summed over, and of those that result (`_AXES`).
     """
-    rows = inputs.reshape(-1, *inputs.shape[2:])
-    out = jnp.einsum(letters, rows, weight.astype(inputs.dtype), precision=config.precision)
-    return out.reshape(*inputs.shape[:2], *out.shape[1:])
+    config = module.config
+    axes = tuple(_AXES[letter] for letter in inputs + outputs)
+    sizes = tuple(getattr(config, axis) for axis in axes)
+    weight = module.param(name, _normal(std, axes), sizes, jnp.float32)
+    rows = x.reshape(-1, *x.shape[2:])
+    product = f"m{inputs},{inputs}{outputs}->m{outputs}"
+    out = jnp.einsum(product, rows, weight.astype(x.dtype), precision=config.precision)
+    if bias:
+        axes, sizes = axes[len(inputs) :], sizes[len(inputs) :]
+        axes = ("bias",) if axes == ("embed",) else axes
+        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
+        out += module.param(f"{name}_bias", init, sizes, jnp.float32).astype(x.dtype)
+    return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
 class RmsNorm(nn.Module):
-    """Scale to unit root mean square, in float32. Paper: arXiv:1910.07467."""
+    """Scale the last axis to unit root mean square, in float32. Paper: arXiv:1910.07467."""
 
     config: LlamaConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+    def __call__(self, x: Float[Array, "*axes size"]) -> Float[Array, "*axes size"]:
         init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
-        scale = self.param("scale", init, (self.config.embed,), jnp.float32)
+        scale = self.param("scale", init, x.shape[-1:], jnp.float32)
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_eps)
         return (x32 * scale).astype(x.dtype)
@@ -74,23 +96,17 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "batch length embed"], row: Row, kv: tuple | None, layer: Int[Array, ""]
     ):
-        config = self.config
-        d, n, kv_n, h = config.embed, config.heads, config.kv_heads, config.head_dim
-        std = d**-0.5
-        wq = self.param("q", _normal(std, ("embed", "heads", "head_dim")), (d, n, h), jnp.float32)
-        wk = self.param("k", _normal(std, ("embed", "kv_heads", "head_dim")), (d, kv_n, h), jnp.float32)
-        wv = self.param("v", _normal(std, ("embed", "kv_heads", "head_dim")), (d, kv_n, h), jnp.float32)
-        std = (n * h * 2 * config.layers) ** -0.5
-        wo = self.param("o", _normal(std, ("heads", "head_dim", "embed")), (n, h, d), jnp.float32)
-
-        q = nn.with_logical_constraint(
-            rotate(_project("md,dnh->mnh", x, wq, config), row.cos, row.sin), _HEADS
-        )
-        k = nn.with_logical_constraint(
-            rotate(_project("md,dkh->mkh", x, wk, config), row.cos, row.sin), _KV_HEADS
-        )
-        v = nn.with_logical_constraint(_project("md,dkh->mkh", x, wv, config), _KV_HEADS)
-        q, k, v = checkpoint_name(q, "q"), checkpoint_name(k, "k"), checkpoint_name(v, "v")
+        config, std = self.config, self.config.embed**-0.5
+        q = _project(self, "q", x, "d", "nh", std=std, bias=config.qkv_bias)
+        k = _project(self, "k", x, "d", "kh", std=std, bias=config.qkv_bias)
+        v = _project(self, "v", x, "d", "kh", std=std, bias=config.qkv_bias)
+        # Named before norm and rotation: the norm's gradient needs its input, and a rotation is no product.
+        q = checkpoint_name(nn.with_logical_constraint(q, _HEADS), "q")
+        k = checkpoint_name(nn.with_logical_constraint(k, _KV_HEADS), "k")
+        v = checkpoint_name(nn.with_logical_constraint(v, _KV_HEADS), "v")
+        if config.qk_norm:
+            q, k = RmsNorm(config, name="q_norm")(q), RmsNorm(config, name="k_norm")(k)
+        q, k = rotate(q, row.cos, row.sin), rotate(k, row.cos, row.sin)
         if kv is not None:
             (all_k, k), (all_v, v) = (
                 write_layer(old, new, layer, row.index) for old, new in zip(kv, (k, v), strict=True)
@@ -104,11 +120,21 @@ class Attention(nn.Module):
             key_segments=row.key_segments,
             query_positions=row.query_positions,
             key_positions=row.key_positions,
+            window=_window(config, layer),
             kind=config.attention,
             block_tokens=config.attention_block_tokens,
         )
         out = nn.with_logical_constraint(out, _HEADS)
-        return nn.with_logical_constraint(_project("mnh,nhd->md", out, wo, config), _RESIDUAL), kv
+        std = (config.heads * config.head_dim * 2 * config.layers) ** -0.5
+        out = _project(self, "o", out, "nh", "d", std=std, bias=config.o_bias)
+        return nn.with_logical_constraint(out, _RESIDUAL), kv
+
+
+def _window(config: LlamaConfig, layer: Int[Array, ""]) -> Int[Array, ""] | int | None:
+    """How far back a layer sees; one program serves all layers, so where they differ it is looked up."""
+    if config.sliding_layers is None:
+        return config.sliding_window
+    return jnp.where(jnp.asarray(config.sliding_layers)[layer], config.sliding_window, _WHOLE_DOCUMENT)
 
 
 class Mlp(nn.Module):
@@ -118,21 +144,14 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-        d, f = self.config.embed, self.config.mlp
-        w_gate = self.param("gate", _normal(d**-0.5, ("embed", "mlp")), (d, f), jnp.float32)
-        w_up = self.param("up", _normal(d**-0.5, ("embed", "mlp")), (d, f), jnp.float32)
-        std = (f * 2 * self.config.layers) ** -0.5
-        w_down = self.param("down", _normal(std, ("mlp", "embed")), (f, d), jnp.float32)
-
-        gate = checkpoint_name(
-            nn.with_logical_constraint(_project("md,df->mf", x, w_gate, self.config), _MLP), "gate"
-        )
-        up = checkpoint_name(
-            nn.with_logical_constraint(_project("md,df->mf", x, w_up, self.config), _MLP), "up"
-        )
-        return nn.with_logical_constraint(
-            _project("mf,fd->md", nn.silu(gate) * up, w_down, self.config), _RESIDUAL
-        )
+        config, std = self.config, self.config.embed**-0.5
+        gate = _project(self, "gate", x, "d", "f", std=std, bias=config.mlp_bias)
+        gate = checkpoint_name(nn.with_logical_constraint(gate, _MLP), "gate")
+        up = _project(self, "up", x, "d", "f", std=std, bias=config.mlp_bias)
+        up = checkpoint_name(nn.with_logical_constraint(up, _MLP), "up")
+        std = (config.mlp * 2 * config.layers) ** -0.5
+        out = _project(self, "down", nn.silu(gate) * up, "f", "d", std=std, bias=config.mlp_bias)
+        return nn.with_logical_constraint(out, _RESIDUAL)
 
 
 class Layer(nn.Module):

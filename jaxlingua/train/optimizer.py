@@ -40,10 +40,12 @@ _DIRECTIONS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]
 
 
 def decayed(params: Any) -> Any:
-    """True for parameters that weight decay applies to: all but the scales of norms."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: not jax.tree_util.keystr(path, simple=True, separator="/").endswith("scale"), params
-    )
+    """True for parameters that weight decay applies to: all but the scales of norms and biases."""
+
+    def decays(path: Any, _: Any) -> bool:
+        return not jax.tree_util.keystr(path, simple=True).endswith(("scale", "bias"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
