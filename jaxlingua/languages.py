@@ -225,6 +225,21 @@ def cldr_locale(code: str) -> str:
     return _known(code).cldr
 
 
+def hub_language(code: str) -> str:
+    """A language as the hub lists it: two letters of ISO 639-1 where there are, else three of ISO 639-3.
+
+    Where ISO 639-1 has only the larger language that one belongs to, CLDR tells which.
+
+    Example:
+        >>> [hub_language(code) for code in ("zho_Hans", "arb_Arab", "jav_Latn", "ban_Latn")]
+        ['zh', 'ar', 'jv', 'ban']
+    """
+    iso = code.partition("_")[0]
+    locale = cldr_locale(code).partition("_")[0]
+    known = pycountry.languages.get(alpha_3=iso)
+    return getattr(known, "alpha_2", "") or (locale if len(locale) == 2 else iso)
+
+
 def script_of(code: str) -> str:
     """ISO 15924 code of the script."""
     return _known(code).script

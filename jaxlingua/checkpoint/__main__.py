@@ -99,10 +99,10 @@ def export_run(run: Path, config: Config) -> None:
     from functools import partial
 
     from jaxlingua.checkpoint.huggingface import export
-    from jaxlingua.checkpoint.huggingface.card import model_card
     from jaxlingua.checkpoint.huggingface.config_json import stored_dtype
     from jaxlingua.checkpoint.huggingface.generation_config import generation_config
     from jaxlingua.checkpoint.store import open_store
+    from jaxlingua.eval.card import model_card
     from jaxlingua.eval.report import read_run
     from jaxlingua.model.llama import Llama
     from jaxlingua.model.presets import parameter_count

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from jaxlingua.checkpoint.huggingface.card import model_card
-from jaxlingua.checkpoint.huggingface.card_text import cell, hub_language, hub_name, without_folders
+from jaxlingua.eval.card import model_card
+from jaxlingua.eval.card_text import cell, hub_name, without_folders
 from jaxlingua.eval.report import read_run, write_report
-from jaxlingua.languages import LANGUAGES
-from tests.checkpoint.told_run import PROMPTS, SECRET, settings, write_run
+from jaxlingua.languages import LANGUAGES, hub_language
+from tests.eval.told_run import PROMPTS, SECRET, settings, write_run
 
 
 @pytest.fixture(scope="module")

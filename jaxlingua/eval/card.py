@@ -1,4 +1,4 @@
-"""README.md of an exported model: what it is, how to prompt it and what is known of it, all from the run."""
+"""Stage 7, eval: README.md of an exported model: what it is, how to prompt it and what is known of it, all from the run."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,17 +9,11 @@ from typing import Any
 import jinja2
 import yaml
 
-from jaxlingua.checkpoint.huggingface.card_text import (
-    cell,
-    hub_language,
-    hub_name,
-    last_part,
-    without_folders,
-)
 from jaxlingua.config import Config, HuggingFaceSource
 from jaxlingua.data.records import Instruction
 from jaxlingua.data.templates import render
-from jaxlingua.languages import display_name
+from jaxlingua.eval.card_text import cell, hub_name, last_part, without_folders
+from jaxlingua.languages import display_name, hub_language
 
 SAMPLES = 4
 SHOWN_CHARACTERS = 200
@@ -57,7 +51,7 @@ def model_card(
         "language": lambda code: f"{display_name(code)} (`{code}`)",
     }
     page = environment.from_string(
-        resources.files("jaxlingua.checkpoint.huggingface").joinpath("card.md").read_text("utf-8")
+        resources.files("jaxlingua.eval").joinpath("pages/card.md").read_text("utf-8")
     )
     base_name = "" if is_scratch else hub_name(base) or last_part(base)
     return page.render(

@@ -1,29 +1,10 @@
-"""Words of a model card: languages and repositories as the hub names them, text in tables, no local paths."""
+"""Words of a model card: repositories as the hub names them, text in tables, no local paths."""
 
 import html
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import pycountry
-
-from jaxlingua.languages import cldr_locale
-
-
-def hub_language(code: str) -> str:
-    """A language as the hub lists it: two letters of ISO 639-1 where there are, else three of ISO 639-3.
-
-    Where ISO 639-1 has only the larger language that one belongs to, CLDR tells which.
-
-    Example:
-        >>> [hub_language(code) for code in ("zho_Hans", "arb_Arab", "jav_Latn", "ban_Latn")]
-        ['zh', 'ar', 'jv', 'ban']
-    """
-    iso = code.partition("_")[0]
-    locale = cldr_locale(code).partition("_")[0]
-    known = pycountry.languages.get(alpha_3=iso)
-    return getattr(known, "alpha_2", "") or (locale if len(locale) == 2 else iso)
 
 
 def hub_name(path: str, folder: str = ".") -> str:
