@@ -57,6 +57,7 @@ CASES = {
         {"num_attention_heads": 6, "num_key_value_heads": 2, "max_window_layers": 2},
         {**HEADS, **WINDOW, "max_window_layers": 2, "tie_word_embeddings": True},
         {**HEADS, **WINDOW, "max_window_layers": 0},
+        {**HEADS, **WINDOW, "num_hidden_layers": 29},
         {**HEADS, **WINDOW, "max_window_layers": 4},
         {**HEADS, "use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
         {**HEADS, **WINDOW, "layer_types": ["full_attention", "sliding_attention"] * 2},
@@ -71,6 +72,7 @@ CASES = {
         HEADS,
         {**HEADS, "attention_bias": True, "tie_word_embeddings": True},
         {**HEADS, **WINDOW, "max_window_layers": 3},
+        {**HEADS, **WINDOW, "num_hidden_layers": 29},
         {**HEADS, "rope_parameters": {"rope_theta": 1e6, **YARN, "attention_factor": 1.5, "truncate": False}},
     ],
 }
