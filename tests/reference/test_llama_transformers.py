@@ -1,4 +1,4 @@
-"""Our LLaMA against transformers' with the same weights, in float32."""
+"""Our LLaMA, Mistral and Qwen against transformers' with the same weights, in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,33 @@ CASES = {
     "every head its own keys": ({"kv_heads": 4}, {}),
     "all heads share one key": ({"kv_heads": 1}, {}),
     "head_dim 64": ({"head_dim": 64}, {}),
+    "head_dim 128": ({"head_dim": 128}, {}),
     "heads wider than the model": ({"head_dim": 24, "heads": 8, "kv_heads": 2}, {}),
     "heads narrower than the model": ({"head_dim": 6}, {}),
     "large theta and epsilon": ({"rope_theta": 500_000.0, "norm_eps": 1e-2}, {}),
 }
+# Windows are shorter than rows and prompts, and no multiple of a block.
+LAST_TWO = {"layers": 4, "sliding_window": 5, "sliding_layers": (False, False, True, True)}
+FAMILIES = {
+    "llama with every bias": ({"qkv_bias": True, "o_bias": True, "mlp_bias": True}, {}),
+    "llama with biases of the mlp alone": ({"mlp_bias": True}, {}),
+    "mistral": ({"sliding_window": 5, "tie_embeddings": False}, {}),
+    "mistral with head_dim 128": ({"sliding_window": 5, "head_dim": 128}, {}),
+    "qwen2": ({"qkv_bias": True}, {}),
+    "qwen2 with a window": ({"qkv_bias": True, "sliding_window": 5}, YARN),
+    "qwen2 with a window in its last layers": ({"qkv_bias": True, **LAST_TWO}, {}),
+    "qwen3": ({"qk_norm": True, "head_dim": 128, "norm_eps": 0.1}, {}),
+    "qwen3 with biases": ({"qk_norm": True, "qkv_bias": True, "o_bias": True, "head_dim": 64}, LLAMA3),
+    "qwen3 with a window in its last layers": ({"qk_norm": True, "tie_embeddings": False, **LAST_TWO}, {}),
+}
+CASES |= FAMILIES
+# Everything that sets a family apart, for the tests that take longer.
+DISTINCT_FAMILIES = (
+    "llama with every bias",
+    "mistral",
+    "qwen2 with a window in its last layers",
+    "qwen3 with a window in its last layers",
+)
 
 
 def pair(changes: dict, rope: dict):
@@ -52,10 +75,12 @@ def one_row(length: int = 48, start: int = 0, seed: int = 0):
 
 
 def torch_outputs(model, tokens, positions):
+    """With a mask, or transformers would take a gap between positions for the start of another document."""
     with torch.no_grad():
         return model(
-            input_ids=torch.tensor(tokens), position_ids=torch.tensor(positions), output_hidden_states=True
-        )
+            input_ids=torch.tensor(tokens), position_ids=torch.tensor(positions), output_hidden_states=True,
+            attention_mask=torch.ones(tokens.shape, dtype=torch.long),
+        )  # fmt: skip
 
 
 def apply(model: Llama, params: dict, *args, **kwargs):
@@ -86,8 +111,23 @@ def test_positions_need_not_start_at_zero(case: str, start: int):
     np.testing.assert_allclose(apply(model, params, *row), expected, atol=FP32_MODEL, rtol=FP32_MODEL)
 
 
+@pytest.mark.parametrize("case", ["default rope", "yarn rope", "llama with every bias", "qwen2", "qwen3"])
+def test_positions_may_have_gaps(case: str):
+    """Tokens left out of the middle: what follows stays where it was. Without windows, since transformers
+    counts those in tokens and not in positions."""
+    model, params, torch_model = pair(*CASES[case])
+    tokens, _, segments = one_row()
+    gaps = np.sort(np.random.default_rng(3).permutation(90)[: tokens.shape[1]])
+    positions = np.tile(gaps, (2, 1))
+    expected = torch_outputs(torch_model, tokens, positions).logits
+    ours = apply(model, params, tokens, positions, segments)
+    np.testing.assert_allclose(ours, expected, atol=FP32_MODEL, rtol=FP32_MODEL)
+
+
 @pytest.mark.parametrize("kind", ["reference", "blockwise"])
-@pytest.mark.parametrize("case", ["default rope", "untied head", "heads wider than the model", "yarn rope"])
+@pytest.mark.parametrize(
+    "case", ["default rope", "untied head", "heads wider than the model", "yarn rope", *DISTINCT_FAMILIES]
+)
 def test_gradients_of_the_loss_are_those_of_transformers(case: str, kind: str):
     """Every weight's gradient, to 1e-4 of the largest."""
     changes, rope = CASES[case]
@@ -138,9 +178,11 @@ def greedy_with_cache(model: Llama, params: dict, prompts: list[np.ndarray], new
 
 
 @pytest.mark.parametrize("kind", ["reference", "blockwise"])
-def test_greedy_output_with_a_cache_is_that_of_transformers(kind: str):
+@pytest.mark.parametrize("case", ["llama3 rope", *DISTINCT_FAMILIES])
+def test_greedy_output_with_a_cache_is_that_of_transformers(case: str, kind: str):
     """Prompts of different lengths, padded on the left; each alone through transformers' generate."""
-    model, params, torch_model = pair({"attention": kind, "attention_block_tokens": 4}, LLAMA3)
+    changes, rope = CASES[case]
+    model, params, torch_model = pair({**changes, "attention": kind, "attention_block_tokens": 4}, rope)
     rng = np.random.default_rng(1)
     prompts = [rng.integers(0, 512, n) for n in (3, 11, 7)]
     ours = greedy_with_cache(model, params, prompts, new_tokens=12)
@@ -151,31 +193,26 @@ def test_greedy_output_with_a_cache_is_that_of_transformers(kind: str):
         np.testing.assert_array_equal(mine, theirs[0, len(prompt) :])
 
 
-def test_a_packed_document_gets_the_logits_that_transformers_gives_it_alone():
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+@pytest.mark.parametrize("case", ["default rope", *DISTINCT_FAMILIES])
+def test_a_packed_document_gets_the_logits_that_transformers_gives_it_alone(case: str, kind: str):
     """Without segment masks and restarted positions the second document reads the first."""
-    _, params, torch_model = pair({}, {})
+    changes, rope = CASES[case]
+    model, params, torch_model = pair({**changes, "attention": kind, "attention_block_tokens": 8}, rope)
     rng = np.random.default_rng(2)
     documents = [rng.integers(0, 512, n) for n in (9, 17, 5)]
+    ends = np.cumsum([len(document) for document in documents])
     tokens, positions, segments = (np.zeros((1, 40), np.int32) for _ in range(3))
-    start = 0
-    for number, document in enumerate(documents, 1):
-        places = slice(start, start + len(document))
-        tokens[0, places], positions[0, places], segments[0, places] = (
-            document,
-            np.arange(len(document)),
-            number,
-        )
-        start += len(document)
-    for kind in ("reference", "blockwise"):
-        config = tiny_llama_config(attention=kind, attention_block_tokens=8)
-        packed = apply(Llama(config), params, tokens, positions, segments)
-        start = 0
-        for document in documents:
-            alone = torch_outputs(torch_model, document[None], np.arange(len(document))[None]).logits[0]
-            ours = packed[0, start : start + len(document)]
-            np.testing.assert_allclose(ours, alone, atol=FP32_MODEL, rtol=FP32_MODEL)
-            start += len(document)
-        assert np.isfinite(packed).all()
+    for number, (document, end) in enumerate(zip(documents, ends, strict=True), 1):
+        places = slice(end - len(document), end)
+        tokens[0, places], segments[0, places] = document, number
+        positions[0, places] = np.arange(len(document))
+    packed = apply(model, params, tokens, positions, segments)
+    for document, end in zip(documents, ends, strict=True):
+        alone = torch_outputs(torch_model, document[None], np.arange(len(document))[None]).logits[0]
+        ours = packed[0, end - len(document) : end]
+        np.testing.assert_allclose(ours, alone, atol=FP32_MODEL, rtol=FP32_MODEL)
+    assert np.isfinite(packed).all()
 
 
 def test_bfloat16_stays_close_to_float32():
