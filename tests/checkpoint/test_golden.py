@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 
 from jaxlingua.checkpoint.huggingface.families import FAMILIES
 from jaxlingua.checkpoint.huggingface.model import load_params, open_model
-from jaxlingua.model.llama import Llama
+from jaxlingua.model.llama import Llama, head_kernel
+from jaxlingua.model.llama import logits as head_logits
 from jaxlingua.model.rope import ROPE
 from jaxlingua.sharding.rules import padded_vocab_size
 from tests.golden import ARRAYS, FINGERPRINTS
@@ -18,6 +20,7 @@ from tests.golden.cases import CASES, Case, documents, fingerprint, weights, wri
 from tests.train.world import mesh_of
 
 FP32_MODEL = 1e-4
+COMPILED_FAST = {"xla_backend_optimization_level": 0}  # the programs are tiny and run once
 close = functools.partial(np.testing.assert_allclose, atol=FP32_MODEL, rtol=FP32_MODEL)
 
 
@@ -47,23 +50,29 @@ def test_logits_and_hidden_states_are_those_of_transformers(name, golden, tmp_pa
     config = replace(public.config, vocab_size=padded_vocab_size(rows), attention_block_tokens=8)
     model = Llama(replace(config, attention="reference"))
     params = load_params(public, model, mesh_of())
-    tokens, positions, segments = row(case)
+    *read, segments = row(case)
     is_token = segments[0] > 0
 
-    def apply(kind: str, method: str | None = None) -> np.ndarray:
-        """Of the documents, without the padding."""
-        model = Llama(replace(config, attention=kind))
-        run = jax.jit(lambda p: model.apply({"params": p}, tokens, positions, segments, method=method))
-        return np.asarray(run(params))[..., 0, is_token, :]
+    def reference(params: dict) -> jax.Array:
+        return model.apply({"params": params}, *read, segments)
 
-    for kind in ("reference", "blockwise"):
-        logits = apply(kind)
-        assert logits.shape == (is_token.sum(), padded_vocab_size(rows))
-        close(logits[:, :rows], golden[f"{name}/logits"], err_msg=kind)
-    embeddings, *states = apply("reference", "hidden_states")
-    embedding = weights(case)["model.embed_tokens.weight"].astype(np.float32)
-    np.testing.assert_array_equal(embeddings, embedding[tokens[0, is_token]])
+    def blockwise(params: dict) -> tuple[jax.Array, jax.Array]:
+        blocks = Llama(replace(config, attention="blockwise"))
+        states = blocks.apply({"params": params}, *read, segments, method="hidden_states")
+        return states, head_logits(states[-1], head_kernel(params, config), config)
+
+    def run(function: Callable) -> list[np.ndarray]:
+        """What it gives, without the padding."""
+        outputs = jax.jit(function, compiler_options=COMPILED_FAST)(params)
+        return [np.asarray(output)[..., 0, is_token, :] for output in jax.tree.leaves(outputs)]
+
+    (logits,), ((embeddings, *states), of_blocks) = run(reference), run(blockwise)
+    assert logits.shape == (is_token.sum(), padded_vocab_size(rows))
+    close(logits[:, :rows], golden[f"{name}/logits"])
+    close(of_blocks[:, :rows], golden[f"{name}/logits"])
     close(states, golden[f"{name}/hidden_states"])
+    embedding = weights(case)["model.embed_tokens.weight"].astype(np.float32)
+    np.testing.assert_array_equal(embeddings, embedding[read[0][0, is_token]])
 
 
 def test_weights_are_those_that_the_golden_data_were_made_with():

@@ -102,7 +102,9 @@ CASES = {
     "tied head": _transformers4(LLAMA, "bfloat16", {"tie_word_embeddings": True, "vocab_size": 131}, files=2),
     "head_dim 64": _transformers4(LLAMA, "float32", {"head_dim": 64, "num_attention_heads": 2}),
     "head_dim 128": _transformers5(LLAMA, "bfloat16", {}, {"head_dim": 128, "num_attention_heads": 2}),
-    "heads wider than the model": _transformers4(LLAMA, "float32", {"head_dim": 14, "num_attention_heads": 6}),
+    "heads wider than the model": _transformers4(
+        LLAMA, "float32", {"head_dim": 14, "num_attention_heads": 6}
+    ),
     "mistral": _transformers4(MISTRAL, "bfloat16", {"sliding_window": 5, "rope_theta": 1e6}, files=2),
     "mistral, packed": _transformers5(
         MISTRAL, "float32", {}, {"sliding_window": 4, "head_dim": 20}, documents=(10, 8)
@@ -211,7 +213,9 @@ def documents(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
     made = []
     for length in case.documents:
         tokens = random.randint(0, case.config["vocab_size"], length, np.int32)
-        steps = random.randint(1, 4, length, np.int32) if case.positions == GAPS else np.ones(length, np.int32)
+        steps = (
+            random.randint(1, 4, length, np.int32) if case.positions == GAPS else np.ones(length, np.int32)
+        )
         first = {WHOLE: 0, LATE: 300, GAPS: 2}[case.positions]
         made.append((tokens, first + np.cumsum(steps, dtype=np.int32) - steps[0]))
     return made
