@@ -1,13 +1,17 @@
 """Public checkpoints in and out: a Hugging Face model to a run folder, a run to a Hugging Face folder."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxlingua.command_line import apply_override, check_config, help_text, load_config
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, exit_with_one_line, nearest
+
+if TYPE_CHECKING:
+    from jaxlingua.tokens.interface import Tokenizer
 
 PURPOSE = """\
 import  reads a Hugging Face folder or hub name, checks that it is understood, and makes RUN of it: the
@@ -109,7 +113,6 @@ def export_run(run: Path, config: Config) -> None:
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
     from jaxlingua.sharding.rules import abstract_sharded_params
-    from jaxlingua.tokens.export import save_with_chat_template
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.train import run_folder
     from jaxlingua.train.origin import open_origin
@@ -144,26 +147,36 @@ def export_run(run: Path, config: Config) -> None:
                 on_progress=lambda done, all_: on_progress(done >> 20, all_ >> 20),
             )  # fmt: skip
         if run_folder.is_primary():
-            if not step or not learns_prompts(config):
-                tokenizer.save(partial_folder)
-            elif not save_with_chat_template(tokenizer, partial_folder, config.data.template):
-                say(
-                    f"no chat template: transformers reads other tokens from '{config.data.template}' than "
-                    f"the model was trained on; frame prompts as the model card shows"
-                )
             ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-            export.write_json(
-                partial_folder / "generation_config.json",
-                generation_config(generation, **ids, is_trained=step > 0),
-            )
+            settings = generation_config(generation, **ids, is_trained=step > 0)
+            export.write_json(partial_folder / "generation_config.json", settings)
+            has_template = write_tokenizer(partial_folder, tokenizer, config, step, say)
             card = model_card(
                 read_run(run), config, parameters=parameter_count(replace(sizes, vocab_size=vocab_rows)),
                 family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
-                is_scratch=config.model.init == "scratch",
+                is_scratch=config.model.init == "scratch", has_chat_template=has_template,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
             export.write_json(partial_folder / export.MARK, {"step": step, "dtype": dtype})
     say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
+
+
+def write_tokenizer(
+    folder: Path, tokenizer: "Tokenizer", config: Config, step: int, say: Callable[[str], None]
+) -> bool:
+    """The tokenizer's files; with a chat template, and True, where the model learned in a frame."""
+    from jaxlingua.tokens.export import save_with_chat_template
+
+    if not step or not learns_prompts(config):
+        tokenizer.save(folder)
+        return False
+    is_read_alike = save_with_chat_template(tokenizer, folder, config.data.template)
+    if not is_read_alike:
+        say(
+            f"no chat template: transformers reads other tokens from '{config.data.template}' than the model "
+            f"was trained on; frame prompts as the model card shows"
+        )
+    return is_read_alike
 
 
 def learns_prompts(config: Config) -> bool:

@@ -1,4 +1,4 @@
-"""Stage 7, eval: README.md of an exported model: what it is, how to prompt it and what is known of it, all from the run."""
+"""Stage 7, eval: README.md of an exported model: what it is, how to prompt it, what the run knows of it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -30,6 +30,7 @@ def model_card(
     step: int,
     base: str,
     is_scratch: bool,
+    has_chat_template: bool,
 ) -> str:
     """A model card as the hub reads it: YAML, then Markdown. No path of this machine is in it.
 
@@ -39,6 +40,7 @@ def model_card(
         step: that of the weights; scores and stages of later steps are not told, 0 is before training.
         base: the public checkpoint, as `model.path` names it; ignored where the model began from nothing.
         is_scratch: whether the first parameters were drawn.
+        has_chat_template: whether the tokenizer beside it lays out messages as in training.
     """
     stages = _stages(run, config, step) if run else []
     scores = [score for score in run["scores"] if score["step"] <= step] if run else []
@@ -60,6 +62,7 @@ def model_card(
         base=base_name,
         base_is_public=bool(base_name) and base_name == hub_name(base),
         is_scratch=is_scratch,
+        has_chat_template=has_chat_template,
         parameters=parameters,
         family=family,
         dtype=dtype,

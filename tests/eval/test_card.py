@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
 
 def card_of(folder, config=None, *, read=True, **changes) -> str:
     options = {"parameters": 6738415616, "family": "llama", "dtype": "bfloat16", "step": 150}
-    options |= {"base": "owner/Some-Model", "is_scratch": False}
+    options |= {"base": "owner/Some-Model", "is_scratch": False, "has_chat_template": True}
     return model_card(
         read_run(folder) if read else None, config or settings(folder), **{**options, **changes}
     )
@@ -265,7 +265,8 @@ def test_the_frame_of_one_user_turn_is_the_one_of_training(folder):
 
 @pytest.mark.parametrize("step", [0, 150])
 def test_its_code_can_be_compiled(folder, step):
-    code = re.search(r"```python\n(.*?)```", card_of(folder, step=step), re.DOTALL)[1]
+    card = card_of(folder, step=step, has_chat_template=step > 0)
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
     compile(code, "card", "exec")
     assert ("apply_chat_template" in code) == (step > 0)
 

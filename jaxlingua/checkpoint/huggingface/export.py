@@ -108,12 +108,12 @@ def write_weights(
         write_json(folder / CONFIG, _with_dtype(fields, dtype))
 
 
-def _takers(config: LlamaConfig, mesh: Mesh, dtype: str) -> dict[str, Callable[[Array, int | None], Array]]:
+def _takers(config: LlamaConfig, mesh: Mesh, dtype: str) -> dict[str, Callable[..., Array]]:
     """For each parameter the function that takes a tensor of the file out of it, on every device whole."""
     sizes = axis_sizes(config, config.vocab_size)
 
-    def taker(place: Place) -> Callable[[Array, int | None], Array]:
-        def take(param: Array, layer: int | None) -> Array:
+    def taker(place: Place) -> Callable[..., Array]:
+        def take(param: Array, layer: int | Array | None) -> Array:
             one = param if layer is None else jax.lax.dynamic_index_in_dim(param, layer, 0, keepdims=False)
             return place.layout.to_file(one, sizes).astype(dtype)
 

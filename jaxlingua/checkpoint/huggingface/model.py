@@ -232,12 +232,10 @@ def _empty(layout: Layout, sizes: Mapping[str, int], layers: int, sharding: Name
     return jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)()
 
 
-def _putter(
-    layout: Layout, file_rows: int, sharding: NamedSharding
-) -> Callable[[Array | None, Array, int | None], Array]:
+def _putter(layout: Layout, file_rows: int, sharding: NamedSharding) -> Callable[..., Array]:
     """The function that puts a tensor of the file into its parameter, which it takes and gives back."""
 
-    def put(stacked: Array | None, array: Array, layer: int | None) -> Array:
+    def put(stacked: Array | None, array: Array, layer: int | Array | None) -> Array:
         new = array.astype(jnp.float32)
         if stacked is not None:
             return jax.lax.dynamic_update_index_in_dim(stacked, new, layer, 0)
