@@ -9,6 +9,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxlingua.errors import ConfigError
+from jaxlingua.model import attention as attention_module
 from jaxlingua.model.attention import attention
 
 FP32_LAYER = 1e-5
@@ -43,7 +44,7 @@ def case(length: int = 37, heads: int = 6, kv_heads: int = 2, head_dim: int = 8,
     return q, k, v, ids
 
 
-def brute_force(q, k, v, ids) -> np.ndarray:
+def brute_force(q, k, v, ids, window: int = 10**9) -> np.ndarray:
     """One query, one head, one key after another, in float64."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     ids = {name: np.asarray(value) for name, value in ids.items()}
@@ -54,7 +55,7 @@ def brute_force(q, k, v, ids) -> np.ndarray:
             s
             for s in range(k.shape[1])
             if ids["query_segments"][b, t] == ids["key_segments"][b, s] != 0
-            and ids["key_positions"][b, s] <= ids["query_positions"][b, t]
+            and 0 <= ids["query_positions"][b, t] - ids["key_positions"][b, s] < window
         ]
         if seen:
             scores = np.exp([q[b, t, n] @ k[b, s, group] / np.sqrt(q.shape[3]) for s in seen])
@@ -62,10 +63,10 @@ def brute_force(q, k, v, ids) -> np.ndarray:
     return out
 
 
-def in_jax_nn(q, k, v, ids):
-    mask = (ids["query_segments"][:, :, None] == ids["key_segments"][:, None]) & (
-        ids["key_positions"][:, None] <= ids["query_positions"][:, :, None]
-    )
+def in_jax_nn(q, k, v, ids, window: int = 10**9):
+    distance = ids["query_positions"][:, :, None] - ids["key_positions"][:, None]
+    own = ids["query_segments"][:, :, None] == ids["key_segments"][:, None]
+    mask = own & (distance >= 0) & (distance < window)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])
     return jnp.where(ids["query_segments"][:, :, None, None] == 0, 0, out)
 
@@ -95,8 +96,114 @@ def test_output_and_gradients_are_those_of_jax_nn(kind):
         np.testing.assert_allclose(mine, other, atol=FP32_LAYER * float(jnp.abs(other).max()))
 
 
+WINDOWS = [
+    1,
+    2,
+    3,
+    8,
+    9,
+    10,
+    36,
+    37,
+    1000,
+]  # of rows of 37 in blocks of 8; a block back begins at 2, two at 10
+
+
+def with_gaps(ids: dict) -> dict:
+    """The same rows with tokens left out: positions jump by up to three within a document."""
+    positions = np.asarray(ids["query_positions"])
+    jumps = np.random.default_rng(5).integers(1, 4, positions.shape)
+    starts = positions == 0
+    walked = np.cumsum(jumps, axis=1)
+    begun = np.maximum.accumulate(np.where(starts, walked, 0), axis=1)
+    positions = jnp.asarray(walked - begun, jnp.int32)
+    return ids | {"query_positions": positions, "key_positions": positions}
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["every position", "positions left out"])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_is_that_of_brute_force_forward_and_backward(window, gaps):
+    """A number when the program is made, and one that differs from layer to layer; gradients as in jax.nn."""
+    q, k, v, ids = case()
+    ids = with_gaps(ids) if gaps else ids
+    weight = jax.random.normal(jax.random.key(1), q.shape)
+    expected = brute_force(q, k, v, ids, window)
+    _, pull_back = jax.vjp(lambda *qkv: in_jax_nn(*qkv, ids, window), q, k, v)
+    expected_grads = pull_back(weight)
+
+    def output_and_grads(kind, window):
+        out, pull_back = jax.vjp(
+            lambda *qkv: attention(*qkv, **ids, window=window, kind=kind, block_tokens=8), q, k, v
+        )
+        return out, pull_back(weight)
+
+    for kind in KINDS:
+        fixed = jax.jit(output_and_grads, static_argnums=(0, 1))(kind, window)
+        traced = jax.jit(output_and_grads, static_argnums=0)(kind, jnp.int32(window))
+        for out, grads in (fixed, traced):
+            np.testing.assert_allclose(out, expected, atol=FP32_LAYER, err_msg=kind)
+            for mine, other in zip(grads, expected_grads, strict=True):
+                size = max(1.0, float(jnp.abs(other).max()))  # q and k have none if one key is seen
+                np.testing.assert_allclose(mine, other, atol=FP32_LAYER * size, err_msg=kind)
+
+
+def test_a_window_as_large_as_a_number_can_be_is_none():
+    """What a layer without a window gets where others have one."""
+    q, k, v, ids = case()
+    for kind in KINDS:
+        for block_tokens in (1, 8):
+            options = {"kind": kind, "block_tokens": block_tokens, **ids}
+            out = attention(q, k, v, **options, window=jnp.int32(2**31 - 1))
+            np.testing.assert_array_equal(out, attention(q, k, v, **options))
+
+
+@pytest.mark.parametrize("block_tokens", [1, 5, 8, 16, 37, 64])
+@pytest.mark.parametrize("window", [1, 6, 12, 17])
+def test_blocks_of_any_size_leave_a_window_alone(window, block_tokens):
+    q, k, v, ids = case()
+    weight = jax.random.normal(jax.random.key(1), q.shape)
+
+    def gradients(kind):
+        options = {"window": window, "kind": kind, "block_tokens": block_tokens, **ids}
+        return jax.jit(jax.grad(lambda qkv: (attention(*qkv, **options) * weight).sum()))((q, k, v))
+
+    for mine, other in zip(gradients("blockwise"), gradients("reference"), strict=True):
+        np.testing.assert_allclose(mine, other, atol=FP32_LAYER * max(1.0, float(jnp.abs(other).max())))
+
+
+@pytest.mark.parametrize(
+    ("window", "blocks"), [(None, 36), (1, 8), (2, 15), (8, 15), (9, 15), (10, 21), (64, 36), (10**6, 36)]
+)
+def test_blocks_that_no_query_sees_are_not_computed(window, blocks, monkeypatch):
+    """Eight blocks of eight places: 36 pairs are not after the query; counted as they run, both ways."""
+    computed = []
+    scores = attention_module._scores
+
+    def counted(*arguments):
+        jax.debug.callback(lambda: computed.append(1))
+        return scores(*arguments)
+
+    monkeypatch.setattr(attention_module, "_scores", counted)
+    q, k, v, _ = case(length=64)
+    segments, positions = jnp.ones((2, 64), jnp.int32), jnp.tile(jnp.arange(64, dtype=jnp.int32), (2, 1))
+    ids = {"query_segments": segments, "key_segments": segments}
+    ids |= {"query_positions": positions, "key_positions": positions}
+
+    def output(q):
+        return attention(q, k, v, **ids, window=window, kind="blockwise", block_tokens=8)
+
+    out, pull_back = jax.vjp(output, q)
+    jax.block_until_ready(out)
+    jax.effects_barrier()
+    forward = len(computed)
+    jax.block_until_ready(pull_back(out))
+    jax.effects_barrier()
+    assert (forward, len(computed) - forward) == (blocks, blocks)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_queries_at_the_end_of_a_longer_cache_see_the_keys_before_them(kind):
+def test_queries_at_the_end_of_a_longer_cache_see_the_keys_before_them(kind, window):
     """As in generation: three new tokens, a prompt padded on the left, places that are still empty."""
     _, k, v, _ = case(length=20)
     q = jax.random.normal(jax.random.key(3), (2, 3, 6, 8))
@@ -108,12 +215,13 @@ def test_queries_at_the_end_of_a_longer_cache_see_the_keys_before_them(kind):
         "query_positions": jnp.asarray(places[:, 13:16]),
         "key_positions": jnp.asarray(places),
     }
-    out = attention(q, k, v, **ids, kind=kind, block_tokens=8)
-    np.testing.assert_allclose(out, brute_force(q, k, v, ids), atol=FP32_LAYER)
+    out = attention(q, k, v, **ids, window=window, kind=kind, block_tokens=8)
+    np.testing.assert_allclose(out, brute_force(q, k, v, ids, window or 10**9), atol=FP32_LAYER)
 
 
+@pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_gives_zero_gets_no_gradient_and_is_never_nan(kind):
+def test_padding_gives_zero_gets_no_gradient_and_is_never_nan(kind, window):
     """A row that is all padding, too: softmax over nothing is where NaN comes from."""
     q, k, v, ids = case()
     segments = ids["query_segments"].at[1].set(0)
@@ -121,7 +229,7 @@ def test_padding_gives_zero_gets_no_gradient_and_is_never_nan(kind):
     padding = np.asarray(segments == 0)
 
     def total(qkv):
-        out = attention(*qkv, **ids, kind=kind, block_tokens=8)
+        out = attention(*qkv, **ids, window=window, kind=kind, block_tokens=8)
         return (out**2).sum(), out
 
     (_, out), grads = jax.value_and_grad(total, has_aux=True)((q * 100, k * 100, v))
