@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxlingua.model.cache import CACHE_AXES, Cache, empty_cache
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.model.remat import ACTIVATIONS, POLICIES, REMAT
+from tests.model.families import EVERY_FEATURE, in_use
 from tests.tiny import tiny_llama_config
 
 FP32_MODEL = 1e-4
@@ -31,12 +32,18 @@ def rows(batch: int = 2, length: int = 24, seed: int = 0):
 
 @functools.cache
 def init(model: Llama) -> dict:
-    return nn.unbox(jax.jit(model.init)(jax.random.key(0), *rows(1, 6)))["params"]
+    """First parameters; biases that are not zero and norms that are not one where there are features."""
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), *rows(1, 6)))["params"]
+    return in_use(params) if model.config.qkv_bias else params
+
+
+# A test that holds for LLaMA holds for what is made of it.
+FEATURES = pytest.mark.parametrize("features", [{}, EVERY_FEATURE], ids=["llama", "every feature"])
 
 
 def test_first_logits_have_unit_variance():
     """Cross-entropy over all targets is then log(vocabulary) + 1/2: tied and untied, shallow and deep."""
-    for changes in ({}, {"tie_embeddings": False}, {"layers": 12}):
+    for changes in ({}, {"tie_embeddings": False}, {"layers": 12}, {"qk_norm": True, "mlp_bias": True}):
         model = Llama(tiny_llama_config(**changes))
         out = model.apply({"params": init(model)}, *rows())
         loss = -jax.nn.log_softmax(out).mean()
@@ -88,10 +95,65 @@ def test_every_parameter_names_its_logical_axes():
     }
 
 
+def test_biases_and_norms_of_heads_are_there_only_where_asked_for_and_name_their_axes():
+    """Biases begin at zero and scales at one, so that a first model is the one without them."""
+    plain, model = Llama(tiny_llama_config()), Llama(tiny_llama_config(**EVERY_FEATURE))
+    specs, more = (
+        nn.get_partition_spec(jax.eval_shape(m.init, jax.random.key(0), *rows()))["params"]["layers"]
+        for m in (plain, model)
+    )
+    bias, norm = PartitionSpec("layers", "bias"), {"scale": PartitionSpec("layers", "norm")}
+    keys = PartitionSpec("layers", "kv_heads", "head_dim")
+    specs["attention"] |= {
+        "q_bias": PartitionSpec("layers", "heads", "head_dim"), "k_bias": keys, "v_bias": keys, "o_bias": bias,
+        "q_norm": norm, "k_norm": norm,
+    }  # fmt: skip
+    wide = PartitionSpec("layers", "mlp")
+    specs["mlp"] |= {"gate_bias": wide, "up_bias": wide, "down_bias": bias}
+    assert more == specs
+    first = nn.unbox(model.init(jax.random.key(0), *rows()))["params"]["layers"]
+    shapes = {
+        "q_bias": (2, 4, 16), "k_bias": (2, 2, 16), "v_bias": (2, 2, 16), "o_bias": (2, 64),
+        "gate_bias": (2, 128), "up_bias": (2, 128), "down_bias": (2, 64),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        leaf = {**first["attention"], **first["mlp"]}[name]
+        assert leaf.shape == shape
+        assert leaf.dtype == jnp.float32
+        assert (leaf == 0).all()
+    for name in ("q_norm", "k_norm"):
+        assert first["attention"][name]["scale"].shape == (2, 16)
+        assert (first["attention"][name]["scale"] == 1).all()
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize("kind", ["reference", "blockwise"])
-def test_a_mesh_leaves_logits_and_gradients_alone(kind):
+def test_each_layer_has_its_own_window(kind, remat):
+    """A change in one token reaches as far as the windows of the layers together let it."""
+    tokens = np.random.default_rng(0).integers(1, 512, (1, 24))
+    row = (np.arange(24)[None], np.ones((1, 24), int))
+    for slides, reach in (
+        ((True, True), 8),
+        ((True, False), 24),
+        ((False, True), 24),
+        ((False, False), 24),
+        (None, 8),
+    ):
+        changes = {"sliding_window": 5, "sliding_layers": slides, "attention": kind, "remat": remat}
+        model = Llama(tiny_llama_config(**changes, attention_block_tokens=4))
+        params = init(Llama(tiny_llama_config()))
+        before, after = (
+            model.apply({"params": params}, t, *row) for t in (tokens, np.where(row[0] == 0, 3, tokens))
+        )
+        reached = np.flatnonzero((before != after).any(axis=(0, 2)))
+        assert reached.tolist() == list(range(min(24, reach + 1))), slides
+
+
+@FEATURES
+@pytest.mark.parametrize("kind", ["reference", "blockwise"])
+def test_a_mesh_leaves_logits_and_gradients_alone(kind, features):
     """Constraints are in force (tensor and batch are split) and change nothing."""
-    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8))
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8, **features))
     params, batch = init(model), rows(4)
     mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
     rules = [("heads", "tensor"), ("kv_heads", "tensor"), ("mlp", "tensor"), ("vocab", "tensor")]
@@ -110,9 +172,10 @@ def test_a_mesh_leaves_logits_and_gradients_alone(kind):
         np.testing.assert_allclose(mine, other, atol=1e-6, rtol=1e-5)
 
 
+@FEATURES
 @pytest.mark.parametrize("kind", ["reference", "blockwise"])
-def test_a_packed_document_gets_the_logits_it_gets_alone(kind):
-    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=5))
+def test_a_packed_document_gets_the_logits_it_gets_alone(kind, features):
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=5, **features))
     params, (tokens, positions, segments) = init(model), rows()
     together = model.apply({"params": params}, tokens, positions, segments)
     for number in (1, 2):
@@ -153,10 +216,11 @@ def test_hidden_states_end_with_what_the_head_reads():
     np.testing.assert_allclose(again, model.apply({"params": params}, *rows()), atol=1e-6)
 
 
+@FEATURES
 @pytest.mark.parametrize("kind", ["reference", "blockwise"])
 @pytest.mark.parametrize("steps", [(24,), (23, 1), (10, 1, 1, 12), (5, 7, 12)])
-def test_a_cache_filled_in_pieces_gives_the_hidden_states_of_one_pass(kind, steps):
-    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8))
+def test_a_cache_filled_in_pieces_gives_the_hidden_states_of_one_pass(kind, steps, features):
+    model = Llama(tiny_llama_config(attention=kind, attention_block_tokens=8, **features))
     params, batch = init(model), rows()
     whole, _ = model.apply({"params": params}, *batch, method="hidden")
     cache = empty_cache(model.config, 2, 30)
@@ -172,8 +236,9 @@ def test_a_cache_filled_in_pieces_gives_the_hidden_states_of_one_pass(kind, step
     np.testing.assert_allclose(jnp.concatenate(pieces, axis=1), whole, atol=FP32_MODEL)
 
 
-def test_left_padding_changes_no_logits():
-    model = Llama(tiny_llama_config())
+@FEATURES
+def test_left_padding_changes_no_logits(features):
+    model = Llama(tiny_llama_config(**features))
     params = init(model)
     tokens = np.random.default_rng(0).integers(1, 512, (1, 9))
     positions, segments = np.arange(9)[None], np.ones((1, 9), int)
@@ -207,29 +272,37 @@ def test_a_cache_has_the_compute_dtype_and_axes_for_every_dimension():
         assert len(getattr(CACHE_AXES, name)) == getattr(cache, name).ndim
 
 
-def traced_gradient(remat: str, kind: str) -> jax.stages.Traced:
-    model = Llama(tiny_llama_config(remat=remat, attention=kind, attention_block_tokens=8))
-    return jax.jit(jax.grad(lambda params: (model.apply({"params": params}, *rows()) ** 2).mean())).trace(
-        init(Llama(tiny_llama_config()))
-    )
+def traced_gradient(remat: str, kind: str, **features) -> jax.stages.Traced:
+    config = tiny_llama_config(remat=remat, attention=kind, attention_block_tokens=8, **features)
+    return jax.jit(
+        jax.grad(lambda params: (Llama(config).apply({"params": params}, *rows()) ** 2).mean())
+    ).trace(init(Llama(tiny_llama_config(**features))))
 
 
 @functools.cache
-def gradients(remat: str, kind: str) -> list[np.ndarray]:
-    return jax.tree.leaves(traced_gradient(remat, kind).lower().compile()(init(Llama(tiny_llama_config()))))
+def gradients(remat: str, kind: str, *, every_feature: bool) -> list[np.ndarray]:
+    features = EVERY_FEATURE if every_feature else {}
+    params = init(Llama(tiny_llama_config(**features)))
+    return jax.tree.leaves(traced_gradient(remat, kind, **features).lower().compile()(params))
 
 
+@pytest.mark.parametrize("every_feature", [False, True])
 @pytest.mark.parametrize(
     ("remat", "kind"), [*((name, "blockwise") for name in REMAT if name != "none"), ("minimal", "reference")]
 )
-def test_a_remat_policy_changes_no_gradient(remat, kind):
-    for mine, other in zip(gradients(remat, kind), gradients("none", kind), strict=True):
+def test_a_remat_policy_changes_no_gradient(remat, kind, every_feature):
+    expected = gradients("none", kind, every_feature=every_feature)
+    for mine, other in zip(gradients(remat, kind, every_feature=every_feature), expected, strict=True):
+        assert jnp.abs(other).max() > 0
         np.testing.assert_allclose(mine, other, atol=1e-6 * float(jnp.abs(other).max()), rtol=1e-5)
 
 
-def test_policies_repeat_the_matrix_products_that_their_names_leave_out():
+@FEATURES
+def test_policies_repeat_the_matrix_products_that_their_names_leave_out(features):
     """Seven products with weights and two of attention make a layer; the counts are of those repeated."""
-    products = {name: str(traced_gradient(name, "blockwise").jaxpr).count("dot_general") for name in REMAT}
+    products = {
+        name: str(traced_gradient(name, "blockwise", **features).jaxpr).count("dot_general") for name in REMAT
+    }
     assert {name: count - products["none"] for name, count in products.items()} == {
         "none": 0,
         "full": 8,  # all but down, whose output the backward pass does not need

@@ -1,5 +1,7 @@
 """Published sizes, the arithmetic of parameters, and what "auto" becomes."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import pytest
 from jaxlingua.config import ModelConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.llama import Llama
-from jaxlingua.model.presets import PRESETS, llama_config, parameter_count
+from jaxlingua.model.presets import PRESETS, LlamaConfig, llama_config, parameter_count
+from tests.tiny import tiny_llama_config
 
 # As the authors give them, or as the files of the released checkpoints add up.
 PUBLISHED = {
@@ -29,16 +32,29 @@ PUBLISHED = {
 }
 
 
-def abstract_params(preset: str) -> dict:
+def in_tree(config: LlamaConfig) -> int:
+    """Numbers in the tree of parameters; none of them is made."""
     row = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-    return nn.unbox(jax.eval_shape(Llama(PRESETS[preset]).init, jax.random.key(0), row, row, row)["params"])
+    params = nn.unbox(jax.eval_shape(Llama(config).init, jax.random.key(0), row, row, row)["params"])
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_has_the_published_number_of_parameters(preset: str):
-    """In the tree and in the arithmetic; none of them is made."""
-    in_tree = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(preset)))
-    assert in_tree == parameter_count(PRESETS[preset]) == PUBLISHED.get(preset, in_tree)
+    """In the tree and in the arithmetic."""
+    config = PRESETS[preset]
+    assert parameter_count(config) == in_tree(config) == PUBLISHED.get(preset, in_tree(config))
+
+
+def test_biases_and_norms_of_heads_are_counted_in_every_combination():
+    names = ("qkv_bias", "o_bias", "mlp_bias", "qk_norm", "tie_embeddings")
+    counts = {}
+    for values in itertools.product([False, True], repeat=len(names)):
+        config = tiny_llama_config(head_dim=10, **dict(zip(names, values, strict=True)))
+        counts[values] = parameter_count(config)
+        assert counts[values] == in_tree(config), config
+    assert len(set(counts.values())) == 32
+    assert parameter_count(tiny_llama_config(sliding_window=3)) == parameter_count(tiny_llama_config())
 
 
 def test_tiny_presets_keep_within_their_names():
@@ -94,6 +110,26 @@ def test_given_fields_replace_the_presets():
 def test_sizes_that_do_not_go_together_are_refused_in_one_line(fields, message):
     with pytest.raises(ConfigError) as refusal:
         llama_config(ModelConfig(**fields), 512)
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sliding_window": 0}, "model.sliding_window=0 is not positive; choose 1 or more, or None"),
+        (
+            {"sliding_layers": (True, False)},
+            "model.sliding_layers is given but model.sliding_window is not; give both",
+        ),
+        (
+            {"sliding_window": 4, "sliding_layers": (True, False, True)},
+            "model.sliding_layers has 3 entries for model.layers=2; give one for each layer",
+        ),
+    ],
+)
+def test_windows_that_no_model_can_have_are_refused_in_one_line(fields, message):
+    with pytest.raises(ConfigError) as refusal:
+        tiny_llama_config(**fields)
     assert str(refusal.value) == message
 
 

@@ -61,6 +61,15 @@ DISTINCT_FAMILIES = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The models are tiny: with a thread per core these tests take twice as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def pair(changes: dict, rope: dict):
     """Our model, its parameters and transformers' model."""
     config = tiny_llama_config(**changes, rope_scaling=rope_scaling(rope))

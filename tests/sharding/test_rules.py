@@ -14,6 +14,7 @@ from jaxlingua.sharding import rules
 from jaxlingua.sharding.rules import mesh_spec, padded_vocab_size, param_shardings
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.state import abstract_state, initial_state
+from tests.model.families import EVERY_FEATURE
 from tests.train.world import flat, mesh_of, tiny_model
 
 
@@ -45,6 +46,19 @@ def test_every_matrix_is_split_over_all_devices_but_data_copies():
         "layers/mlp_norm/scale": PartitionSpec(None, None),
         "final_norm/scale": PartitionSpec(None),
     }
+
+
+def test_biases_are_split_like_the_heads_and_columns_they_belong_to():
+    """Those of the residual stream and the scales of head norms lie on every device."""
+    shardings = named(param_shardings(tiny_model(**EVERY_FEATURE), mesh_of(fsdp=4, tensor=2)))
+    heads, columns = PartitionSpec(None, "tensor", None), PartitionSpec(None, "tensor")
+    for name, spec in {
+        "attention/q_bias": heads, "attention/k_bias": heads, "attention/v_bias": heads,
+        "mlp/gate_bias": columns, "mlp/up_bias": columns,
+        "attention/o_bias": PartitionSpec(None, None), "mlp/down_bias": PartitionSpec(None, None),
+        "attention/q_norm/scale": PartitionSpec(None, None), "attention/k_norm/scale": PartitionSpec(None, None),
+    }.items():  # fmt: skip
+        assert shardings[f"layers/{name}"].spec == spec, name
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adafactor", "lion"])

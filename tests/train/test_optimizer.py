@@ -11,6 +11,7 @@ import pytest
 from jaxlingua.config import OptimizerConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.train.optimizer import decayed, make_optimizer, make_schedule
+from tests.model.families import EVERY_FEATURE
 from tests.train.world import parameters, tiny_model
 
 torch = pytest.importorskip("torch")
@@ -120,16 +121,28 @@ def test_an_update_without_its_learning_rate_is_refused():
         tx.update(params, tx.init(params), params)
 
 
-def test_only_scales_of_norms_are_exempt_from_decay():
-    names = {
+def decays(**features):
+    """Whether weight decay applies, by the parameter's name."""
+    tree = decayed(parameters(tiny_model(tie_embeddings=False, **features)))
+    return {
         jax.tree_util.keystr(path, simple=True, separator="/"): decay
-        for path, decay in jax.tree_util.tree_leaves_with_path(
-            decayed(parameters(tiny_model(tie_embeddings=False)))
-        )
+        for path, decay in jax.tree_util.tree_leaves_with_path(tree)
     }
-    exempt = {name for name, decay in names.items() if not decay}
-    assert exempt == {"layers/attention_norm/scale", "layers/mlp_norm/scale", "final_norm/scale"}
+
+
+def test_only_scales_of_norms_and_biases_are_exempt_from_decay():
+    names, more = decays(), decays(**EVERY_FEATURE)
+    norms = {"layers/attention_norm/scale", "layers/mlp_norm/scale", "final_norm/scale"}
+    assert {name for name, decay in names.items() if not decay} == norms
     assert len(names) == 12
+    added = {name for name in more if name not in names}
+    assert added == {
+        *(f"layers/attention/{name}_bias" for name in "qkvo"),
+        *(f"layers/mlp/{name}_bias" for name in ("gate", "up", "down")),
+        "layers/attention/q_norm/scale",
+        "layers/attention/k_norm/scale",
+    }
+    assert {name for name, decay in more.items() if not decay} == norms | added
 
 
 # ── schedules ────────────────────────────────────────────────────────────────
