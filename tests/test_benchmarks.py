@@ -46,6 +46,22 @@ def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
     assert 1 <= packed / peers[0] < 1.3, "and ours a few more, which fill up the last step"
 
 
+def test_the_benchmark_of_public_weights_reads_the_same_numbers_with_both():
+    pytest.importorskip("torch")
+    command = [sys.executable, BENCHMARKS / "public_weights.py", "--preset", "tiny-test", "--rounds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[1:]] == [
+        "| files read, nothing done with them", "| jaxlingua, 1 device", "| jaxlingua, 8 virtual devices, fsdp=8",
+        "| transformers",
+    ]  # fmt: skip
+    for line in lines[2:]:
+        seconds = [float(figure) for figure in re.findall(r"([\d.]+) s", line)]
+        assert len(seconds) == 2
+        assert all(0 < figure < 60 for figure in seconds)
+
+
 @pytest.mark.parametrize("other", [8.3003, float("nan")])
 def test_no_ratio_without_equal_losses(monkeypatch, other):
     train_cpu = load("train_cpu", monkeypatch)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models
 
 from jaxlingua.config import TokensConfig
-from jaxlingua.errors import MachineError, ConfigError, DataError, TokenizerError
+from jaxlingua.errors import ConfigError, DataError, MachineError, TokenizerError
 from jaxlingua.tokens.interface import cover
 from jaxlingua.tokens.tokenizer import load_tokenizer
 from tests.tiny import TINY_LANGUAGES, tiny_parallel, tiny_tokenizer
