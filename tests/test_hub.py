@@ -136,6 +136,21 @@ def test_a_model_of_the_hub_is_opened_like_a_folder(server):
     assert (tensor.read_rows(0, 64) == draw(LLAMA)["model.norm.weight"]).all()
 
 
+def test_weights_that_a_repository_holds_a_second_time_are_not_downloaded(server):
+    """Mistral's hold consolidated.safetensors beside the shards, as large as all of them."""
+    from jaxlingua.checkpoint.huggingface.model import open_model
+
+    (Hub.folder / "model.safetensors").unlink()
+    write_folder(Hub.folder, LLAMA, shards=2)
+    (Hub.folder / "consolidated.safetensors").write_bytes(b"x")
+    (Hub.folder / "pytorch_model.bin").write_bytes(b"x")
+    names = {file.name for file in open_model("someone/open").folder.iterdir()}
+    assert names == {
+        "config.json", "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+    }  # fmt: skip
+
+
 def test_a_config_that_is_refused_costs_no_download_of_weights(server):
     from jaxlingua.checkpoint.huggingface.model import open_model
 

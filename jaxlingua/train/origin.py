@@ -9,7 +9,7 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from jaxlingua.checkpoint.huggingface.config_json import config_fields, read_config, stored_dtype
+from jaxlingua.checkpoint.huggingface.config_json import config_fields, read_config, with_dtype
 from jaxlingua.checkpoint.huggingface.model import (
     CONFIG,
     GENERATION_CONFIG,
@@ -85,8 +85,7 @@ class Origin:
         home = folder / KEPT
         home.mkdir(exist_ok=True)
         fields = {name: value for name, value in self.public.fields.items() if name != "_name_or_path"}
-        dtype = {} if stored_dtype(fields, self.public.path) else {"torch_dtype": self.public.dtype}
-        write_json(home / CONFIG, {**fields, **dtype, "vocab_size": vocab_rows})
+        write_json(home / CONFIG, with_dtype(fields, self.public.dtype) | {"vocab_size": vocab_rows})
         if self.public.generation is not None:
             write_json(home / GENERATION_CONFIG, self.public.generation)
 

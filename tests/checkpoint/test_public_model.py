@@ -120,6 +120,18 @@ def test_each_type_is_read_exactly_and_written_back_bit_by_bit(dtype, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_file_of_several_types_is_kept_in_the_one_that_holds_all(tmp_path):
+    """Norms in float32 beside matrices in bfloat16, and whatever config.json says."""
+    tensors = draw(LLAMA, "bfloat16")
+    tensors |= {name: array.astype(np.float32) for name, array in tensors.items() if "norm" in name}
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32)}
+    assert open_model(str(write_folder(tmp_path / "mixed", LLAMA, tensors))).dtype == "float32"
+    assert (
+        open_model(str(write_folder(tmp_path / "old", LLAMA, draw(LLAMA, "float16") | old))).dtype
+        == "float16"
+    )
+
+
 def test_shards_are_as_large_as_asked_for_and_their_index_is_right(tmp_path):
     public = open_model(str(write_folder(tmp_path / "in", LLAMA)))
     out, mesh, limit = tmp_path / "out", mesh_of(fsdp=8), 50_000
@@ -336,7 +348,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
         ("pytorch_model.bin", "PyTorch files, which can run code when they are read; write safetensors with"),
         ("consolidated.00.pth", "it is an original download of Meta's; convert it first"),
         ("model-00001-of-00002.safetensors", "shards need their index; download it too"),
-        ("notes.txt", "give the folder of a whole checkpoint"),
+        ("notes.txt", "give a whole checkpoint with safetensors; PyTorch's .bin files are not read"),
     ],
 )
 def test_a_folder_without_weights_tells_what_to_do(file, hint, tmp_path):

@@ -92,6 +92,12 @@ def stored_dtype(fields: Mapping[str, Any], where: str) -> str:
     return next(iter(given.values()), "")
 
 
+def with_dtype(fields: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """config.json of weights in another type, under each of the names that it has for it."""
+    names = [name for name in ("dtype", "torch_dtype") if name in fields] or ["torch_dtype"]
+    return {**fields, **dict.fromkeys(names, dtype)}
+
+
 def config_fields(
     config: LlamaConfig, *, vocab_size: int, dtype: str, special_ids: Mapping[str, int | None]
 ) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 from jax.sharding import Mesh
 
+from jaxlingua.checkpoint.huggingface.config_json import with_dtype
 from jaxlingua.checkpoint.huggingface.model import CONFIG
 from jaxlingua.checkpoint.huggingface.safetensors_file import INDEX, plan_shards, write_file, write_index
 from jaxlingua.checkpoint.huggingface.tensors import LAYOUTS, Place, axis_sizes, places
@@ -105,7 +106,7 @@ def write_weights(
     if jax.process_index() == 0:
         if len(shards) > 1:
             write_index(folder / INDEX, shards, total)
-        write_json(folder / CONFIG, _with_dtype(fields, dtype))
+        write_json(folder / CONFIG, with_dtype(fields, dtype))
 
 
 def _takers(config: LlamaConfig, mesh: Mesh, dtype: str) -> dict[str, Callable[..., Array]]:
@@ -127,12 +128,6 @@ def _check_finite(name: str, array: np.ndarray, dtype: str) -> None:
         raise CheckpointError(
             f"{name}: a weight is too large for checkpoint.export.dtype=float16; use bfloat16 or float32"
         )
-
-
-def _with_dtype(fields: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """config.json with the type that is written, in each spelling that it has."""
-    spellings = [name for name in ("dtype", "torch_dtype") if name in fields] or ["torch_dtype"]
-    return {**fields, **dict.fromkeys(spellings, dtype)}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A public checkpoint, from the hub or a folder, tensor by tensor into sharded parameters."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,14 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from jaxlingua.checkpoint.huggingface.config_json import read_config, stored_dtype
-from jaxlingua.checkpoint.huggingface.safetensors_file import DTYPES, StoredTensor, listed, read_tensors
+from jaxlingua.checkpoint.huggingface.config_json import read_config
+from jaxlingua.checkpoint.huggingface.safetensors_file import (
+    DTYPES,
+    StoredTensor,
+    listed,
+    read_tensors,
+    weight_files,
+)
 from jaxlingua.checkpoint.huggingface.tensors import DERIVED, LAYOUTS, Layout, Place, axis_sizes, places
 from jaxlingua.errors import CheckpointError
 from jaxlingua.hub import find_folder
@@ -26,7 +33,6 @@ from jaxlingua.sharding.rules import param_shardings
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
-_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
 _TIED_HEAD = "lm_head.weight"
 _ROWS_COMPARED = 8192
 
@@ -44,8 +50,9 @@ class PublicModel:
 
     @property
     def dtype(self) -> str:
-        """Type of the weights in the file: that of most of them."""
-        return str(DTYPES[self.tensors["model.embed_tokens.weight"].dtype])
+        """The type that holds all weights as they are: that of the file, float32 where it mixes several."""
+        kinds = {tensor.dtype for name, tensor in self.tensors.items() if not DERIVED.fullmatch(name)}
+        return str(DTYPES[kinds.pop() if len(kinds) == 1 else "F32"])
 
     @property
     def file_bytes(self) -> int:
@@ -62,11 +69,12 @@ def open_model(path: str) -> PublicModel:
         `hub.find_folder`.
     Cost: reads headers only.
     """
-    folder = find_folder(path, ["*.json"], "model.path", CheckpointError)
+    find = functools.partial(find_folder, path, where="model.path", error=CheckpointError)
+    folder = find(["*.json"])
     fields = read_json(folder / CONFIG)
     config = read_config(fields, str(folder))
-    stored_dtype(fields, str(folder))
-    folder = find_folder(path, _FILES, "model.path", CheckpointError)
+    # Not all that the repository may have: some hold the same weights a second time, in other files.
+    folder = find(["*.json", *weight_files(folder)])
     tensors = read_tensors(folder)
     _check_tensors(folder, tensors, config)
     generation = folder / GENERATION_CONFIG
@@ -126,6 +134,7 @@ def _check_tied(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
     """Some programs write a tied head a second time. Another one would be a model that is not tied."""
     head, embedding = tensors[_TIED_HEAD], tensors.get("model.embed_tokens.weight")
     is_same = embedding is not None and (head.shape, head.dtype) == (embedding.shape, embedding.dtype)
+    is_same = is_same and head.dtype in DTYPES
     rows = range(0, head.shape[0], _ROWS_COMPARED) if is_same else ()
     for first in rows:
         stop = min(first + _ROWS_COMPARED, head.shape[0])

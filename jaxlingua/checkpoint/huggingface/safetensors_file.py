@@ -54,6 +54,12 @@ class StoredTensor:
         return flat.view(dtype).reshape(stop - first, *self.shape[1:])
 
 
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold the weights of a folder in which they may not be yet."""
+    index = folder / INDEX
+    return sorted(set(_read_index(index).values())) if index.is_file() else [SINGLE]
+
+
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a folder by name: of model.safetensors, or of all shards that its index names.
 
@@ -131,7 +137,7 @@ def _what_else(folder: Path) -> str:
         )
     if any(folder.glob("*.safetensors")):
         return "shards need their index; download it too"
-    return "give the folder of a whole checkpoint"
+    return "give a whole checkpoint with safetensors; PyTorch's .bin files are not read"
 
 
 def listed(names: list[str]) -> str:
