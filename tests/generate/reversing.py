@@ -1,6 +1,7 @@
 """A tiny model that has learned, in a few seconds, to write letters backwards: random ones would answer by chance."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +29,21 @@ def prompts(count: int, seed: int) -> list[np.ndarray]:
     return [np.array([BOS, *word, TURN], np.int32) for word in words]
 
 
-def trained(config: LlamaConfig = CONFIG) -> tuple[Llama, dict]:
-    """The model and its parameters after 400 steps; most of its answers are right."""
-    return Llama(config), _trained_params(config.tie_embeddings)
+def trained(config: LlamaConfig = CONFIG, steps: int = 400) -> tuple[Llama, dict]:
+    """The model and its parameters; after 400 steps most of its answers are right."""
+    # How it is computed later, and for how many positions, changes nothing of what it learns.
+    how = ("max_positions", "compute_dtype", "remat", "attention", "attention_block_tokens")
+    return Llama(config), _trained_params(
+        replace(config, **{name: getattr(CONFIG, name) for name in how}), steps
+    )
 
 
 @functools.cache
-def _trained_params(tie_embeddings: bool) -> dict:
-    model = Llama(LlamaConfig(**{**CONFIG.__dict__, "tie_embeddings": tie_embeddings}))
+def _trained_params(config: LlamaConfig, steps: int) -> dict:
+    model = Llama(config)
     length = 2 * LONGEST + 3
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (48, length))
-    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, 400))
+    optimizer = optax.adamw(optax.cosine_decay_schedule(4e-3, steps))
 
     def loss(params, tokens, mask):
         logits = model.apply({"params": params}, tokens, positions, (tokens != PAD).astype(jnp.int32))
@@ -50,9 +55,10 @@ def _trained_params(tie_embeddings: bool) -> dict:
         updates, state = optimizer.update(jax.grad(loss)(params, tokens, mask), state, params)
         return optax.apply_updates(params, updates), state
 
-    params = nn.unbox(model.init(jax.random.key(0), positions, positions, jnp.ones_like(positions)))["params"]
+    init = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 0})  # it runs once
+    params = nn.unbox(init(jax.random.key(0), positions, positions, jnp.ones_like(positions)))["params"]
     state = optimizer.init(params)
-    for number in range(400):
+    for number in range(steps):
         tokens = np.zeros((48, length), np.int32)
         mask = np.zeros((48, length - 1), np.float32)
         for row, prompt in enumerate(prompts(48, seed=1000 + number)):
