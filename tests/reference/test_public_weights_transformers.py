@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from jax.sharding import Mesh
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -57,7 +58,6 @@ CASES = {
         {"tie_word_embeddings": True, "num_key_value_heads": 4, "head_dim": 64},
     ),
     "mistral in bf16, in shards": ("mistral", "bfloat16", "30KB", {"sliding_window": 6, "head_dim": 16}),
-    "mistral in fp32 without a window": ("mistral", "float32", "1GB", {"sliding_window": None}),
     "qwen2 in bf16": ("qwen2", "bfloat16", "1GB", {"rope_parameters": YARN}),
     "qwen2 in fp16 whose last layer slides, in shards": (
         "qwen2",
@@ -151,56 +151,62 @@ def vocabularies(params: dict) -> dict[str, np.ndarray]:
     return {name: np.asarray(kernel) for name, kernel in kernels.items()}
 
 
-def test_logits_are_those_of_transformers_on_one_device_and_on_a_mesh(published):
-    expected = logits_of_transformers(published.folder)
-    assert expected.std() > 0.5
-
+def check_logits(published: Published, params: dict, mesh: Mesh, expected: np.ndarray) -> None:
     def logits(params: dict, *row: jax.Array) -> jax.Array:
         return published.model.apply({"params": params}, *row)
 
-    read = []
-    for sizes in ({}, EIGHT):
-        mesh = mesh_of(**sizes)
-        read.append(load_params(published.public, published.model, mesh))
-        ours = MeshFunction(jax.jit(logits, compiler_options=COMPILED_FAST), mesh)(read[-1], *rows())
-        np.testing.assert_allclose(ours[..., :ROWS], expected, atol=FP32_MODEL, rtol=FP32_MODEL)
-    one, eight = read
-    assert eight["layers"]["mlp"]["up"].sharding.shard_shape((2, 48, 56)) == (2, 12, 28)
-    jax.tree.map(np.testing.assert_array_equal, one["layers"], eight["layers"])
+    ours = MeshFunction(jax.jit(logits, compiler_options=COMPILED_FAST), mesh)(params, *rows())
+    np.testing.assert_allclose(ours[..., :ROWS], expected, atol=FP32_MODEL, rtol=FP32_MODEL)
+
+
+def check_same_parameters(one: dict, eight: dict) -> None:
+    """Bit by bit, but for rows beyond those of the file: the mesh says in which order their mean is summed."""
+    for part in ("layers", "final_norm"):
+        jax.tree.map(np.testing.assert_array_equal, one[part], eight[part])
     for name, kernel in vocabularies(one).items():
         mean, of_eight = kernel[:ROWS].mean(0, dtype=np.float64), vocabularies(eight)[name]
         np.testing.assert_array_equal(kernel[:ROWS], of_eight[:ROWS])
-        for beyond in (kernel[ROWS:], of_eight[ROWS:]):  # the mesh says in which order a mean is summed
+        for beyond in (kernel[ROWS:], of_eight[ROWS:]):
             assert len(beyond) == padded_vocab_size(ROWS) - ROWS > 0
             np.testing.assert_allclose(beyond - mean, 0, atol=FP32_LAYER)
 
 
-def test_what_was_read_is_written_again_bit_by_bit_and_is_the_same_model_in_transformers(published, tmp_path):
-    """Where all tensors lie in one file, in the very bytes of transformers."""
-    public, mesh, export = published.public, mesh_of(**EIGHT), tmp_path / "export"
+def check_files(ours: Path, theirs: Path) -> None:
+    """Tensors are the same bits; and the file the very same bytes, where all lie in one."""
+    assert same_bits(tensors(ours), tensors(theirs))
+    if (theirs / INDEX).is_file():
+        assert len(list(ours.glob("*.safetensors"))) > 2
+        index, of_theirs = (json.loads((folder / INDEX).read_text()) for folder in (ours, theirs))
+        assert index["weight_map"].keys() == of_theirs["weight_map"].keys()
+        assert index["metadata"]["total_size"] == of_theirs["metadata"]["total_size"]
+    else:
+        assert (ours / SINGLE).read_bytes() == (theirs / SINGLE).read_bytes()
+
+
+def test_what_is_read_computes_the_same_and_is_written_again_as_the_same_model(published, tmp_path):
+    """On one device and on a mesh: read, computed and written here, read and computed by transformers."""
+    public, model, export = published.public, published.model, tmp_path / "export"
+    expected = logits_of_transformers(published.folder)
+    assert expected.std() > 0.5
+    params = {}
+    for mesh in (mesh_of(), mesh_of(**EIGHT)):
+        params[mesh.size] = load_params(public, model, mesh)
+        check_logits(published, params[mesh.size], mesh, expected)
+    assert params[8]["layers"]["mlp"]["up"].sharding.shard_shape((2, 48, 56)) == (2, 12, 28)
+    check_same_parameters(params[1], params[8])
+
     export.mkdir()
+    gib = published.largest_file() / 2**30
     write_weights(
-        export,
-        load_params(public, published.model, mesh),
-        published.model.config,
-        public.fields,
-        dtype=public.dtype,
-        shard_gib=published.largest_file() / 2**30,
-        mesh=mesh,
+        export, params[8], model.config, public.fields, dtype=public.dtype, shard_gib=gib, mesh=mesh
     )
     assert json.loads((export / "config.json").read_text()) == public.fields
-    assert same_bits(tensors(export), tensors(published.folder))
-    if (published.folder / INDEX).is_file():
-        assert len(list(export.glob("*.safetensors"))) > 2
-        ours, theirs = (json.loads((folder / INDEX).read_text()) for folder in (export, published.folder))
-        assert ours["weight_map"].keys() == theirs["weight_map"].keys()
-        assert ours["metadata"]["total_size"] == theirs["metadata"]["total_size"]
-    else:
-        assert (export / SINGLE).read_bytes() == (published.folder / SINGLE).read_bytes()
+    check_files(export, published.folder)
+
     again, told = AutoModelForCausalLM.from_pretrained(export, dtype="auto", output_loading_info=True)
     assert not any(told.values())
     assert same_bits(again.state_dict(), published.theirs.state_dict())
-    np.testing.assert_array_equal(logits_of_transformers(export), logits_of_transformers(published.folder))
+    np.testing.assert_array_equal(logits_of_transformers(export), expected)
 
 
 def test_a_tied_head_that_was_written_a_second_time_is_the_same_model(tmp_path):
