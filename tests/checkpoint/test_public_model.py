@@ -85,7 +85,8 @@ def test_every_tensor_of_every_family_comes_to_its_place_on_every_mesh(family, m
     assert params.keys() == wanted.keys()
     for path, value in wanted.items():
         assert params[path].dtype == np.float32
-        assert params[path].sharding == shardings[path], path  # so never whole on one device
+        # So never whole on one device.
+        assert params[path].sharding.is_equivalent_to(shardings[path], value.ndim), path
         if path in ("embed/embedding", "head/kernel"):
             np.testing.assert_allclose(params[path], value, atol=1e-6, rtol=0, err_msg=path)
         else:

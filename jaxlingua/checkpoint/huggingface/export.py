@@ -1,5 +1,6 @@
 """Sharded parameters to a Hugging Face folder, whole or not at all."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxlingua.checkpoint.huggingface.config_json import with_dtype
 from jaxlingua.checkpoint.huggingface.model import CONFIG
 from jaxlingua.checkpoint.huggingface.safetensors_file import INDEX, plan_shards, write_file, write_index
-from jaxlingua.checkpoint.huggingface.tensors import LAYOUTS, Place, axis_sizes, places
+from jaxlingua.checkpoint.huggingface.tensors import Layout, axis_sizes, places
 from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import replicated
@@ -80,7 +81,7 @@ def write_weights(
     shapes = {name: place.layout.shape(sizes) for name, place in by_name.items()}
     size_of = {name: int(np.prod(shape, dtype=np.int64)) * stored.itemsize for name, shape in shapes.items()}
     shards = plan_shards(shapes, stored, max(1, int(shard_gib * GIB)))
-    take = _takers(config, mesh, dtype)
+    padded = tuple(axis_sizes(config, config.vocab_size).items())
     flat = flatten_dict(params, sep="/")
     done, total = 0, sum(size_of.values())
 
@@ -88,7 +89,8 @@ def write_weights(
         nonlocal done
         for name in names:
             place = by_name[name]
-            array = np.asarray(take[place.path](flat[place.path], place.layer))
+            whole = replicated(mesh)  # on every device
+            array = np.asarray(_take(flat[place.path], place.layer, place.layout, padded, dtype, whole))
             if "v" in place.layout.ours:
                 array = array[:rows]
             _check_finite(name, array, dtype)
@@ -109,18 +111,18 @@ def write_weights(
         write_json(folder / CONFIG, with_dtype(fields, dtype))
 
 
-def _takers(config: LlamaConfig, mesh: Mesh, dtype: str) -> dict[str, Callable[..., Array]]:
-    """For each parameter the function that takes a tensor of the file out of it, on every device whole."""
-    sizes = axis_sizes(config, config.vocab_size)
-
-    def taker(place: Place) -> Callable[..., Array]:
-        def take(param: Array, layer: int | Array | None) -> Array:
-            one = param if layer is None else jax.lax.dynamic_index_in_dim(param, layer, 0, keepdims=False)
-            return place.layout.to_file(one, sizes).astype(dtype)
-
-        return jax.jit(take, out_shardings=replicated(mesh))
-
-    return {path: taker(Place(path, None)) for path in LAYOUTS if LAYOUTS[path].is_in(config)}
+@functools.partial(jax.jit, static_argnames=("layout", "sizes", "dtype", "sharding"))
+def _take(
+    param: Array,
+    layer: int | Array | None,
+    layout: Layout,
+    sizes: tuple[tuple[str, int], ...],
+    dtype: str,
+    sharding: NamedSharding,
+) -> Array:
+    """A tensor of the file out of a parameter."""
+    one = param if layer is None else jax.lax.dynamic_index_in_dim(param, layer, 0, keepdims=False)
+    return jax.lax.with_sharding_constraint(layout.to_file(one, dict(sizes)).astype(dtype), sharding)
 
 
 def _check_finite(name: str, array: np.ndarray, dtype: str) -> None:

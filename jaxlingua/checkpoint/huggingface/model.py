@@ -24,7 +24,7 @@ from jaxlingua.checkpoint.huggingface.safetensors_file import (
     read_tensors,
     weight_files,
 )
-from jaxlingua.checkpoint.huggingface.tensors import DERIVED, LAYOUTS, Layout, Place, axis_sizes, places
+from jaxlingua.checkpoint.huggingface.tensors import DERIVED, Layout, Place, axis_sizes, places
 from jaxlingua.errors import CheckpointError
 from jaxlingua.hub import find_folder
 from jaxlingua.model.llama import Llama
@@ -179,20 +179,21 @@ def load_params(
         return _spread(public.tensors[place.name], place.layout, sizes, shardings[place.path])
 
     params: dict[str, Array] = {}
-    put = {
-        path: _putter(LAYOUTS[path], public.config.vocab_size, sharding)
-        for path, sharding in shardings.items()
-    }
     with ThreadPoolExecutor(1) as reader:  # the next tensor is read while one goes to the devices
         ahead = [reader.submit(read, place) for place in in_order[:1]]
         for place, following in zip(in_order, [*in_order[1:], None], strict=True):
             array = ahead.pop().result()
             if following is not None:
                 ahead.append(reader.submit(read, following))
-            path = place.path
-            if LAYOUTS[path].is_stacked and path not in params:
-                params[path] = _empty(LAYOUTS[path], sizes, config.layers, shardings[path])
-            params[path] = put[path](params.get(path), array, place.layer)
+            path, sharding = place.path, shardings[place.path]
+            if place.layer is None:
+                axes = place.layout.ours.split()
+                along = axes.index("v") if "v" in axes else None
+                params[path] = _whole(array, public.config.vocab_size, along, sharding)
+            else:
+                if path not in params:
+                    params[path] = _empty((config.layers, *array.shape), sharding)
+                params[path] = _put(params[path], array, place.layer, sharding)
             params[path].block_until_ready()  # so that what was read can be let go
             del array
             done += public.tensors[place.name].size
@@ -236,22 +237,27 @@ def _spread(tensor: StoredTensor, layout: Layout, sizes: Mapping[str, int], shar
     return jax.make_array_from_callback(shape, sharding, part)
 
 
-def _empty(layout: Layout, sizes: Mapping[str, int], layers: int, sharding: NamedSharding) -> Array:
-    shape = (layers, *(sizes[axis] for axis in layout.ours.split()))
-    return jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=sharding)()
+# Compiled once for each shape and sharding, whatever the parameter and the model.
 
 
-def _putter(layout: Layout, file_rows: int, sharding: NamedSharding) -> Callable[..., Array]:
-    """The function that puts a tensor of the file into its parameter, which it takes and gives back."""
+@functools.partial(jax.jit, static_argnames=("shape", "sharding"))
+def _empty(shape: tuple[int, ...], sharding: NamedSharding) -> Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, jnp.float32), sharding)
 
-    def put(stacked: Array | None, array: Array, layer: int | Array | None) -> Array:
-        new = array.astype(jnp.float32)
-        if stacked is not None:
-            return jax.lax.dynamic_update_index_in_dim(stacked, new, layer, 0)
-        axes = layout.ours.split()
-        return with_mean_rows(new, axes.index("v"), file_rows) if "v" in axes else new
 
-    return jax.jit(put, donate_argnums=0, out_shardings=sharding)
+@functools.partial(jax.jit, static_argnames="sharding", donate_argnames="stacked")
+def _put(stacked: Array, array: Array, layer: int | Array, sharding: NamedSharding) -> Array:
+    """A parameter of all layers with one of them put in its place."""
+    stacked = jax.lax.dynamic_update_index_in_dim(stacked, array.astype(jnp.float32), layer, 0)
+    return jax.lax.with_sharding_constraint(stacked, sharding)
+
+
+@functools.partial(jax.jit, static_argnames=("file_rows", "along", "sharding"))
+def _whole(array: Array, file_rows: int, along: int | None, sharding: NamedSharding) -> Array:
+    """A parameter that is one tensor; `along` is its axis of the vocabulary, if it has one."""
+    array = array.astype(jnp.float32)
+    array = array if along is None else with_mean_rows(array, along, file_rows)
+    return jax.lax.with_sharding_constraint(array, sharding)
 
 
 def with_mean_rows(weight: Float[Array, "..."], axis: int, rows: int) -> Float[Array, "..."]:
