@@ -53,8 +53,10 @@ def test_it_learns_and_every_parameter_moves(on_one_device):
         assert (moved > 1e-4).all(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("attention", ["reference", "blockwise"])
-@pytest.mark.parametrize(("axes", "micro_batches"), [({"fsdp": 4, "tensor": 2}, 2), ({"fsdp": 8}, 1)])
+@pytest.mark.parametrize(
+    ("axes", "micro_batches", "attention"),
+    [({"fsdp": 4, "tensor": 2}, 1, "blockwise"), ({"data": 2, "fsdp": 2, "tensor": 2}, 2, "reference")],
+)
 def test_a_mesh_gives_the_losses_of_one_device(on_one_device, axes, micro_batches, attention):
     model = tiny_model(**EVERY_FEATURE, attention=attention, attention_block_tokens=8)
     losses, _, state = train(model, mesh_of(**axes), micro_batches=micro_batches)
@@ -63,7 +65,14 @@ def test_a_mesh_gives_the_losses_of_one_device(on_one_device, axes, micro_batche
     assert q_bias.addressable_shards[0].data.shape == (2, 4 // axes.get("tensor", 1), 16)
 
 
-@pytest.mark.parametrize("remat", [name for name in REMAT if name != "none"])
+@pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(name, marks=[] if name == "minimal" else pytest.mark.slow)
+        for name in REMAT
+        if name != "none"
+    ],
+)
 def test_every_remat_policy_gives_the_same_losses(on_one_device, remat):
     model = tiny_model(**EVERY_FEATURE, remat=remat, attention="blockwise", attention_block_tokens=8)
     losses, _, _ = train(model, mesh_of(fsdp=4, tensor=2), steps=3)
