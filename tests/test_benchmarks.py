@@ -59,7 +59,7 @@ def test_the_benchmark_of_public_weights_reads_the_same_numbers_with_both():
     for line in lines[2:]:
         seconds = [float(figure) for figure in re.findall(r"([\d.]+) s", line)]
         assert len(seconds) == 2
-        assert all(0 < figure < 60 for figure in seconds)
+        assert all(figure < 60 for figure in seconds)
 
 
 @pytest.mark.parametrize("other", [8.3003, float("nan")])

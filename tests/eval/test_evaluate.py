@@ -19,6 +19,8 @@ from jaxlingua.tokens.interface import Encoding, Tokenizer
 from jaxlingua.tracking import fetch
 from tests.generate.reversing import BOS, CONFIG, EOS, FIRST, LETTERS, PAD, TURN, VOCAB, prompts, trained
 
+pytestmark = pytest.mark.xdist_group("reversing")  # the model that they share is trained once
+
 ALPHABET = "абвгдежзийклмноп"[:LETTERS]
 
 
