@@ -6,7 +6,7 @@ A folder of random weights in bfloat16 is written, in files of at most 1 GiB. It
 into float32 parameters, on one device and on eight virtual ones, and written again in bfloat16; the same by
 transformers' from_pretrained and save_pretrained; and its files are read, nothing done with them.
 Each job has a process of its own, in turns; the peak is the most memory that the process ever had, less what
-it had before the job. The first round warms the cache of files and counts for memory alone. No figure is
+it had before the job (Linux only). The first round warms the cache of files and counts for memory alone. No figure is
 printed unless both have read the same numbers.
 """
 
@@ -15,7 +15,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
+import re
 import shutil
 import statistics
 import subprocess
@@ -64,8 +64,9 @@ def make_folder(folder: Path, preset: str) -> None:
 
 
 def peak_gib() -> float:
-    """The most memory that this process ever had; on Linux ru_maxrss is in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """The most memory that this process ever had. (ru_maxrss would be that of the process it came from.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
 
 
 def read_files(folder: Path, out: Path) -> dict[str, Any]:

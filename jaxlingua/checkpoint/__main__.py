@@ -28,6 +28,11 @@ def main() -> None:
     if not arguments or any(argument in ("-h", "--help") for argument in arguments):
         print(help_text("jaxlingua.checkpoint", PURPOSE, USAGES, SECTIONS))
         sys.exit(0 if arguments else 2)
+    if flags := [argument for argument in arguments if argument.startswith("-")]:
+        raise ConfigError(
+            f"jaxlingua.checkpoint: '{flags[0]}' given; options have the form key=value, such as "
+            f"checkpoint.export.dtype=float16; see --help"
+        )
     verb, names = arguments[0], [argument for argument in arguments[1:] if "=" not in argument]
     overrides = [argument for argument in arguments[1:] if "=" in argument]
     wanted = {"import": ("MODEL", "RUN"), "export": ("RUN",)}

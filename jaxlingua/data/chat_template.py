@@ -1,15 +1,16 @@
 """A template as a jinja chat template, so that other tools prompt a model with the text it was trained on."""
 
 import json
-from importlib import resources
 
-import yaml
+from jaxlingua.data.templates import opening, wording
 
 # Every tag takes the white space around it away, so that all of the text stands in strings and no setting of
 # the engine that renders it (trim_blocks, lstrip_blocks) matters.
 _LAYOUT = """\
 {%- if messages[0]["role"] == "system" -%}
     {{- <bos> -}}
+{%- elif messages[0]["content"] is string and <input_mark> in messages[0]["content"] -%}
+    {{- <bos> + <opening_with_input> -}}
 {%- else -%}
     {{- <bos> + <opening> -}}
 {%- endif -%}
@@ -55,13 +56,12 @@ def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = Fals
             training. Tokenizers whose rules hold a `Prepend` normalizer need none.
     Same as: transformers' `apply_chat_template`, tokens and text, for one user turn and for many.
     """
-    frames = yaml.safe_load(
-        resources.files("jaxlingua.data").joinpath("wording/frames.yaml").read_text("utf-8")
-    )
-    chat = frames[template]["chat"]
+    chat = wording("frames")[template]["chat"]
     slots = {
         "bos": '""' if not has_bos else 'bos_token + " "' if opens_with_space else "bos_token",
         "opening": json.dumps(chat["opening"]),
+        "opening_with_input": json.dumps(chat.get("opening_with_input", chat["opening"])),
+        "input_mark": json.dumps(chat.get("input_mark", chat["opening"])),
         "system": _around(chat["system"]),
         "user": _around(chat["user"]),
         "assistant": json.dumps(chat["assistant"]),
@@ -71,6 +71,18 @@ def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = Fals
     for name, expression in slots.items():
         layout = layout.replace(f"<{name}>", expression)
     return layout
+
+
+def as_message(prompt: str, template: str) -> str:
+    r"""What a user has to say for the chat template to make `prompt` of it.
+
+    Example:
+        >>> as_message("English to German\nin 2 days\n", "short")
+        'English to German\nin 2 days'
+    """
+    chat = wording("frames")[template]["chat"]
+    before, after = chat["user"].format(text="\0").split("\0")
+    return prompt.removeprefix(opening(chat, prompt) + before).removesuffix(after + chat["assistant"])
 
 
 def _around(frame: str) -> str:

@@ -48,7 +48,7 @@ def render(
             f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer; "
             f"mend the record or leave it out"
         )
-    frames = _wording("frames")[template]
+    frames = wording("frames")[template]
     match record:
         case Instruction():
             parts = [(_frame(frames, record.instruction, record.input), False), (record.output, True)]
@@ -93,11 +93,12 @@ def why_unusable(record: Record, direction: tuple[str, str] | None = None) -> st
 
 def translation_instructions() -> tuple[str, ...]:
     """The 33 wordings, with the slots {source_language} and {target_language}."""
-    return tuple(_wording("translation"))
+    return tuple(wording("translation"))
 
 
 @functools.cache
-def _wording(name: str) -> Any:
+def wording(name: str) -> Any:
+    """The content of wording/<name>.yaml."""
     file = resources.files("jaxlingua.data").joinpath(f"wording/{name}.yaml")
     return yaml.safe_load(file.read_text("utf-8"))
 
@@ -121,13 +122,19 @@ def _question_prompt(frames: dict, question: Question) -> str:
     texts = {"context": question.context, "question": question.question}
     if "qa" in frames:
         return frames["qa"].format(**texts)
-    wording = _wording("qa")
-    return _frame(frames, wording["instruction"], wording["input"].format(**texts))
+    words = wording("qa")
+    return _frame(frames, words["instruction"], words["input"].format(**texts))
+
+
+def opening(frames: dict, first_turn: str) -> str:
+    """What stands before a conversation; Alpaca's frame tells whether there is an input."""
+    has_input = "input_mark" in frames and frames["input_mark"] in first_turn
+    return frames["opening_with_input" if has_input else "opening"]
 
 
 def _chat_parts(frames: dict, turns: tuple[tuple[str, str], ...]) -> Parts:
     last = max(number for number, (role, _) in enumerate(turns) if role == "assistant")
-    parts: Parts = [] if turns[0][0] == "system" else [(frames["opening"], False)]
+    parts: Parts = [] if turns[0][0] == "system" else [(opening(frames, turns[0][1]), False)]
     for role, text in turns[: last + 1]:
         if parts and parts[-1][1]:
             parts.append((frames["after_answer"], False))

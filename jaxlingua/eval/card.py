@@ -1,5 +1,6 @@
 """Stage 7, eval: README.md of an exported model: what it is, how to prompt it, what the run knows of it."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -9,8 +10,9 @@ from typing import Any
 import jinja2
 import yaml
 
-from jaxlingua.config import Config, HuggingFaceSource
-from jaxlingua.data.records import Instruction
+from jaxlingua.config import Config, HuggingFaceSource, source_languages
+from jaxlingua.data.chat_template import as_message
+from jaxlingua.data.records import Instruction, Pair
 from jaxlingua.data.templates import render
 from jaxlingua.eval.card_text import cell, hub_name, last_part, without_folders
 from jaxlingua.languages import display_name, hub_language
@@ -70,6 +72,7 @@ def model_card(
         config=config,
         frame=render(asked, config.data.template, source="card", training=False).prompt,
         asked=ASKED,
+        translation=_translation(config),
         stages=stages,
         unlearned=[stage["name"] for stage in run["data"]["stages"][len(stages) :]] if run else [],
         skipped=[source for source in run["data"]["sources"] if any(source["skipped"].values())]
@@ -151,6 +154,21 @@ def _learned(stages: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return learned
 
 
+def _translation(config: Config) -> str:
+    """A request for a translation of the first kind that was learned, as a literal; empty if none was."""
+    for stage in config.stages:
+        for name, entry in stage.mixture.items():
+            source = config.data.sources[name if entry.source == "auto" else entry.source]
+            has_pairs = source.kind == "parallel" or getattr(source, "yields", "") == "translation"
+            if has_pairs and entry.task in ("auto", "translation"):
+                given, wanted = (entry.directions() or [tuple(source_languages(source)[:2])])[0]
+                pair = Pair(0, {given: "YOUR SENTENCE", wanted: "answer"})
+                options = {"source": "card", "training": False, "direction": (given, wanted)}
+                prompt = render(pair, config.data.template, **options).prompt
+                return json.dumps(as_message(prompt, config.data.template), ensure_ascii=False)
+    return ""
+
+
 # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -207,4 +225,5 @@ def _repeat(provenance: Mapping[str, Any], config: Config) -> list[str]:
     names += [hub_name(path, config.data.folder) for path in sources]
     folder = re.escape(str(Path(config.run.folder)))
     repeat = re.sub(rf"(?<![^\s=]){folder}(?=[/\s]|$)", "RUN", provenance["repeat"])
-    return [without_folders(line, [*names, "RUN/tokenizer"]) for line in (provenance["command"], repeat)]
+    lines = dict.fromkeys((provenance["command"], repeat))
+    return [without_folders(line, [*names, "RUN/tokenizer"]) for line in lines]

@@ -47,7 +47,8 @@ def say_what_will_run(
             f"{', '.join(told['languages'])}" + (f"; left out: {skipped}" if skipped else "")
         )
     console.say(leaks.describe())
-    console.say(f"tokenizer: {tokenizer.vocab_size:,} pieces; the model has {sizes.vocab_size:,}")
+    rows = f"the model has rows for {sizes.vocab_size:,}, padding included"
+    console.say(f"tokenizer: {tokenizer.vocab_size:,} pieces; {rows}")
     for stage in stages:
         told = describe_stage(stage)
         console.say(

@@ -19,7 +19,7 @@ from jaxlingua.checkpoint.huggingface.model import (
     read_json,
 )
 from jaxlingua.config import Config
-from jaxlingua.errors import ConfigError
+from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig, llama_config
 from jaxlingua.sharding.rules import padded_vocab_size
@@ -95,10 +95,19 @@ class Origin:
         """The state at step 0."""
         if self.config.model.init == "scratch":
             return initial_state(model, optimizer, mesh, self.config.run.seed)
-        public = self.public or open_model(self.config.model.path)
+        public = self.public or self._open_again()
         with telling(f"reading {public.path} (MiB)") as on_progress:
             params = load_params(public, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
         return state_around(params, model, optimizer, mesh)
+
+    def _open_again(self) -> PublicModel:
+        try:
+            return open_model(self.config.model.path)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; it is needed to evaluate the model before training; set eval.base_model=false "
+                f"to go on without"
+            ) from None
 
 
 def open_origin(config: Config) -> Origin:

@@ -40,9 +40,10 @@ def refuse_what_cannot_run(config: Config) -> None:
     # The vocabulary is not known yet; any padded one can be spread like any other.
     model = open_origin(config).sizes(vocab_rows=1)
     if config.tokens.row_length_tokens > model.max_positions:
+        other = " or set model.max_positions" if config.model.init == "scratch" else ""
         raise ConfigError(
             f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at "
-            f"most {model.max_positions} positions; shorten the rows or set model.max_positions"
+            f"most {model.max_positions} positions; shorten the rows{other}"
         )
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)

@@ -247,8 +247,12 @@ def test_a_file_cut_short_is_named_before_anything_is_loaded(kept, tmp_path):
 
 def test_a_file_that_is_something_else_is_named(tmp_path):
     file = write_folder(tmp_path, LLAMA) / "model.safetensors"
-    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
+    file.write_text("<html>Please log in to see this page.</html>")
     assert refusal(tmp_path).startswith(f"{file}: cut short or damaged (")
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
+    assert refusal(tmp_path) == (
+        f"{file}: a pointer of git LFS given, not the weights; run 'git lfs pull' there; nothing was loaded"
+    )
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path):

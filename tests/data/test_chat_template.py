@@ -7,13 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from jaxlingua.data.chat_template import chat_template
+from jaxlingua.data.chat_template import as_message, chat_template
 from jaxlingua.data.example import Example
-from jaxlingua.data.records import Conversation, Instruction
+from jaxlingua.data.records import Conversation, Instruction, Pair, Question
 from jaxlingua.data.templates import render
 
 TEMPLATES = ["alpaca", "short", "raw"]
 BOS, EOS = "<s>", "</s>"
+
+ANSWER = "answer"
+PAIR = Pair(0, {"eng_Latn": "in 2 days", "jav_Latn": ANSWER})
+QUESTION = Question(0, "id", "eng_Latn", "It rains.\n\n### Input:\nyes", "What does it do?", (ANSWER,), 0)
+ASKED = {
+    "an instruction": Instruction(0, "eng_Latn", "Name a fox.", "", ANSWER),
+    "an instruction with input": Instruction(0, "eng_Latn", "Shorten.", "A long\ntext.", ANSWER),
+    "a translation": PAIR,
+    "a question": QUESTION,
+}
 
 HARD = (
     "{{ x }}", "{% raw %}", "{# note #}", "{text}", "{", "}}", "\\n", '"', "'", "  both ends \n", "\n\nlines\n\n", "\r\n",
@@ -55,6 +65,18 @@ def with_ends(example: Example, answers) -> str:
     for _, end in answers:
         text, before = text + example.text[before:end] + EOS, end
     return text + example.text[before:]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("task", ASKED)
+def test_every_task_can_be_asked_in_a_user_turn_as_it_was_learned(task, template):
+    """Alpaca's frame begins otherwise where there is an input, and a translation always has one."""
+    direction = ("eng_Latn", "jav_Latn") if task == "a translation" else None
+    prompt = render(ASKED[task], template, source="x", training=False, direction=direction).prompt
+    message = {"role": "user", "content": as_message(prompt, template)}
+    assert page(template, [message], generation=True) == BOS + prompt
+    assert "### Response" not in message["content"]
+    assert "Below is" not in message["content"]
 
 
 def example_of(turns, template: str) -> Example:

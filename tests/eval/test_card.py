@@ -263,6 +263,11 @@ def test_the_frame_of_one_user_turn_is_the_one_of_training(folder):
     )
 
 
+def test_a_translation_is_asked_for_as_it_was_learned(folder):
+    [message] = re.findall(r'"content": ("Translate.*")}\]\n```', card_of(folder))
+    assert json.loads(message).endswith("\n\n### Input:\nYOUR SENTENCE")
+
+
 @pytest.mark.parametrize("step", [0, 150])
 def test_its_code_can_be_compiled(folder, step):
     card = card_of(folder, step=step, has_chat_template=step > 0)

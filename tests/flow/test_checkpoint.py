@@ -254,6 +254,14 @@ def test_a_folder_that_holds_something_else_is_not_written_over(imported, tmp_pa
     ("arguments", "line"),
     [
         (["exprot", "run"], "jaxlingua.checkpoint: 'exprot' given; did you mean 'export'?; see --help"),
+        (
+            ["export", "run", "--dtype", "float16"],
+            "'--dtype' given; options have the form key=value, such as checkpoint",
+        ),
+        (
+            ["import", "a/b", "run", "tokens.vocab_size=4096"],
+            "tokens.vocab_size: 4096 given; only a tokenizer that is",
+        ),
         (["export"], "jaxlingua.checkpoint export: 0 names given; RUN needed; see --help"),
         (["import", "here"], "jaxlingua.checkpoint import: 1 names given; MODEL and RUN needed; see --help"),
         (

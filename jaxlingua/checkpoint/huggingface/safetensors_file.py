@@ -114,6 +114,11 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
     except (SafetensorError, ValueError) as error:
+        if _first_bytes(path).startswith(b"version https://git-lfs"):
+            raise CheckpointError(
+                f"{path}: a pointer of git LFS given, not the weights; run 'git lfs pull' there; nothing was "
+                f"loaded"
+            ) from None
         size = path.stat().st_size
         raise CheckpointError(
             f"{path}: cut short or damaged ({size:,} bytes; {error}); download it again; nothing was loaded"
@@ -124,6 +129,11 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
         for name, info in header.items()
         for start, end in [info["data_offsets"]]
     }
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(40)
 
 
 def _what_else(folder: Path) -> str:
