@@ -6,8 +6,8 @@ A folder of random weights in bfloat16 is written, in files of at most 1 GiB. It
 into float32 parameters, on one device and on eight virtual ones, and written again in bfloat16; the same by
 transformers' from_pretrained and save_pretrained; and its files are read, nothing done with them.
 Each job has a process of its own, in turns; the peak is the most memory that the process ever had, less what
-it had before the job (Linux only). The first round warms the cache of files and counts for memory alone. No figure is
-printed unless both have read the same numbers.
+it had before the job (Linux only). The first round warms the cache of files and counts for memory alone. No
+figure is printed unless both have read the same numbers.
 """
 
 import argparse
