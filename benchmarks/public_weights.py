@@ -183,6 +183,8 @@ def main() -> None:
         run = {"read": read_files, "ours": ours, "theirs": theirs}[options.job]
         print(json.dumps(run(options.folder, options.out)))
         return
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as home:
         folder = Path(home) / "public"
         folder.mkdir()

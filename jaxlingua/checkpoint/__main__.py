@@ -1,5 +1,6 @@
 """Public checkpoints in and out: a Hugging Face model to a run folder, a run to a Hugging Face folder."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,8 +34,9 @@ def main() -> None:
             f"jaxlingua.checkpoint: '{flags[0]}' given; options have the form key=value, such as "
             f"checkpoint.export.dtype=float16; see --help"
         )
-    verb, names = arguments[0], [argument for argument in arguments[1:] if "=" not in argument]
-    overrides = [argument for argument in arguments[1:] if "=" in argument]
+    verb, rest = arguments[0], arguments[1:]
+    overrides = [argument for argument in rest if re.match(r"\w+\.[\w.]+=", argument)]
+    names = [argument for argument in rest if argument not in overrides]
     wanted = {"import": ("MODEL", "RUN"), "export": ("RUN",)}
     if verb not in wanted:
         raise ConfigError(f"jaxlingua.checkpoint: '{verb}' given; {nearest(verb, list(wanted))}; see --help")
@@ -52,7 +54,7 @@ def main() -> None:
             apply_override(given, override)
         import_model(check_config(given, f"import {' '.join(names)}"))
     else:
-        export_run(Path(names[0]), load_config(names[0], overrides))
+        export_run(Path(names[0]), load_config(names[0]), load_config(names[0], overrides))
 
 
 def import_model(config: Config) -> None:
@@ -65,6 +67,7 @@ def import_model(config: Config) -> None:
     from jaxlingua.model.presets import parameter_count
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
+    from jaxlingua.sharding.rules import param_shardings
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.train import run_folder
     from jaxlingua.train.origin import open_origin
@@ -76,11 +79,16 @@ def import_model(config: Config) -> None:
         raise ConfigError(
             f"RUN: '{folder}' given, which holds checkpoints; a new folder is allowed; choose one"
         )
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "provenance.json").is_file():
+        raise ConfigError(
+            f"RUN: '{folder}' given, which holds something else; a new folder is allowed; choose one"
+        )
     origin = open_origin(config)
     public = origin.public
     tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=config.model.path)
     vocab_rows = origin.vocab_rows(tokenizer)
     sizes, mesh = origin.sizes(vocab_rows), make_mesh(config.sharding)
+    param_shardings(Llama(sizes), mesh)
     say = partial(print, flush=True)
     say(describe_mesh(mesh))
     say(
@@ -94,7 +102,9 @@ def import_model(config: Config) -> None:
                 public, Llama(sizes), mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20)
             )
         tokenizer.save(folder / "tokenizer")
-        run_folder.write_facts(folder, config, {}, tokenizer, [], mesh, "jaxlingua.checkpoint")
+        run_folder.write_facts(
+            folder, config, {}, tokenizer, [], mesh, public=origin.fingerprint, program="jaxlingua.checkpoint"
+        )
         origin.keep(folder, vocab_rows)
         store = open_store(folder / "checkpoints", config.checkpoint)
         with told(say, "writing"):
@@ -103,8 +113,12 @@ def import_model(config: Config) -> None:
     say(f"{folder}: step 0; python -m jaxlingua.checkpoint export {folder} writes it for other programs")
 
 
-def export_run(run: Path, config: Config) -> None:
-    """A step of a run as a Hugging Face folder."""
+def export_run(run: Path, kept: Config, config: Config) -> None:
+    """A step of a run as a Hugging Face folder.
+
+    Args:
+        kept: the run's configuration; `config` may differ from it in what does not belong to what a run is.
+    """
     from functools import partial
 
     from jaxlingua.checkpoint.huggingface import export
@@ -124,15 +138,21 @@ def export_run(run: Path, config: Config) -> None:
     from jaxlingua.train.run import refuse_wrong_platform
 
     refuse_wrong_platform(config)
+    if differences := list(run_folder.identity_differences(kept, config)):
+        raise ConfigError(f"{run}: {differences[0]}; a run is exported as it was trained; leave it out")
     wanted, say = config.checkpoint.export, partial(print, flush=True)
     if run_folder.last_step(run) is None:
         raise ConfigError(
             f"RUN: '{run}' given, which holds no checkpoint; the folder of a run that has saved one is "
             f"allowed"
         )
+    folder = run / "export" if wanted.folder == "auto" else Path(wanted.folder).expanduser().resolve()
+    export.check_folder(folder)
     config = config.model_copy(update={"run": config.run.model_copy(update={"folder": str(run)})})
     origin = open_origin(config)
     tokenizer = load_tokenizer(config.tokens, list, run / "tokenizer", model_path=config.model.path)
+    if run_folder.kept_fingerprint(run, "tokenizer") not in (None, tokenizer.fingerprint):
+        raise ConfigError(f"{run / 'tokenizer'}: not the tokenizer that the run began with; bring it back")
     vocab_rows, mesh = origin.vocab_rows(tokenizer), make_mesh(config.sharding)
     sizes = origin.sizes(vocab_rows)
     fields, generation = origin.kept(tokenizer, vocab_rows)
@@ -144,8 +164,7 @@ def export_run(run: Path, config: Config) -> None:
     with told(say, f"reading step {step:,}"):
         abstract = {"params": abstract_sharded_params(Llama(sizes), mesh)}
         params = store.restore(abstract, step, is_part=True)[0]["params"]
-    folder = run / "export" if wanted.folder == "auto" else Path(wanted.folder)
-    with export.whole_folder(folder) as partial_folder:
+    with export.whole_folder(folder, {"step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
             export.write_weights(
                 partial_folder, params, sizes, fields, dtype=dtype, shard_gib=wanted.shard_gib, mesh=mesh,
@@ -162,7 +181,6 @@ def export_run(run: Path, config: Config) -> None:
                 is_scratch=config.model.init == "scratch", has_chat_template=has_template,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
-            export.write_json(partial_folder / export.MARK, {"step": step, "dtype": dtype})
     say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
 
 
@@ -170,6 +188,7 @@ def write_tokenizer(
     folder: Path, tokenizer: "Tokenizer", config: Config, step: int, say: Callable[[str], None]
 ) -> bool:
     """The tokenizer's files; with a chat template, and True, where the model learned in a frame."""
+    from jaxlingua.eval.card import learns_prompts
     from jaxlingua.tokens.export import save_with_chat_template
 
     if not step or not learns_prompts(config):
@@ -182,19 +201,6 @@ def write_tokenizer(
             f"was trained on; frame prompts as the model card shows"
         )
     return is_read_alike
-
-
-def learns_prompts(config: Config) -> bool:
-    """Whether anything but plain text is learned, so that a frame around a question means something."""
-    entries = [(name, entry) for stage in config.stages for name, entry in stage.mixture.items()]
-    kinds = [
-        (config.data.sources[name if entry.source == "auto" else entry.source], entry.task)
-        for name, entry in entries
-    ]
-    return any(
-        task != "text" and source.kind != "text" and getattr(source, "yields", "") != "text"
-        for source, task in kinds
-    )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def model_card(
     scores = [score for score in run["scores"] if score["step"] <= step] if run else []
     learned = _learned(stages)
     asked = Instruction(0, "eng_Latn", ASKED, "", "answer")
+    frame = render(asked, config.data.template, source="card", training=False).prompt
+    is_framed = step > 0 and learns_prompts(config)
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {
         "cell": cell,
@@ -70,9 +72,11 @@ def model_card(
         dtype=dtype,
         step=step,
         config=config,
-        frame=render(asked, config.data.template, source="card", training=False).prompt,
+        frame=frame,
         asked=ASKED,
         translation=_translation(config),
+        is_framed=is_framed,
+        prompt=json.dumps(frame if is_framed else ASKED, ensure_ascii=False),
         stages=stages,
         unlearned=[stage["name"] for stage in run["data"]["stages"][len(stages) :]] if run else [],
         skipped=[source for source in run["data"]["sources"] if any(source["skipped"].values())]
@@ -152,6 +156,19 @@ def _learned(stages: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
             if row["documents seen"] and stage["name"] not in names:
                 names.append(stage["name"])
     return learned
+
+
+def learns_prompts(config: Config) -> bool:
+    """Whether anything but plain text is learned, so that a frame around a question means something."""
+    entries = [(name, entry) for stage in config.stages for name, entry in stage.mixture.items()]
+    kinds = [
+        (config.data.sources[name if entry.source == "auto" else entry.source], entry.task)
+        for name, entry in entries
+    ]
+    return any(
+        task != "text" and source.kind != "text" and getattr(source, "yields", "") != "text"
+        for source, task in kinds
+    )
 
 
 def _translation(config: Config) -> str:

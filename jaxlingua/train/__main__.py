@@ -79,7 +79,7 @@ def train(config: Config, folder: Path) -> None:
     optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
     abstract = abstract_state(model, optimizers[0][0], mesh)
     shardings = shardings_of(abstract)
-    run_folder.write_facts(folder, config, sources, tokenizer, stages, mesh)
+    run_folder.write_facts(folder, config, sources, tokenizer, stages, mesh, public=origin.fingerprint)
     origin.keep(folder, vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,

@@ -24,10 +24,8 @@ from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig, llama_config
 from jaxlingua.sharding.rules import padded_vocab_size
 from jaxlingua.tokens.interface import Tokenizer
-from jaxlingua.train.run_folder import last_step, write_json
+from jaxlingua.train.run_folder import KEPT, PUBLIC, kept_fingerprint, last_step, write_json
 from jaxlingua.train.state import TrainState, initial_state, state_around
-
-KEPT = "model"  # in the run folder: config.json and generation_config.json of the public checkpoint
 
 # `told` of progress.py with where to speak: called with what takes long.
 Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -44,6 +42,11 @@ class Origin:
     config: Config
     public: PublicModel | None
     public_sizes: LlamaConfig | None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the public checkpoint, where it is opened."""
+        return self.public.fingerprint if self.public else None
 
     def sizes(self, vocab_rows: int) -> LlamaConfig:
         """The model, with a vocabulary padded so that it can be spread."""
@@ -102,7 +105,14 @@ class Origin:
 
     def _open_again(self) -> PublicModel:
         try:
-            return open_model(self.config.model.path)
+            public = open_model(self.config.model.path)
+            kept = kept_fingerprint(Path(self.config.run.folder), PUBLIC)
+            if kept not in (None, public.fingerprint):
+                raise CheckpointError(
+                    f"model.path: '{public.path}' holds other weights than the run began with (fingerprint "
+                    f"{kept[:12]} there, {public.fingerprint[:12]} now); bring them back"
+                )
+            return public
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}; it is needed to evaluate the model before training; set eval.base_model=false "

@@ -38,6 +38,8 @@ PACKAGES = (
     *("transformers", "tokenizers", "sacrebleu", "babel"),
 )
 DIFFERENCES_SHOWN = 5
+PUBLIC = "model.path"  # in the fingerprints of provenance.json
+KEPT = "model"  # config.json and generation_config.json of the public checkpoint that a run begins from
 
 
 @contextmanager
@@ -59,11 +61,13 @@ def own_folder(config: Config) -> Iterator[Path]:
                 f"run, or a new one, is allowed; choose another run.folder"
             )
         if last_step(folder) is None:
-            if is_primary() and is_ours:
-                shutil.rmtree(folder / "evals", ignore_errors=True)  # of a run that cannot go on
+            if is_primary() and is_ours:  # what is left of a run that cannot go on
+                for name in ("evals", "tokenizer", KEPT):
+                    shutil.rmtree(folder / name, ignore_errors=True)
         elif kept.is_file():
             before = load_config(str(kept))
-            _refuse_differences(folder, list(identity_differences(before, config, _begun(folder))))
+            now = _with_kept_paths(config, before)
+            _refuse_differences(folder, list(identity_differences(before, now, _begun(folder))))
         yield folder
 
 
@@ -95,6 +99,27 @@ def last_step(folder: Path) -> int | None:
     """The newest step in the folder's checkpoints."""
     steps = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
     return max((int(name) for name in steps if name.isdigit()), default=None)
+
+
+def _with_kept_paths(config: Config, before: Config) -> Config:
+    """`config` with the absolute paths of `before` where its own mean the same, whether they exist or not."""
+    for section in ("model", "tokens"):
+        given, kept = getattr(config, section), getattr(before, section)
+        if given.path and str(Path(given.path).expanduser().absolute()) == kept.path:
+            config = config.model_copy(update={section: given.model_copy(update={"path": kept.path})})
+    return config
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Where relative paths start from is written out, so that the run can be repeated from anywhere."""
+    data = config.data.model_copy(update={"folder": str(Path(config.data.folder).absolute())})
+    changed: dict[str, Any] = {"data": data}
+    for section in ("model", "tokens"):
+        given = getattr(config, section)
+        local = Path(given.path).expanduser()
+        if given.path and local.exists():
+            changed[section] = given.model_copy(update={"path": str(local.absolute())})
+    return config.model_copy(update=changed)
 
 
 def _begun(folder: Path) -> int | None:
@@ -156,6 +181,8 @@ def write_facts(
     tokenizer: Tokenizer,
     stages: Sequence[Stage],
     mesh: Mesh,
+    *,
+    public: str | None,
     program: str = "jaxlingua.train",
 ) -> None:
     """config.yaml; provenance.json: versions, command, commit and hashes; data.json: what is learned.
@@ -163,11 +190,14 @@ def write_facts(
     The command, versions, commit and devices are those the run began with; `resumed` has those of each start
     after that.
 
+    Args:
+        public: fingerprint of the public checkpoint that the run begins from; None where it is not opened.
     Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
     """
     path = folder / "provenance.json"
     fingerprints = {"tokenizer": tokenizer.fingerprint}
     fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
+    fingerprints |= {PUBLIC: public} if public else {}
     fingerprints |= {
         f"stages.{stage.config.name}.mixture.{entry}": documents.fingerprint
         for stage in stages
@@ -190,6 +220,8 @@ def write_facts(
         content["resumed"] = [*before["resumed"], {"step": step, **start}]
         begun = [stage.config.name for stage in stages if stage.first_step < step]
         _refuse_other_data(folder, config, before["fingerprints"], fingerprints, begun)
+        if PUBLIC in before["fingerprints"]:
+            fingerprints.setdefault(PUBLIC, before["fingerprints"][PUBLIC])
     repeat = f"python -m jaxlingua.train {folder} run.folder=ANOTHER" if stages else content["command"]
     if is_learned(config.tokens, config.model.path) and content["begun_with"] != _digest(config.stages):
         # It was learned on the stages that there were at the start.
@@ -197,9 +229,7 @@ def write_facts(
     content |= {"repeat": repeat, "tokenizer": tokenizer.fingerprint, "fingerprints": fingerprints}
     write_json(path, content)
     if is_primary():
-        # Where relative paths start from is written out, so that the run can be repeated from anywhere.
-        data = config.data.model_copy(update={"folder": str(Path(config.data.folder).absolute())})
-        resolved = config.model_copy(update={"data": data}).model_dump(mode="json")
+        resolved = _with_absolute_paths(config).model_dump(mode="json")
         _replace(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     described = [describe_source(source) for source in sources.values()]
     write_json(
@@ -229,6 +259,12 @@ def _refuse_other_data(
 
 def _digest(stages: Sequence[StageConfig]) -> str:
     return hashlib.sha256(repr(stages).encode()).hexdigest()[:16]
+
+
+def kept_fingerprint(folder: Path, name: str) -> str | None:
+    """A fingerprint in the folder's provenance.json; None where it tells none."""
+    path = folder / "provenance.json"
+    return _read_json(path)["fingerprints"].get(name) if path.is_file() else None
 
 
 def _read_json(path: Path) -> Any:

@@ -160,6 +160,58 @@ def test_a_run_goes_on_when_the_checkpoint_that_it_began_from_is_gone(public, tm
     assert weights(run / "export") == straight
 
 
+def test_a_relative_path_is_written_out_and_the_run_goes_on_with_it(public, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("stages[0].steps=4", "eval.tasks=[]")
+    run = finetune(tmp_path, Path("public"), *options)
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["path"] == str(public)
+    finetune(tmp_path, Path("public"), *options)
+    shutil.rmtree(public)
+    finetune(tmp_path, Path("public"), *options)
+    monkeypatch.chdir("/")
+    command("export", run)
+    assert ModelCard.load(run / "export" / "README.md").data.base_model is None
+
+
+def test_other_weights_under_the_path_of_the_base_are_not_evaluated_as_the_base(public, tmp_path, capsys):
+    run = finetune(tmp_path, public, "stages[0].steps=4")
+    shutil.rmtree(run / "evals" / "base-0")
+    write_folder(public, FIELDS | {"torch_dtype": "bfloat16"}, draw(FIELDS, "bfloat16", seed=9))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        finetune(tmp_path, public, "stages[0].steps=4")
+    line = capsys.readouterr().err
+    assert f"model.path: '{public}' holds other weights than the run began with (fingerprint" in line
+    assert "set eval.base_model=false to go on without" in line
+
+
+def test_a_run_that_begins_anew_keeps_nothing_of_the_checkpoint_before(public, tmp_path):
+    run = finetune(tmp_path, public, "stages[0].steps=4", "eval.tasks=[]")
+    shutil.rmtree(run / "checkpoints")
+    (run / "tokenizer" / "tokenizer.model").write_bytes(b"of another checkpoint")
+    (public / "generation_config.json").unlink()
+    finetune(tmp_path, public, "stages[0].steps=4", "eval.tasks=[]")
+    assert not (run / "tokenizer" / "tokenizer.model").exists()
+    assert not (run / "model" / "generation_config.json").exists()
+
+
+def test_a_tokenizer_that_transformers_cannot_load_is_exported_without_a_chat_template(
+    public, tmp_path, capsys
+):
+    settings = json.loads((public / "tokenizer_config.json").read_text())
+    settings |= {
+        "tokenizer_class": "NobodyKnowsTokenizer",
+        "auto_map": {"AutoTokenizer": ["code.Tokenizer", None]},
+    }
+    (public / "tokenizer_config.json").write_text(json.dumps(settings))
+    run = finetune(tmp_path, public, "stages[0].steps=4", "eval.tasks=[]")
+    command("export", run)
+    assert "no chat template: transformers reads other tokens" in capsys.readouterr().out
+    card = (run / "export" / "README.md").read_text()
+    assert "It was trained with this text around each question" in card
+    assert 'inputs = tokenizer("WHAT YOU ASK\\n", return_tensors="pt")' in card
+
+
 def test_a_tokenizer_with_more_pieces_than_rows_is_refused_or_gets_rows_of_their_mean(tmp_path, capsys):
     fields = FIELDS | {"vocab_size": 380}
     public = write_folder(tmp_path / "public", fields)
@@ -244,10 +296,44 @@ def test_a_folder_that_holds_something_else_is_not_written_over(imported, tmp_pa
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
     line = refused(capsys, "export", imported, f"checkpoint.export.folder={tmp_path / 'photos'}")
     assert line == (
-        f"checkpoint.export.folder: '{tmp_path / 'photos'}' given, which holds something else; a new folder, or one "
-        f"of an earlier export, is allowed; choose another"
+        f"checkpoint.export.folder: '{tmp_path / 'photos'}' given, which holds something else ('cat.jpg'); a new "
+        f"folder, or one with nothing but an earlier export, is allowed; choose another"
     )
     assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_what_was_put_beside_an_export_is_not_deleted_by_the_next(imported, capsys):
+    command("export", imported)
+    (imported / "export" / "model-Q4.gguf").write_bytes(b"mine")
+    assert "which holds something else ('model-Q4.gguf'); a new folder" in refused(capsys, "export", imported)
+    assert (imported / "export" / "model-Q4.gguf").read_bytes() == b"mine"
+    (imported / "export" / "model-Q4.gguf").unlink()
+    command("export", imported, "checkpoint.export.shard_gib=0.0001")
+    assert not (imported / "export" / "model.safetensors").exists()
+
+
+def test_a_run_is_exported_as_it_was_trained(imported, capsys):
+    line = refused(capsys, "export", imported, "data.template=raw")
+    assert line.startswith(
+        f'{imported}: data.template: "alpaca" there, "raw" given; a run is exported as it was'
+    )
+
+
+def test_another_tokenizer_in_the_run_folder_is_noticed(imported, capsys):
+    tiny_tokenizer(400).save(imported / "tokenizer")
+    line = refused(capsys, "export", imported)
+    assert line == f"{imported / 'tokenizer'}: not the tokenizer that the run began with; bring it back"
+
+
+def test_a_path_with_an_equals_sign_is_a_path(public, tmp_path):
+    odd = public.rename(tmp_path / "lr=1")
+    command("import", odd, tmp_path / "run")
+    assert open_model(str(odd)).dtype == "bfloat16"
+
+
+def test_a_folder_with_other_files_is_not_made_a_run(public, capsys):
+    line = refused(capsys, "import", public, public)
+    assert line == f"RUN: '{public}' given, which holds something else; a new folder is allowed; choose one"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ if __name__ == "__main__":
 import jax
 import numpy as np
 
-from jaxlingua.checkpoint.huggingface.export import MARK, whole_folder, write_weights
+from jaxlingua.checkpoint.huggingface.export import whole_folder, write_weights
 from jaxlingua.checkpoint.huggingface.model import load_params, open_model
 from jaxlingua.checkpoint.huggingface.safetensors_file import StoredTensor
 from jaxlingua.model.llama import Llama
@@ -42,11 +42,9 @@ def read_and_write(folder: str, out: Path) -> dict:
     whole = embedding.read_rows(0, embedding.shape[0])
     shards = params["embed"]["embedding"].addressable_shards
     is_right = all(np.array_equal(shard.data, whole[shard.index]) for shard in shards)
-    with whole_folder(out) as home:
+    with whole_folder(out, {}) as home:
         options = {"dtype": "float32", "shard_gib": 1.0, "mesh": mesh}
         write_weights(home, params, public.config, public.fields, **options)
-        if jax.process_index() == 0:
-            (home / MARK).write_text("{}")
     return {"read": sum(read), "of": public.file_bytes, "is_right": is_right, "shards": len(shards)}
 
 

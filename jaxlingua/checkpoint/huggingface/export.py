@@ -17,8 +17,14 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from jaxlingua.checkpoint.huggingface.config_json import with_dtype
-from jaxlingua.checkpoint.huggingface.model import CONFIG
-from jaxlingua.checkpoint.huggingface.safetensors_file import INDEX, plan_shards, write_file, write_index
+from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
+from jaxlingua.checkpoint.huggingface.safetensors_file import (
+    INDEX,
+    listed,
+    plan_shards,
+    write_file,
+    write_index,
+)
 from jaxlingua.checkpoint.huggingface.tensors import Layout, axis_sizes, places
 from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.model.presets import LlamaConfig
@@ -28,29 +34,55 @@ MARK = "jaxlingua.json"  # in every folder that was written here, so that it may
 GIB = 2**30
 
 
+def check_folder(folder: Path) -> None:
+    """Raises: ConfigError where `folder` holds anything that an earlier export did not write."""
+    if not folder.exists():
+        return
+    written = _written(folder) if folder.is_dir() else set()
+    foreign = (
+        sorted(path.name for path in folder.iterdir() if path.name not in written)
+        if folder.is_dir()
+        else ["a file"]
+    )
+    if foreign:
+        raise ConfigError(
+            f"checkpoint.export.folder: '{folder}' given, which holds something else ({listed(foreign)}); a "
+            f"new folder, or one with nothing but an earlier export, is allowed; choose another"
+        )
+
+
+def _written(folder: Path) -> set[str]:
+    """What an earlier export wrote into `folder`."""
+    if not (folder / MARK).is_file():
+        return set()
+    return {MARK, *read_json(folder / MARK).get("files", [])}
+
+
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to write into, which becomes `folder` at the end; if writing fails, nothing is left of it.
 
+    Args:
+        facts: what is told of the export in jaxlingua.json, beside the names of its files.
     Raises: ConfigError where `folder` holds anything but an earlier export.
     """
-    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(
-            f"checkpoint.export.folder: '{folder}' given, which holds something else; a new folder, or one "
-            f"of an earlier export, is allowed; choose another"
-        )
-    partial = folder.with_name(f".{folder.name}.partial")
-    if jax.process_index() == 0:
+    check_folder(folder)
+    partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
+    is_primary = jax.process_index() == 0
+    if is_primary:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
         yield partial
-        if jax.process_index() == 0:
+        if is_primary:
+            files = sorted(path.name for path in partial.iterdir())
+            write_json(partial / MARK, {**facts, "files": files})
             if folder.exists():
-                shutil.rmtree(folder)
+                os.replace(folder, old)
             os.replace(partial, folder)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
-        if jax.process_index() == 0:
+        if is_primary:
             shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -38,6 +38,12 @@ class StoredTensor:
     start: int  # of its bytes in the file
     size: int  # bytes
 
+    def first_bytes(self) -> bytes:
+        """The first 64 bytes of its values."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            return file.read(min(64, self.size))
+
     def read_rows(self, first: int, stop: int) -> np.ndarray:
         """Rows `first` to `stop` along the first axis.
 
@@ -108,9 +114,9 @@ def _read_index(path: Path) -> dict[str, str]:
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:
     try:
-        with safe_open(path, "np"):
-            pass  # refuses headers that do not cover the file just once
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # before the library, whose error names no file if it cannot be read
+            with safe_open(path, "np"):
+                pass  # refuses headers that do not cover the file just once
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
     except (SafetensorError, ValueError) as error:
