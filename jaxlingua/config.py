@@ -511,10 +511,7 @@ def check_tokens(tokens: TokensConfig, model: ModelConfig) -> None:
         raise ConfigError(
             "tokens.kind: 'learned' given; a checkpoint knows only its own pieces; leave tokens.kind out"
         )
-    is_learned = tokens.kind == "learned" or (
-        tokens.kind == "auto" and not tokens.path and model.init == "scratch"
-    )
-    if not is_learned and tokens.vocab_size != TokensConfig().vocab_size:
+    if model.init != "scratch" and tokens.vocab_size != TokensConfig().vocab_size:
         raise ConfigError(
             f"tokens.vocab_size: {tokens.vocab_size} given; only a tokenizer that is learned has a size to "
             f"choose; leave it out"
