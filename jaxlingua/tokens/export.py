@@ -1,6 +1,7 @@
 """A tokenizer and the frame that its model was trained in, for programs that know neither of ours."""
 
 import json
+import os
 from pathlib import Path
 
 from jaxlingua.data.chat_template import chat_template
@@ -43,6 +44,7 @@ def save_with_chat_template(tokenizer: Tokenizer, folder: Path, template: str) -
 
 def _read_by_transformers(folder: Path) -> list[int] | None:
     """The tokens of a question; None where transformers cannot load the tokenizer."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is not there
     from transformers import AutoTokenizer  # two seconds, and only exports need it
 
     messages = [{"role": "user", "content": _QUESTION.instruction}]
