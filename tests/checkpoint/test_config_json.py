@@ -688,3 +688,13 @@ def test_a_preset_that_is_written_is_read_as_the_same_model(name):
     assert {key: fields[key] for key in ids} == ids
     fewer = config_fields(config, vocab_size=500, dtype="float16", special_ids=ids)
     assert read_config(fewer, "here") == replace(config, vocab_size=500)
+
+
+@pytest.mark.parametrize(
+    ("family", "kv_heads"), [("llama", 64), ("mistral", 8), ("qwen2", 32), ("qwen3", 32)]
+)
+def test_keys_and_values_have_the_heads_of_transformers_where_the_file_does_not_say(family, kv_heads):
+    """num_key_value_heads absent: LLaMA takes all heads, the others a number of their own."""
+    sizes = {"vocab_size": 100, "hidden_size": 4096, "intermediate_size": 64, "num_hidden_layers": 2}
+    fields = {"model_type": family, **sizes, "num_attention_heads": 64}
+    assert read_config(fields, "here").kv_heads == kv_heads

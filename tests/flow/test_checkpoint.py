@@ -50,7 +50,7 @@ pytestmark = pytest.mark.xdist_group("public")
 def made(tmp_path_factory) -> Path:
     """A public checkpoint with its tokenizer, in bfloat16; weights of a size that training can work with."""
     home = tmp_path_factory.mktemp("made")
-    fields = FIELDS | {"torch_dtype": "bfloat16"}
+    fields = FIELDS | {"torch_dtype": "bfloat16", "_name_or_path": "/home/somebody/model"}
     tensors = {
         name: (array * 0.1 if array.ndim > 1 else abs(array)).astype(array.dtype)
         for name, array in draw(fields, "bfloat16").items()
