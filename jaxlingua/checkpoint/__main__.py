@@ -54,6 +54,11 @@ def main() -> None:
             apply_override(given, override)
         import_model(check_config(given, f"import {' '.join(names)}"))
     else:
+        if not (Path(names[0]) / "config.yaml").is_file():
+            raise ConfigError(
+                f"RUN: '{names[0]}' given, which is not the folder of a run; one that training or import "
+                f"made is allowed; give its path"
+            )
         export_run(Path(names[0]), load_config(names[0]), load_config(names[0], overrides))
 
 

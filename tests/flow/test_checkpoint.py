@@ -348,6 +348,10 @@ def test_a_folder_with_other_files_is_not_made_a_run(public, capsys):
             ["import", "a/b", "run", "tokens.vocab_size=4096"],
             "tokens.vocab_size: 4096 given; only a tokenizer that is",
         ),
+        (
+            ["export", "runs/nowhere"],
+            "RUN: 'runs/nowhere' given, which is not the folder of a run; one that training",
+        ),
         (["export"], "jaxlingua.checkpoint export: 0 names given; RUN needed; see --help"),
         (["import", "here"], "jaxlingua.checkpoint import: 1 names given; MODEL and RUN needed; see --help"),
         (
