@@ -254,11 +254,26 @@ class MeshConfig(BaseModel):
     tensor: Positive | Auto = free(1, "Devices over which heads, MLP and vocabulary are split.")
 
 
+class ProcessesConfig(BaseModel):
+    """The processes that train together; each is started with the same command."""
+
+    model_config = STRICT
+    coordinator: Text = free(
+        "auto",
+        "Where process 0 listens, as host:port; auto goes by the environment of TPU VM, GKE or JAX; none is "
+        "one process alone.",
+    )
+    count: Positive | Auto = free("auto", "How many there are; auto goes by the environment.")
+    index: NotNegative | Auto = free("auto", "Which one this is, from 0; auto goes by the environment.")
+    wait_seconds: PositiveFloat = free(300.0, "How long they wait for one another at the start.")
+
+
 class ShardingConfig(BaseModel):
     """Rows and weights to devices."""
 
     model_config = STRICT
     mesh: MeshConfig = free(MeshConfig(), "The device mesh.")
+    processes: ProcessesConfig = free(ProcessesConfig(), "The processes that the devices belong to.")
 
 
 class MixtureEntry(BaseModel):

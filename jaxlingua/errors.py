@@ -48,6 +48,14 @@ class MachineError(JaxlinguaError):
     exit_code = 1
 
 
+class Stopped(JaxlinguaError):
+    """A run that ended early because it was asked to; what it had done is saved."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 # What the operating system says when the machine, not the user, is in the way.
 _MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
 # What a path can be wrong by, wherever it was given.
