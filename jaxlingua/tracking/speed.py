@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ def mean_keys(lengths: np.ndarray) -> float:
     return float((lengths * (lengths + 1) / 2).sum() / max(lengths.sum(), 1))
 
 
+RECENT_STEPS = 100
+
+
 @dataclass
 class StepClock:
     """Seconds of steps, apart from compilation and other pauses.
@@ -91,7 +95,9 @@ class StepClock:
     steps: int = 0
     step_seconds: float = 0.0
     paused_seconds: dict[str, float] = field(default_factory=dict)
+    recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _since: float | None = None
+    _pauses: int = 0
 
     def tick(self) -> float:
         """Seconds that the step took that has just arrived."""
@@ -100,6 +106,7 @@ class StepClock:
         seconds, self._since = now - self._since, now
         self.steps += 1
         self.step_seconds += seconds
+        self.recent_seconds.append(seconds)
         return seconds
 
     def start(self) -> None:
@@ -111,12 +118,26 @@ class StepClock:
     def paused(self, kind: str) -> Iterator[None]:
         """What happens within is no step: "compile", "held_out", "checkpoint", "eval"."""
         start = self.now()
+        self._pauses += 1
         try:
             yield
         finally:
             seconds = self.now() - start
             self.paused_seconds[kind] = self.paused_seconds.get(kind, 0.0) + seconds
             self._since = start + seconds if self._since is None else self._since + seconds
+            if kind == "compile":  # the steps of another program tell nothing of those to come
+                self.recent_seconds.clear()
+            self._pauses -= 1
+
+    def waiting_seconds(self) -> float | None:
+        """How long the step that is awaited has taken so far; None in a pause and before the first step.
+
+        May be asked by another thread.
+        """
+        if self._pauses:  # before `_since`, which the end of a pause moves first
+            return None
+        since = self._since
+        return None if since is None else self.now() - since
 
     def seconds_left(self, steps: int) -> float | None:
         """For so many more steps, with their share of pauses, without compilation; None before the first."""
