@@ -30,12 +30,17 @@ from typing import Any
 
 from jaxlingua.errors import ConfigError, JaxlinguaError, MachineError, one_line
 
-# Checkpoints reach the bucket through etils.epath, which would take TensorFlow where that is installed, and
-# through gcsfs, which would first ask for the bucket's type over gRPC: 60 s where only HTTP gets through.
+# Orbax reaches the bucket through etils.epath, which would take TensorFlow where that is installed, and gcsfs.
 os.environ.setdefault("EPATH_USE_TF", "false")
+# Else gcsfs asks for the bucket's type over gRPC, and waits 60 s where only HTTP gets through.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-if "etils.epath.gpath" in sys.modules:  # it may have looked for TensorFlow before, and remember
+# Else it keeps for ever what it once listed, and other processes write there too.
+os.environ.setdefault("FSSPEC_GCS", '{"use_listings_cache": false}')
+# The same where they are imported, and have read that, already.
+if "etils.epath.gpath" in sys.modules:
     getattr(sys.modules["etils.epath.gpath"]._is_tf_installed, "cache_clear", lambda: None)()
+if "fsspec" in sys.modules:
+    sys.modules["fsspec"].config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 CARRY_SECONDS = 30.0
 RENEW_SECONDS = 10.0
@@ -482,14 +487,11 @@ def _told(url: str) -> Iterator[None]:
             f"{url}: gcsfs is not installed; a folder of this machine is allowed without it; run pip install "
             f"'jaxlingua[gcs]'"
         )
-    import fsspec
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
-    # Checkpoints are written by other processes too, so what gcsfs once listed is not what is there.
-    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     bucket, _ = _split(url)
     try:
         yield

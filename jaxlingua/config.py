@@ -373,7 +373,9 @@ class ExportConfig(BaseModel):
 
     model_config = STRICT
     folder: Text = free("auto", "Hugging Face folder to write; auto is RUN/export.")
-    step: NotNegative | Auto = free("auto", "Step to export; auto is the latest.")
+    step: NotNegative | Literal["auto", "best"] = free(
+        "auto", "Step to export; auto is the latest, best the one that checkpoint.keep_best kept."
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = free(
         "auto", "Type of the weights; auto is that of the public checkpoint, and float32 from scratch."
     )
@@ -385,7 +387,20 @@ class CheckpointConfig(BaseModel):
 
     model_config = STRICT
     save_every_steps: int = free(500, "Steps between checkpoints; a stage's last step is always saved.", gt=0)
+    save_every_minutes: PositiveFloat | Literal["off"] = free(
+        15.0, "Minutes after which a checkpoint is saved in any case, so that no more than these are lost."
+    )
     keep_last: int = free(2, "Newest checkpoints that are kept.", gt=0)
+    keep_best: int = free(
+        0,
+        "Checkpoints that are kept for their held-out loss, measured at every one of save_every_steps.",
+        ge=0,
+    )
+    best_by: Text = free(
+        "held_out_loss",
+        "What is best when it is lowest: held_out_loss, the mean over sources and languages, or one of "
+        "metrics.jsonl such as held_out_loss/news/jav_Latn.",
+    )
     export: ExportConfig = free(ExportConfig(), "The Hugging Face folder that is made of a checkpoint.")
 
 

@@ -73,7 +73,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
     try:
         main()
     except JaxlinguaError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        what = "stopped" if isinstance(error, Stopped) else "error"
+        print(f"{what}: {one_line(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno in _MACHINE_ERRNOS:

@@ -1,63 +1,81 @@
 """Stage 5, checkpoints: a folder of steps, written while training goes on, read back on any mesh.
 
-A step is a folder `<step>/` with the arrays (`state`) and a small JSON record (`meta`). Orbax lives here.
+A step is a folder `<step>/` with the arrays (`state`), a small JSON record (`meta`) and, written last, the
+sizes and digests of all its files (`steps.py`). Orbax lives here.
 """
 
 import errno
 import json
 import logging
+import os
 import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from jaxlingua.checkpoint import steps
 from jaxlingua.config import CheckpointConfig
 from jaxlingua.errors import CheckpointError, MachineError
 
 _DISK_IS_FULL = re.compile(r"no space left|disk quota exceeded|disk full|ENOSPC|EDQUOT", re.IGNORECASE)
+_IS_FORBIDDEN = re.compile(
+    r"permission denied|read-only file system|PERMISSION_DENIED|EACCES|EROFS", re.IGNORECASE
+)
 _REMEDY = "restore with the configuration it was saved with"
 _SHOWN = 5
 
 
 class Store:
-    """The checkpoints of one run. Knows trees of arrays, not what they mean."""
+    """The checkpoints of one run. Knows trees of arrays, not what they mean.
 
-    def __init__(self, folder: Path, config: CheckpointConfig):
+    All processes of a run call the same methods in the same order; each writes and reads its own shards.
+    """
+
+    def __init__(self, folder: epath.Path, config: CheckpointConfig, before_complete: Callable[[], None]):
         self.folder = folder
-        self._manager = _manager(folder, ocp.StandardCheckpointHandler(), config.keep_last)
+        self._config, self._before_complete = config, before_complete
         self._saving: int | None = None
+        self._metric: float | None = None
+        handler = ocp.CompositeCheckpointHandler(
+            state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+        )
+        options = ocp.options.AsyncOptions(post_finalization_callback=self._record)
+        self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
 
     def latest_step(self) -> int | None:
         """Newest complete step; what an interrupted save left behind does not count."""
-        return max(self._manager.all_steps(), default=None)
+        return max(steps.complete_steps(self.folder), default=None)
 
-    def save(self, step: int, state: Any, meta: dict) -> bool:
+    def save(self, step: int, state: Any, meta: dict, metric: float | None = None) -> bool:
         """Start writing `state` and return at once; False if this step is already there.
 
         The arrays are copied before this returns, so the next step may donate them.
 
         Args:
             meta: anything that JSON can hold.
-        Raises: MachineError if this save, or the one before it, met a full disk; whatever else the one
+            metric: what `checkpoint.keep_best` goes by, lower is better; None for a step that does not count.
+        Raises: MachineError if this save, or the one before it, could not be written; whatever else the one
             before it met; CheckpointError if the folder holds a later step.
         Cost: blocks for the copy, and until an earlier save is complete.
         """
         json.dumps(meta)  # refused here rather than later, in a thread
-        self._complete()
-        steps = self._manager.all_steps()
-        if step in steps:
+        self.wait()
+        there = steps.complete_steps(self.folder)
+        if step in there:
             return False
-        if steps and step < max(steps):
+        if there and step < max(there):
             raise CheckpointError(
-                f"{self.folder}: step {step} would be older than step {max(steps)} that is "
+                f"{self.folder}: step {step} would be older than step {max(there)} that is "
                 f"there; a run goes on from its latest step; move the later away first"
             )
-        self._saving = step
+        self._saving, self._metric = step, metric
         try:
-            self._manager.save(
-                step,
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._writer.save(
+                self.folder / str(step),
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
             )
         except Exception as error:
@@ -70,6 +88,7 @@ class Store:
         step: int | None = None,
         *,
         is_part: bool = False,
+        is_checked: bool = False,
     ) -> tuple[Any, dict]:
         """The state of `step` (None: the latest) with the given shardings, and its meta.
 
@@ -77,101 +96,128 @@ class Store:
             abstract_state: tree of `jax.ShapeDtypeStruct` with shardings; the mesh may differ from the one
                 that saved.
             is_part: whether `abstract_state` may leave out branches of what was saved, such as the optimizer.
+            is_checked: whether the files of this step were found whole just now (`steps.newest_sound`).
         Raises: CheckpointError if there is no such step, if names, shapes or dtypes differ, or if a file is
             damaged.
         """
-        self._complete()
-        steps = sorted(self._manager.all_steps())
-        if not steps:
+        self.wait()
+        there = steps.complete_steps(self.folder)
+        if not there:
             raise CheckpointError(f"{self.folder}: holds no complete checkpoint; train first")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise CheckpointError(f"{self.folder}: step {step} is not there; it holds {_listed(steps)}")
-        reader = _manager(self.folder, ocp.PyTreeCheckpointHandler(), keep_last=None)
-        reading = "meta/metadata"
+        step = there[-1] if step is None else step
+        if step not in there:
+            raise CheckpointError(f"{self.folder}: step {step} is not there; it holds {_listed(there)}")
+        home = self.folder / str(step)
+        if not is_checked and (wrong := steps.faults(home)):
+            raise self._damaged(step, there, _listed(wrong))
+        handler = ocp.CompositeCheckpointHandler(
+            state=ocp.PyTreeCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+        )
+        args = ocp.args.PyTreeRestore(
+            item=abstract_state,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
+            partial_restore=is_part,
+        )
         try:
-            meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            reading = "state/_METADATA"
-            saved = reader.item_metadata(step).state
-            if saved is None:
-                raise FileNotFoundError("it is absent")
-            _refuse_differences(f"{self.folder}, step {step}", abstract_state, saved.tree, is_part=is_part)
-            reading = "state"
-            args = ocp.args.PyTreeRestore(
-                item=abstract_state,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-                partial_restore=is_part,
-            )
-            return reader.restore(step, args=ocp.args.Composite(state=args)).state, meta
+            with ocp.Checkpointer(handler) as reader:
+                saved = reader.metadata(home).item_metadata.state
+                if saved is None:
+                    raise FileNotFoundError("state/_METADATA is absent")
+                _refuse_differences(
+                    f"{self.folder}, step {step}", abstract_state, saved.tree, is_part=is_part
+                )
+                restored = reader.restore(
+                    home, args=ocp.args.Composite(state=args, meta=ocp.args.JsonRestore())
+                )
+                return restored.state, restored.meta
         except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
             raise  # too little memory is no damage
         except Exception as error:
-            raise self._damaged(step, steps, reading, error) from error
-        finally:
-            reader.close()
+            while error.__cause__ is not None:
+                error = error.__cause__
+            raise self._damaged(step, there, " ".join(str(error).split())[:200]) from error
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Wait until the last save is complete. Raises what it met."""
-        self._complete()
-        self._manager.close()
-
-    def _complete(self) -> None:
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._writer.wait_until_finished()
+            self._tidy()
         except Exception as error:
             raise self._told(error) from error
-        self._saving = None
+        finally:
+            self._saving = None
+
+    def close(self) -> None:
+        """Wait until the last save is complete, and free what writes. Raises what it met."""
+        try:
+            self.wait()
+        finally:
+            self._writer.close()
+
+    def _record(self) -> None:
+        """Called in a thread of the first process, once all arrays are written and before the step counts."""
+        self._before_complete()
+        steps.write_record(steps.being_written(self.folder, self._saving), self._saving, self._metric)
+
+    def _tidy(self) -> None:
+        """Old steps go once the new one is there. By the first process alone."""
+        if self._saving is not None and jax.process_index() == 0:
+            steps.keep_only(self.folder, last=self._config.keep_last, best=self._config.keep_best)
+            steps.remove_leavings(self.folder)
 
     def _told(self, error: Exception) -> Exception:
-        """A full disk in one line; everything else as it is."""
-        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not is_full and not _DISK_IS_FULL.search(str(error)):
+        """What the machine refuses in one line; everything else as it is."""
+        if isinstance(error, MachineError):
             return error
-        complete = [step for step in self._manager.all_steps() if step != self._saving]
-        kept = f"step {max(complete)} is complete" if complete else "no step is complete"
+        code = error.errno if isinstance(error, OSError) else None
+        if code in (errno.ENOSPC, errno.EDQUOT) or _DISK_IS_FULL.search(str(error)):
+            what, remedy = "the disk is full", "free some space"
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS) or _IS_FORBIDDEN.search(str(error)):
+            what, remedy = "it may not be written", "mend its permissions"
+        elif code is not None:
+            what, remedy = os.strerror(code), "see to the disk"
+        else:
+            return error
+        there = [step for step in steps.complete_steps(self.folder) if step != self._saving]
+        kept = f"step {max(there)} is complete" if there else "no step is complete"
         return MachineError(
-            f"{self.folder}: the disk is full, step {self._saving} could not be written; "
-            f"{kept}; free some space and run the same command again"
+            f"{self.folder}: {what}, step {self._saving} could not be saved; "
+            f"{kept}; {remedy} and run the same command again"
         )
 
-    def _damaged(self, step: int, steps: list[int], reading: str, error: Exception) -> CheckpointError:
-        folder = self.folder / str(step)
-        while error.__cause__ is not None:
-            error = error.__cause__
-        cause = " ".join(str(error).split(" [tensorstore_spec")[0].split())
-        file = re.search(re.escape(f"{folder}/") + r"([^\s'\",;:\]\)]+[^\s'\",;:\]\)/])[\"']", cause)
-        array = re.search(r'"([^"]+)/[^"/]+" in OCDBT database', cause)
-        what = file.group(1) if file else f"{reading}, array '{array.group(1)}'," if array else reading
-        others = [other for other in steps if other != step]
-        go_on = f"go on from step {others[-1]}" if others else "start again from the beginning"
+    def _damaged(self, step: int, there: list[int], wrong: str) -> CheckpointError:
+        others = [other for other in there if other != step]
         return CheckpointError(
-            f"{self.folder}: step {step} is damaged, {what} cannot be read "
-            f"({cause[:200]}); other steps: {_listed(others) or 'none'}; "
-            f"move {folder} away and run the same command again to {go_on}"
+            f"{self.folder}: step {step} is damaged ({wrong}); other steps: {_listed(others) or 'none'}; "
+            f"take one of these, or train on to a new one"
         )
 
 
-def open_store(folder: Path | str, config: CheckpointConfig) -> Store:
-    """The checkpoints in `folder`, which is made if it is absent."""
+def open_store(
+    folder: epath.PathLike,
+    config: CheckpointConfig,
+    before_complete: Callable[[], None] = lambda: None,
+) -> Store:
+    """The checkpoints in `folder`, a path or gs://….
+
+    Args:
+        before_complete: called in a thread when the arrays of a step are written and before it counts.
+    """
     logger = logging.getLogger("absl")
     if _tell_nothing_of_orbax not in logger.filters:
         logger.addFilter(_tell_nothing_of_orbax)
-    return Store(Path(folder).absolute(), config)  # Orbax refuses relative paths, from within a thread
+    return Store(located(folder), config, before_complete)
+
+
+def located(folder: epath.PathLike) -> epath.Path:
+    """An absolute path; Orbax refuses others, from within a thread."""
+    path = epath.Path(folder)
+    return path if "://" in str(folder) else epath.Path(os.path.abspath(path))
 
 
 def _tell_nothing_of_orbax(record: logging.LogRecord) -> bool:
     """Its errors are raised by the store; logged as well, a full disk was 250 lines from four threads."""
     return "/orbax/" not in record.pathname
-
-
-def _manager(folder: Path, state_handler: Any, keep_last: int | None) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        folder,
-        item_names=("state", "meta"),
-        item_handlers={"state": state_handler, "meta": ocp.JsonCheckpointHandler()},
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep_last, create=True),
-    )
 
 
 def _refuse_differences(where: str, wanted: Any, saved: Any, *, is_part: bool) -> None:

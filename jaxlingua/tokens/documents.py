@@ -36,7 +36,7 @@ def tokenize(
     Args:
         too_long: documents of more than `row_length_tokens` positions lose their end ("cut") or are left out.
             Those whose targets are all beyond the row's end are left out either way. All is in `counts`.
-        cache_folder: where the result is kept under its fingerprint, and read from as memory-mapped files.
+        cache_folder: where the result is kept under its fingerprint, and where its tokens are read from.
         progress: called with the number of examples done and of all.
     Cost: about 1 million tokens a second on 4 cores, in the Rust threads of `tokenizers`.
     Raises: DataError if a text holds a lone surrogate.

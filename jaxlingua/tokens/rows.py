@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from jaxlingua.tokens.packing import PackingPlan
-from jaxlingua.tokens.store import Documents, Group
+from jaxlingua.tokens.store import Documents, Group, read_ranges
 
 
 class Batch(NamedTuple):
@@ -50,11 +50,13 @@ class Corpus:
             store, chosen = self.stores[number], np.flatnonzero(entry == number)
             length = lengths[chosen]
             within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-            read = np.repeat(store.starts[plan.documents[chosen] - self.bounds[number]], length) + within
+            starts = store.starts[plan.documents[chosen] - self.bounds[number]]
             write = np.repeat(place[chosen], length) + within
-            tokens[write] = store.tokens[read]
-            targets[write] = store.tokens[read + 1]
-            target_mask[write] = store.target_mask[read + 1]
+            read = read_ranges(store.tokens, starts, length + 1)
+            last = np.cumsum(length + 1) - 1  # of each document, which no position holds
+            tokens[write] = np.delete(read, last)
+            targets[write] = np.delete(read, last - length)
+            target_mask[write] = read_ranges(store.target_mask, starts + 1, length)
             positions[write] = within
             segments[write] = np.repeat(segment[chosen], length)
             groups[write] = np.repeat(self.groups[plan.documents[chosen]], length)

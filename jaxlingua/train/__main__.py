@@ -6,11 +6,16 @@ The one page. Stage map: 1 data, 2 tokenize and pack, 3 shard, 4 train step, 5 c
 
 from contextlib import closing, nullcontext
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxlingua.command_line import config_from_command_line
 from jaxlingua.config import Config
 from jaxlingua.errors import exit_with_one_line
+
+if TYPE_CHECKING:
+    from jaxlingua.tracking import Console
+    from jaxlingua.train.interruptions import Interruptions
+    from jaxlingua.train.run_folder import RunFolder
 
 PURPOSE = "Trains the stages, evaluates and writes the report into run.folder; run it again and it goes on."
 
@@ -20,28 +25,36 @@ def main() -> None:
     config = config_from_command_line("jaxlingua.train", PURPOSE)
 
     # Imported only now that the configuration is known to be right: JAX takes a second and the devices.
+    from jaxlingua.processes.start import together
+    from jaxlingua.processes.stop import signals_stop
+    from jaxlingua.tracking import Console
+    from jaxlingua.train.interruptions import Interruptions
     from jaxlingua.train.run import refuse_what_cannot_run
     from jaxlingua.train.run_folder import own_folder
 
-    refuse_what_cannot_run(config)
-    with own_folder(config) as folder:
-        train(config, folder)
+    with together(config) as group:
+        console = Console(is_primary=group.is_primary)
+        refuse_what_cannot_run(config)
+        with own_folder(config, group, console.say) as home, signals_stop(group, console.say) as signals:
+            asked = Interruptions(group, signals, config.checkpoint.save_every_minutes)
+            train(config, home, asked, console)
 
 
-def train(config: Config, folder: Path) -> None:
+def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "Console") -> None:
     """Everything, in the order in which it happens."""
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.tasks import make_tasks
     from jaxlingua.model.llama import Llama
+    from jaxlingua.processes.watchdog import watching
     from jaxlingua.progress import told
     from jaxlingua.sharding.feed import feed
     from jaxlingua.sharding.mesh import make_mesh
     from jaxlingua.sharding.rules import count_micro_batches
     from jaxlingua.tokens import stages as flow
     from jaxlingua.tokens.tokenizer import load_tokenizer
-    from jaxlingua.tracking import Console, fetch, open_tracker
+    from jaxlingua.tracking import fetch, open_tracker
     from jaxlingua.train import announce, run, run_folder
     from jaxlingua.train.held_out import make_held_out
     from jaxlingua.train.objective import Objective
@@ -51,10 +64,9 @@ def train(config: Config, folder: Path) -> None:
     from jaxlingua.train.state import abstract_state, shardings_of, with_fresh_optimizer
     from jaxlingua.train.step import make_train_step
 
-    console = Console(is_primary=run_folder.is_primary())
-    restored_step = run_folder.last_step(folder)
-    telling = partial(told, console.say)
-    origin = open_origin(config)
+    folder, restored_step, telling = home.path, home.step, partial(told, console.say)
+    origin = open_origin(config, folder, restored_step)
+    run.refuse_what_does_not_fit(config, origin)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):
@@ -65,7 +77,7 @@ def train(config: Config, folder: Path) -> None:
     # ── 2 tokenize and pack ──────────────────────────────────────────────────────────────────────────────
     with telling("tokenizing and packing") as on_progress:
         tokenizer = load_tokenizer(
-            config.tokens, lambda: flow.learned_texts(examples), folder / "tokenizer",
+            config.tokens, lambda: flow.learned_texts(examples), home.tokenizer,
             model_path=config.model.path, is_resumed=restored_step is not None,
         )  # fmt: skip
         vocab_rows = origin.vocab_rows(tokenizer)
@@ -79,8 +91,9 @@ def train(config: Config, folder: Path) -> None:
     optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
     abstract = abstract_state(model, optimizers[0][0], mesh)
     shardings = shardings_of(abstract)
-    run_folder.write_facts(folder, config, sources, tokenizer, stages, mesh, public=origin.fingerprint)
-    origin.keep(folder, vocab_rows)
+    run_folder.write_facts(home, config, sources, tokenizer, stages, mesh, public=origin.fingerprint)
+    run.refuse_unknown_best(config.checkpoint, stages)
+    origin.keep(vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
         sizes=sizes, mesh=mesh, state=abstract,
@@ -91,9 +104,10 @@ def train(config: Config, folder: Path) -> None:
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.params, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
-                on_progress=on_progress, **where,
+                on_progress=asked.stoppable(on_progress, step), **where,
             )  # fmt: skip
 
+    step = restored_step or 0
     is_answered = partial(is_evaluated, tasks, config=config, folder=folder)
     base_is_due = config.eval.base_model and not is_answered("base", 0)
     if restored_step is None or base_is_due:
@@ -104,19 +118,21 @@ def train(config: Config, folder: Path) -> None:
         evaluate_floors(tasks, config=config, folder=folder)
 
     # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────
-    store = open_store(folder / "checkpoints", config.checkpoint)
+    store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
     if restored_step is not None:
-        state, _ = store.restore(abstract)
+        state, _ = store.restore(abstract, restored_step, is_checked=True)
         console.say(f"going on from step {restored_step:,}")
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
-    step = restored_step or 0
     micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     tracker = open_tracker(
         folder, config.tracking, run.model_size(sizes), console, total_steps=stages[-1].end_step,
         restored_step=restored_step, run_config=config.model_dump(mode="json"),
     )  # fmt: skip
-    with closing(tracker), closing(store):  # a save under way is completed, whatever ends the loop
+    stacks = watching(
+        tracker.clock, folder / "stacks", console.say, run_folder.process_index(), steps_before=step
+    )
+    with closing(tracker), closing(store), stacks:  # a save under way is completed, whatever ends the loop
         for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
             name, end = stage.config.name, stage.end_step
             if step > end or (step == end and is_answered(name, end)):
@@ -138,14 +154,21 @@ def train(config: Config, folder: Path) -> None:
                     state, metrics = train_step(state, batch)
                 step = stage.first_step + batch_step + 1
                 stop_if_bad(tracker.step(step, metrics))
-                if held_out and is_due(batch_step + 1, measured_every, stage.batches.steps):
+                is_saved, lost = is_due(step, config.checkpoint.save_every_steps, end), {}
+                is_measured = is_due(batch_step + 1, measured_every, stage.batches.steps)
+                if held_out and (is_measured or (is_saved and config.checkpoint.keep_best)):
                     with tracker.paused("held_out"):
-                        tracker.add(run.held_out_line(held_out.tell(fetch(held_out.measure(state.params)))))
+                        lost = run.held_out_line(held_out.tell(fetch(held_out.measure(state.params))))
+                        tracker.add(lost)
                 # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────
-                if is_due(step, config.checkpoint.save_every_steps, end):
+                is_saved, is_stopped = asked.after_step(step, is_saved=is_saved)
+                if is_saved:
                     stop_if_bad(tracker.flush())
                     with tracker.paused("checkpoint"):
-                        store.save(step, state, {"stage": name})
+                        meta = {"stage": name, "step": step, "seed": config.run.seed}
+                        store.save(step, state, meta, metric=lost.get(config.checkpoint.best_by))
+                if is_stopped:
+                    asked.stop(step)
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if tasks:

@@ -24,7 +24,7 @@ from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig, llama_config
 from jaxlingua.sharding.rules import padded_vocab_size
 from jaxlingua.tokens.interface import Tokenizer
-from jaxlingua.train.run_folder import KEPT, PUBLIC, kept_fingerprint, last_step, write_json
+from jaxlingua.train.run_folder import KEPT, PUBLIC, kept_fingerprint, write_json
 from jaxlingua.train.state import TrainState, initial_state, state_around
 
 # `told` of progress.py with where to speak: called with what takes long.
@@ -40,6 +40,7 @@ class Origin:
     """
 
     config: Config
+    folder: Path
     public: PublicModel | None
     public_sizes: LlamaConfig | None
 
@@ -77,15 +78,15 @@ class Origin:
             ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
             sizes = self.sizes(vocab_rows)
             return config_fields(sizes, vocab_size=vocab_rows, dtype="float32", special_ids=ids), None
-        home = Path(self.config.run.folder) / KEPT
+        home = self.folder / KEPT
         generation = home / GENERATION_CONFIG
         return read_json(home / CONFIG), read_json(generation) if generation.is_file() else None
 
-    def keep(self, folder: Path, vocab_rows: int) -> None:
+    def keep(self, vocab_rows: int) -> None:
         """Write into the run folder what it needs of the checkpoint once the weights are read."""
         if self.public is None:
             return
-        home = folder / KEPT
+        home = self.folder / KEPT
         home.mkdir(exist_ok=True)
         fields = {name: value for name, value in self.public.fields.items() if name != "_name_or_path"}
         write_json(home / CONFIG, with_dtype(fields, self.public.dtype) | {"vocab_size": vocab_rows})
@@ -106,7 +107,7 @@ class Origin:
     def _open_again(self) -> PublicModel:
         try:
             public = open_model(self.config.model.path)
-            kept = kept_fingerprint(Path(self.config.run.folder), PUBLIC)
+            kept = kept_fingerprint(self.folder, PUBLIC)
             if kept not in (None, public.fingerprint):
                 raise CheckpointError(
                     f"model.path: '{public.path}' holds other weights than the run began with (fingerprint "
@@ -120,15 +121,18 @@ class Origin:
             ) from None
 
 
-def open_origin(config: Config) -> Origin:
+def open_origin(config: Config, folder: Path, step: int | None) -> Origin:
     """What the model begins from; a public checkpoint is checked, but not read yet.
+
+    Args:
+        folder: of the run, or the local copy of it.
+        step: that the run goes on from, None where it begins.
 
     Raises: CheckpointError or ConfigError where it cannot be taken as it is.
     """
     if config.model.init == "scratch":
-        return Origin(config, None, None)
-    folder = Path(config.run.folder)
-    if last_step(folder) is None:
+        return Origin(config, folder, None, None)
+    if step is None:
         public = open_model(config.model.path)
-        return Origin(config, public, public.config)
-    return Origin(config, None, read_config(read_json(folder / KEPT / CONFIG), str(folder / KEPT)))
+        return Origin(config, folder, public, public.config)
+    return Origin(config, folder, None, read_config(read_json(folder / KEPT / CONFIG), str(folder / KEPT)))

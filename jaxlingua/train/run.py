@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from jaxlingua.config import Config
+from jaxlingua.config import CheckpointConfig, Config
 from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.generate.engine import prompt_room
 from jaxlingua.model.llama import Llama
@@ -17,7 +18,7 @@ from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.held_out import HeldOutLoss
-from jaxlingua.train.origin import open_origin
+from jaxlingua.train.origin import Origin
 
 
 def refuse_what_cannot_run(config: Config) -> None:
@@ -27,18 +28,23 @@ def refuse_what_cannot_run(config: Config) -> None:
     """
     refuse_no_stage(config)
     refuse_wrong_platform(config)
-    if "://" in config.run.folder:
-        raise ConfigError(
-            f"run.folder: '{config.run.folder}' given; a folder of this machine is allowed; mount the bucket "
-            f"(gcsfuse), or copy the finished run"
-        )
     if config.tracking.wandb_project and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             f"tracking.wandb_project: '{config.tracking.wandb_project}' given, wandb is not installed; "
             f"pip install 'jaxlingua[wandb]', or leave it empty"
         )
+    mesh = make_mesh(config.sharding)
+    count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
+    check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+
+
+def refuse_what_does_not_fit(config: Config, origin: Origin) -> None:
+    """Check the model against rows, prompts and devices, before any data is read.
+
+    Raises: ConfigError or ShardingError.
+    """
     # The vocabulary is not known yet; any padded one can be spread like any other.
-    model = open_origin(config).sizes(vocab_rows=1)
+    model = origin.sizes(vocab_rows=1)
     if config.tokens.row_length_tokens > model.max_positions:
         other = " or set model.max_positions" if config.model.init == "scratch" else ""
         raise ConfigError(
@@ -47,10 +53,20 @@ def refuse_what_cannot_run(config: Config) -> None:
         )
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)
-    mesh = make_mesh(config.sharding)
-    param_shardings(Llama(model), mesh)
-    count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
-    check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+    param_shardings(Llama(model), make_mesh(config.sharding))
+
+
+def refuse_unknown_best(config: CheckpointConfig, stages: Sequence[Stage]) -> None:
+    """Raises: ConfigError where `checkpoint.keep_best` goes by something that some stage does not measure."""
+    for stage in stages if config.keep_best else ():
+        groups = stage.held_out.group_names if stage.held_out else ()
+        measured = held_out_line({group: HeldOutLoss(0.0, 0.0, 0, 0) for group in groups}) if groups else {}
+        if config.best_by not in measured:
+            raise ConfigError(
+                f"checkpoint.best_by: '{config.best_by}' given; stage '{stage.config.name}' measures "
+                f"{', '.join(measured) or 'no held-out loss'}; choose one of these, or set "
+                f"checkpoint.keep_best=0"
+            )
 
 
 def refuse_wrong_platform(config: Config) -> None:
@@ -83,7 +99,7 @@ def held_out_every(config: Config, stage: Stage) -> int:
 
 def held_out_line(losses: dict[Group, HeldOutLoss]) -> dict[str, float]:
     """Held-out losses under the names that they have in metrics.jsonl."""
-    line = {}
+    line = {"held_out_loss": sum(loss.loss for loss in losses.values()) / len(losses)}
     for (entry, language), loss in losses.items():
         line[f"held_out_loss/{entry}/{language}"] = loss.loss
         line[f"bits_per_byte/{entry}/{language}"] = loss.bits_per_byte

@@ -11,21 +11,27 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import yaml
+from etils import epath
 from jax.sharding import Mesh
 from pydantic import BaseModel
 
 from jaxlingua import __version__
+from jaxlingua.bucket import is_bucket, working_copy
+from jaxlingua.checkpoint.steps import newest_sound, numbered_steps
+from jaxlingua.checkpoint.store import located
 from jaxlingua.command_line import load_config
 from jaxlingua.config import Config, StageConfig
 from jaxlingua.data.records import RecordSource
 from jaxlingua.errors import ConfigError, DataError, MachineError
+from jaxlingua.processes.roll_call import Group
 from jaxlingua.sharding.mesh import describe_mesh
 from jaxlingua.tokens.describe import describe_source, describe_stage
 from jaxlingua.tokens.interface import Tokenizer
@@ -42,33 +48,68 @@ PUBLIC = "model.path"  # in the fingerprints of provenance.json
 KEPT = "model"  # config.json and generation_config.json of the public checkpoint that a run begins from
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder as this process has it.
+
+    `path` is where small files are read and written: the folder itself, or a copy of one in a bucket, which
+    `carry` brings up to date there. `step` is the newest whole checkpoint, None where a run begins.
+    """
+
+    path: Path
+    checkpoints: epath.Path
+    step: int | None
+    carry: Callable[[], None]
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Where the tokenizer is kept. At a run's beginning the first process alone writes it."""
+        return self.path / "tokenizer" if is_primary() or self.step is not None else None
+
+
 @contextmanager
-def own_folder(config: Config) -> Iterator[Path]:
-    """The folder of the run, for this process alone; a folder of another run is refused.
+def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """The folder of the run, for the processes of this run alone; a folder of another run is refused.
 
     Where checkpoints are there already, every field that is part of a run's identity must be the same, but
     for stages that are not begun; sources and stages may be added. Where there are none, a run begins anew.
 
+    Args:
+        say: told of checkpoints that are damaged or unfinished.
     Raises: ConfigError with the differences, or where the folder cannot be made; MachineError while another
         process has it.
     """
-    folder = Path(config.run.folder)
-    with _lock(folder) if is_primary() else nullcontext():
+    with _opened(config.run.folder, group) as (folder, carry):
         kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
         if kept.is_file() and not is_ours:
             raise ConfigError(
-                f"run.folder: '{folder}' given, which has a config.yaml that is not a run's; the folder of a "
-                f"run, or a new one, is allowed; choose another run.folder"
+                f"run.folder: '{config.run.folder}' given, which has a config.yaml that is not a run's; the "
+                f"folder of a run, or a new one, is allowed; choose another run.folder"
             )
-        if last_step(folder) is None:
-            if is_primary() and is_ours:  # what is left of a run that cannot go on
-                for name in ("evals", "tokenizer", KEPT):
-                    shutil.rmtree(folder / name, ignore_errors=True)
-        elif kept.is_file():
+        checkpoints = located(f"{config.run.folder}/checkpoints")
+        saved = numbered_steps(checkpoints) if group.is_primary else []
+        if saved and kept.is_file():  # refused before any checkpoint is touched
             before = load_config(str(kept))
-            now = _with_kept_paths(config, before)
-            _refuse_differences(folder, list(identity_differences(before, now, _begun(folder))))
-        yield folder
+            now, begun = _with_kept_paths(config, before), _begun(folder, max(saved))
+            _refuse_differences(folder, list(identity_differences(before, now, begun)))
+        step = newest_sound(checkpoints, group, say, is_owner=True)
+        if step is None and group.is_primary and is_ours:  # what is left of a run that cannot go on
+            for name in ("evals", "tokenizer", KEPT):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        group.share(None)  # what is removed is gone before anybody reads on
+        yield RunFolder(folder, checkpoints, step, carry)
+
+
+@contextmanager
+def _opened(folder: str, group: Group) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The local folder, held by the first process alone, and what brings it to where it belongs."""
+    if is_bucket(folder):
+        with working_copy(folder, is_primary=group.is_primary) as copy:
+            yield copy.path, copy.carry
+    else:
+        with _lock(Path(folder)) if group.is_primary else nullcontext():
+            group.share(None)  # it is made before anybody looks into it
+            yield Path(folder), lambda: None
 
 
 @contextmanager
@@ -95,12 +136,6 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def last_step(folder: Path) -> int | None:
-    """The newest step in the folder's checkpoints."""
-    steps = (path.name for path in (folder / "checkpoints").glob("[0-9]*"))
-    return max((int(name) for name in steps if name.isdigit()), default=None)
-
-
 def _with_kept_paths(config: Config, before: Config) -> Config:
     """`config` with the absolute paths of `before` where its own mean the same, whether they exist or not."""
     for section in ("model", "tokens"):
@@ -122,13 +157,13 @@ def _with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=changed)
 
 
-def _begun(folder: Path) -> int | None:
-    """How many stages of the run in the folder are begun; None where it does not tell."""
+def _begun(folder: Path, step: int) -> int | None:
+    """How many stages of the run in the folder are begun at `step`; None where it does not tell."""
     if not (folder / "data.json").is_file():
         return None
     told = _read_json(folder / "data.json")["stages"]
     first_steps = itertools.accumulate((stage["steps"] for stage in told[:-1]), initial=0)
-    return sum(first < last_step(folder) for first in first_steps)
+    return sum(first < step for first in first_steps)
 
 
 def _refuse_differences(folder: Path, differences: list[str]) -> None:
@@ -175,7 +210,7 @@ def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
 
 
 def write_facts(
-    folder: Path,
+    home: RunFolder,
     config: Config,
     sources: Mapping[str, RecordSource],
     tokenizer: Tokenizer,
@@ -194,6 +229,7 @@ def write_facts(
         public: fingerprint of the public checkpoint that the run begins from; None where it is not opened.
     Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
     """
+    folder, step = home.path, home.step
     path = folder / "provenance.json"
     fingerprints = {"tokenizer": tokenizer.fingerprint}
     fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
@@ -213,7 +249,6 @@ def write_facts(
         | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
     content = {**start, "resumed": [], "begun_with": _digest(config.stages)}
-    step = last_step(folder)
     if path.is_file() and step is not None:
         before = _read_json(path)
         content = {name: before[name] for name in content}
@@ -222,10 +257,12 @@ def write_facts(
         _refuse_other_data(folder, config, before["fingerprints"], fingerprints, begun)
         if PUBLIC in before["fingerprints"]:
             fingerprints.setdefault(PUBLIC, before["fingerprints"][PUBLIC])
-    repeat = f"python -m jaxlingua.train {folder} run.folder=ANOTHER" if stages else content["command"]
+    repeat = (
+        f"python -m jaxlingua.train {config.run.folder} run.folder=ANOTHER" if stages else content["command"]
+    )
     if is_learned(config.tokens, config.model.path) and content["begun_with"] != _digest(config.stages):
         # It was learned on the stages that there were at the start.
-        repeat += f" tokens.kind=huggingface tokens.path={folder / 'tokenizer'}"
+        repeat += f" tokens.kind=huggingface tokens.path={config.run.folder}/tokenizer"
     content |= {"repeat": repeat, "tokenizer": tokenizer.fingerprint, "fingerprints": fingerprints}
     write_json(path, content)
     if is_primary():
@@ -284,7 +321,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def is_primary() -> bool:
     """Whether this process writes files and speaks."""
-    return jax.process_index() == 0
+    return process_index() == 0
+
+
+def process_index() -> int:
+    """Which of the run's processes this is."""
+    return jax.process_index()
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,10 @@
 """Documents: which tokens are learned, what is cut and counted, what is kept on disk."""
 
+import errno
+import os
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from jaxlingua.data.example import Example
 from jaxlingua.errors import DataError, MachineError
 from jaxlingua.tokens import documents as documents_module
 from jaxlingua.tokens import fast, learned, store
+from jaxlingua.tokens.batches import one_pass
 from jaxlingua.tokens.documents import prompt_tokens, tokenize
 from tests.tiny import TINY_LANGUAGES, tiny_parallel, tiny_tokenizer, tiny_translations
 
@@ -222,19 +226,42 @@ def unusable(tokenizer):
     return replace(tokenizer, encode_pieces=refuse)
 
 
-def test_a_second_run_maps_the_files_of_the_first(tmp_path):
+def test_a_second_run_reads_the_files_of_the_first(tmp_path):
     examples, settings = tiny_translations(), {"row_length_tokens": 12, "cache_folder": tmp_path / "cache"}
     first = tokenize(examples, tiny_tokenizer(), **settings)
     again = tokenize(examples, unusable(tiny_tokenizer()), **settings)
     fresh = tokenize(examples, tiny_tokenizer(), row_length_tokens=12)
     for documents in (first, again):
-        assert isinstance(documents.tokens, np.memmap)
+        assert isinstance(documents.tokens, store.FileArray)
         for name in store.ARRAYS:
             np.testing.assert_array_equal(getattr(documents, name), getattr(fresh, name))
             assert getattr(documents, name).dtype == getattr(fresh, name).dtype
         assert documents.counts == fresh.counts
         assert documents.group_names == fresh.group_names
         assert documents.fingerprint == fresh.fingerprint
+
+
+@pytest.mark.parametrize("how", ["cut short", "the disk fails"])
+def test_a_file_that_cannot_be_read_in_the_middle_of_a_run_is_one_line(tmp_path, monkeypatch, how):
+    """Memory-mapped, either would end the process with SIGBUS and no word."""
+    examples = tiny_translations()
+    documents = tokenize(examples, tiny_tokenizer(), row_length_tokens=12, cache_folder=tmp_path)
+    kept = one_pass({"news": documents}, row_length_tokens=12, batch_rows=4)
+    kept.batch(0)
+    (path,) = tmp_path.glob("*/tokens.npy")
+    if how == "cut short":
+        with path.open("r+b") as file:
+            file.truncate(200)
+        reason = "it was cut short while the run went on"
+    else:
+        monkeypatch.setattr(os, "pread", Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO))))
+        reason = "Input/output error"
+    with pytest.raises(MachineError) as told:
+        kept.batch(kept.steps - 1)
+    assert str(told.value) == (
+        f"{path}: cannot be read any more ({reason}); it is a cache that is made again; see to the disk and "
+        f"run the same command again"
+    )
 
 
 @pytest.mark.parametrize("what", ["text", "answer", "language", "entry", "row", "too long", "tokenizer"])
