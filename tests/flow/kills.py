@@ -42,8 +42,8 @@ KINDS = {
     "compilation": 2.0,
     "step": 0.0,
     "save": 0.0,
-    "between commit and digests": 0.0,
-    "evaluation": 0.4,
+    "between digests and commit": 0.0,
+    "evaluation": 0.2,
     "stage end": 2.0,
     "report": 0.8,
 }
@@ -86,16 +86,15 @@ class Run:
         self.living = []
         for index, place in enumerate(places(self.processes)):
             with self.log.open("a" if index else "w") as log, self.errors(index).open("w") as errors:
-                self.living.append(
-                    subprocess.Popen(
-                        [*command, *place],
-                        cwd=ROOT,
-                        stdout=log,
-                        stderr=errors,
-                        start_new_session=True,
-                        env=environment,
-                    )  # fmt: skip
+                process = subprocess.Popen(
+                    [*command, *place],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=errors,
+                    start_new_session=True,
+                    env=environment,
                 )
+            self.living.append(process)
 
     def kill(self) -> None:
         for process in self.living:
@@ -136,13 +135,12 @@ class Run:
         told, (newest, has_stepped) = self.log.read_text(), self.steps()
         is_restored = "going on from step" in told
         if has_stepped:
-            names = [path.name for path in (self.folder / "checkpoints").glob("*")]
-            if any("orbax-checkpoint-tmp" in name for name in names):
-                return "save"
-            saved = max((int(name) for name in names if name.isdigit()), default=None)
-            if saved and not (self.folder / "checkpoints" / str(saved) / "files.json").exists():
-                return "between commit and digests"
+            for writing in (self.folder / "checkpoints").glob("*orbax-checkpoint-tmp*"):
+                is_told = (writing / "files.json").exists()  # written last, before the folder gets its name
+                return "between digests and commit" if is_told else "save"
         if newest in self.ends and (has_stepped or is_restored):
+            if not (self.folder / "checkpoints" / str(newest)).exists():
+                return "save"  # about to begin
             after = "report" if newest == self.ends[-1] else "stage end"
             return after if self.is_scored(newest) else "evaluation"
         if has_stepped:
@@ -211,7 +209,7 @@ def plan(kills: int, rng: random.Random) -> list[Kill]:
     """Every kind as far as the number goes, more of those within training, in an order that a run can follow."""
     kinds = list(KINDS)
     while len(kinds) < kills:
-        kinds.append(rng.choice(["compilation", "step", "save", "between commit and digests", "any time"]))
+        kinds.append(rng.choice(["compilation", "step", "save", "between digests and commit", "any time"]))
     steps = {"evaluation of the base": 0, "evaluation": rng.choice([FIRST, LAST]), "stage end": FIRST}
     planned = [
         Kill(

@@ -1,11 +1,11 @@
-"""Eight ways in which the newest checkpoint comes to harm: each is recognized, told, and costs only the steps since."""
+"""Eight ways in which a checkpoint comes to harm: each is recognized and told, and costs only the steps since."""
 
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,12 +18,17 @@ from tests.flow.small import train, write_config
 pytestmark = pytest.mark.xdist_group("damage")
 
 NOBODY = 65534
+STALE = ".orbax-checkpoint-tmp"  # what Orbax calls a step until all of it is written
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 12 steps with checkpoints of the last two of 4, 8 and 12, and without tasks, which are slow."""
-    config = write_config(tmp_path_factory.mktemp("damage") / "small.yaml", eval={"tasks": []})
+    """A run of 12 steps with a checkpoint of each, and without tasks, which are slow."""
+    config = write_config(
+        tmp_path_factory.mktemp("damage") / "small.yaml",
+        eval={"tasks": []},
+        checkpoint={"save_every_steps": 1, "keep_last": 12},
+    )
     train(config)
     return config.parent / "run"
 
@@ -87,7 +92,26 @@ def empty(step: Path) -> Path:
     return step / "files.json"
 
 
-DAMAGES = [missing, truncated, zeroed, flipped, without_metadata, without_digests, with_torn_digests, empty]
+def forbidden_file(step: Path) -> Path:
+    path = largest(step)
+    path.chmod(0)
+    return path
+
+
+def forbidden_folder(step: Path) -> Path:
+    (step / "state").chmod(0)
+    return step / "state"
+
+
+def forbidden_step(step: Path) -> Path:
+    step.chmod(0)
+    return step / "files.json"
+
+
+DAMAGES = {
+    **{12: missing, 11: truncated, 10: zeroed, 9: flipped, 8: without_metadata, 7: without_digests},
+    **{6: with_torn_digests, 5: empty, 4: forbidden_file, 3: forbidden_folder, 2: forbidden_step},
+}
 
 
 def told_of(step: int, out: str) -> str:
@@ -96,87 +120,55 @@ def told_of(step: int, out: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(
-    damage: Callable[[Path], Path], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_every_kind_of_damage_is_told_and_the_newest_whole_checkpoint_is_used(
+    finished: Path, capsys: pytest.CaptureFixture
 ):
-    run = shutil.copytree(finished, tmp_path / "run")
-    newest = run / "checkpoints" / "12"
-    file = damage(newest).relative_to(newest)
-    train(run, f"run.folder={run}")
-    out = capsys.readouterr().out
-    line = told_of(12, out)
-    assert str(file) in line
-    assert "step 8" in line
-    assert "going on from step 8" in out
-    assert differences(finished, run, 12) == []
-
-
-def test_what_is_damaged_is_kept_for_whoever_wants_to_know_why(finished: Path, tmp_path: Path):
-    run = shutil.copytree(finished, tmp_path / "run")
-    flipped(run / "checkpoints" / "12")
-    content = largest(run / "checkpoints" / "12").read_bytes()
-    train(run, f"run.folder={run}")
-    assert largest(run / "checkpoints" / "12.damaged").read_bytes() == content
+    """Of twelve checkpoints eleven are damaged, each in its way; a save that was cut off has left its folder."""
+    with copied_as_somebody_without_rights(finished) as run:
+        checkpoints = run / "checkpoints"
+        shutil.copytree(checkpoints / "12", checkpoints / f"13{STALE}")
+        damaged = {step: damage(checkpoints / str(step)) for step, damage in DAMAGES.items()}
+        files = {step: str(file.relative_to(checkpoints / str(step))) for step, file in damaged.items()}
+        flipped_bytes = damaged[9].read_bytes()
+        train(run, f"run.folder={run}")
+        out = capsys.readouterr().out
+        there = {path.name for path in checkpoints.iterdir()}
+        kept_bytes = (checkpoints / "9.damaged" / files[9]).read_bytes()
+    for step, file in files.items():
+        line = told_of(step, out)
+        assert file in line, DAMAGES[step]
+        assert f"step {step - 1}" in line
+    assert all("Permission denied" in told_of(step, out) for step in (4, 3, 2))
+    assert "step 13" not in out
+    assert "going on from step 1\n" in out
+    # Written again under their names; what may tell somebody why is kept beside.
+    assert {str(step) for step in range(1, 13)} <= there
+    assert not [name for name in there if STALE in name]
+    assert kept_bytes == flipped_bytes
 
 
 def test_a_run_without_a_whole_checkpoint_begins_again_and_says_so(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     run = shutil.copytree(finished, tmp_path / "run")
+    for step in range(1, 11):
+        shutil.rmtree(run / "checkpoints" / str(step))
     flipped(run / "checkpoints" / "12")
-    truncated(run / "checkpoints" / "8")
+    truncated(run / "checkpoints" / "11")
     train(run, f"run.folder={run}")
     out = capsys.readouterr().out
-    assert "step 8" in told_of(12, out)
-    assert re.search("none|step 0|beginning", told_of(8, out))
+    assert "step 11" in told_of(12, out)
+    assert re.search("none|step 0|beginning", told_of(11, out))
     assert "going on from" not in out
     assert differences(finished, run, 12) == []
 
 
-def test_what_a_killed_save_left_behind_is_no_damage_and_goes(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    """Beside whole checkpoints, and under the name of a step that is written again."""
-    run = shutil.copytree(finished, tmp_path / "run")
-    checkpoints = run / "checkpoints"
-    leavings = checkpoints / "12.orbax-checkpoint-tmp"
-    (checkpoints / "12").rename(leavings)
-    missing(leavings)
-    (leavings / "state" / "more").mkdir()
-    shutil.copytree(leavings, checkpoints / "16.orbax-checkpoint-tmp")
-    train(run, f"run.folder={run}")
-    out = capsys.readouterr().out
-    assert "damaged" not in out
-    assert "going on from step 8" in out
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["12", "8"]
-    assert differences(finished, run, 12) == []
-
-
-@pytest.mark.parametrize("what", ["a file", "a folder", "the step"])
-def test_a_checkpoint_that_may_not_be_read_is_damaged(
-    what: str, finished: Path, capsys: pytest.CaptureFixture
-):
-    with as_somebody_without_rights(finished) as run:
-        newest = run / "checkpoints" / "12"
-        path = {"a file": largest(newest), "a folder": newest / "state", "the step": newest}[what]
-        path.chmod(0)
-        try:
-            train(run, f"run.folder={run}")
-        finally:
-            for there in (path, newest.with_name("12.damaged") / path.relative_to(newest)):
-                if there.exists():
-                    there.chmod(stat.S_IRWXU)
-    out = capsys.readouterr().out
-    line = told_of(12, out)
-    assert "Permission denied" in line
-    assert {"a file": path.name, "a folder": "state", "the step": "files.json"}[what] in line
-    assert "going on from step 8" in out
-
-
 @contextmanager
-def as_somebody_without_rights(finished: Path) -> Iterator[Path]:
-    """A copy of a run that belongs to whoever this process now is: nobody if it was root, whom nothing stops."""
+def copied_as_somebody_without_rights(finished: Path) -> Iterator[Path]:
+    """A copy of a run of whoever this process is within: nobody if it was root, whom no permission stops.
+
+    At the end the copy has to be what the run is.
+    """
     with tempfile.TemporaryDirectory() as home:
         run = shutil.copytree(finished, Path(home) / "run")
         is_root = os.geteuid() == 0
@@ -186,8 +178,11 @@ def as_somebody_without_rights(finished: Path) -> Iterator[Path]:
             os.seteuid(NOBODY)
         try:
             yield run
-            found = differences(finished, run, 12)
         finally:
             if is_root:
                 os.seteuid(0)
-        assert found == []
+            for path in (run / "checkpoints").glob("*.damaged*"):
+                for inner in (path, path / "state", *path.rglob("*")):
+                    if inner.exists():
+                        inner.chmod(stat.S_IRWXU)
+        assert differences(finished, run, 12) == []
