@@ -82,7 +82,6 @@ def _leave_stacks(path: Path, step: int, waiting: float, limit: float) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
             file.write(f"{late}\n\n{names}\n")
-            file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
     except OSError as error:
         return f"watchdog: {late}; its stacks could not be written: {path}: {error.strerror}"
