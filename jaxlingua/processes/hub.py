@@ -10,7 +10,7 @@ from jaxlingua.errors import ConfigError, JaxlinguaError, MachineError
 from jaxlingua.processes.environment import Place
 from jaxlingua.processes.wire import Wire
 
-_AGAIN = "a run needs all of its processes; run the same command on all again"
+AGAIN = "a run needs all of its processes; run the same command on all again"
 _STRAGGLERS_SECONDS = 2.0  # after a refusal is due: those who start as late as that are told as well
 _PORT_SECONDS = 15.0  # how long the processes of a run that just ended may keep the port
 _GONE_SECONDS = 1.0  # how long process 0 waits until all others have read how the run ended
@@ -60,7 +60,7 @@ def death(who: str, at: str, silent_seconds: float | None = None) -> str:
     """The line that tells the death of a process, seen by its connection or by its silence."""
     where = f"at {at}" if at else "before its first step"
     silence = "" if silent_seconds is None else f" (nothing heard of it for {silent_seconds:g} s)"
-    return f"{who} died {where}{silence}; {_AGAIN}"
+    return f"{who} died {where}{silence}; {AGAIN}"
 
 
 def listen(port: int) -> socket.socket:
@@ -301,8 +301,9 @@ class Hub:
             member.has_left, member.passed = True, message["passed"]
             if message["error"] is not None:
                 line = f"{member.arrival.who} stopped: {message['error']}"
-                self._end(index, line if message["code"] == 2 else f"{line}; {_AGAIN}", message["code"])
+                self._end(index, line if message["code"] == 2 else f"{line}; {AGAIN}", message["code"])
                 return
+            self._tell_all({"kind": "left", "index": index})
             if index == 0:
                 self._own_leave = time.monotonic()
             self._act_if_all_hold()

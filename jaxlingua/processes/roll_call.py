@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxlingua.errors import ConfigError, JaxlinguaError, MachineError, Stopped, one_line
 from jaxlingua.processes.environment import Place
-from jaxlingua.processes.hub import Arrival, Hub, Limits, death, listen, receive_all
+from jaxlingua.processes.hub import AGAIN, Arrival, Hub, Limits, death, listen, receive_all
 from jaxlingua.processes.wire import LINE_BYTES, Wire
 
 _RETRY_SECONDS = 0.3
@@ -140,6 +140,7 @@ class Group:
         self._acts: dict[int, set[str]] = {}
         self._exchanges = 0
         self._values: dict[int, dict[int, Any]] = {}
+        self._left: set[int] = set()  # others, in order
         self._is_leaving = False
         self._has_failed = False
         self._is_over = False
@@ -223,10 +224,15 @@ class Group:
             if self.index in wanted:
                 self._wire.put({"kind": "value", "call": call, "value": value})
             values = self._values.setdefault(call, {})
-            self._changed.wait_for(lambda: self._is_over or all(index in values for index in wanted))
+            missing = set(wanted) - values.keys()
+            while missing and not self._is_over and not missing & self._left:
+                self._changed.wait()
+                missing = set(wanted) - values.keys()
             del self._values[call]
-            if any(index not in values for index in wanted):
-                raise MachineError("processes: the run is over for process 0; nothing more can be exchanged")
+            if missing:
+                raise MachineError(
+                    f"process {min(missing)} of {self.count} has left; nothing can be exchanged; {AGAIN}"
+                )
             return [values[index] for index in wanted]
 
     def _serve(self) -> None:
@@ -274,6 +280,8 @@ class Group:
             elif kind == "act":
                 self._is_held = False
                 self._acts.setdefault(message["call"], set()).update(message["what"])
+            elif kind == "left":
+                self._left.add(message["index"])
             elif kind == "over":
                 self._is_over = True
             self._changed.notify_all()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlingua.errors import DataError, JaxlinguaError, exit_with_one_line
+from jaxlingua.errors import DataError, JaxlinguaError, Stopped, exit_with_one_line
 from jaxlingua.processes.environment import Place
 from jaxlingua.processes.hub import Limits
 from jaxlingua.processes.roll_call import Group, call_roll
@@ -86,7 +86,7 @@ class Members:
                 return
         raise AssertionError(self.running[index].stderr.read())
 
-    def ends(self, timeout: float = 60) -> list[Ended]:
+    def ends(self, timeout: float = 40) -> list[Ended]:
         """How each process ended, in order of start."""
         started, seconds = time.monotonic(), {}
 
@@ -271,6 +271,25 @@ def leave_early(group: Group, *, who: int) -> None:
     say(time.monotonic() - started)
 
 
+def stop(group: Group) -> None:
+    """All end with the same `Stopped`, one a little later."""
+    time.sleep(group.index)
+    stopped = Stopped("saved", 143)
+    group.leave(stopped)
+    raise stopped
+
+
+def exchange_with_nobody(group: Group, *, who: int) -> None:
+    """One leaves while the others wait for its value."""
+    try:
+        if group.index != who:
+            group.gather(None)
+        group.leave()
+    except JaxlinguaError as error:
+        group.leave(error)
+        raise
+
+
 def worker_outlives(group: Group) -> None:
     """Process 1 forks a worker and is killed."""
     group.gather(None)
@@ -285,16 +304,8 @@ def worker_outlives(group: Group) -> None:
 
 
 SCENARIOS = (
-    come,
-    exchange,
-    boundaries,
-    ask_late,
-    ask_twice,
-    hang,
-    fail,
-    follow,
-    leave_early,
-    worker_outlives,
+    *(come, exchange, boundaries, ask_late, ask_twice, hang, fail, follow, leave_early),
+    *(stop, exchange_with_nobody, worker_outlives),
 )
 
 

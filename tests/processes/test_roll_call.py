@@ -375,6 +375,23 @@ def test_one_that_is_done_goes_silently_after_a_while(who):
     assert ends[who].told[0] < 2.5
 
 
+def test_a_run_that_stops_on_request_ends_nobody():
+    with members("stop", 2) as those:
+        those.start_all()
+        ends = those.ends(20)
+    assert [one.code for one in ends] == [143] * 2
+    assert [the_line(one).rpartition(": ")[2] for one in ends] == ["saved"] * 2
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_nobody_waits_for_the_value_of_one_that_has_left(who):
+    with members("exchange_with_nobody", 2) as those:
+        those.start_all(who=who)
+        one = those.ends(20)[1 - who]
+    assert one.code == 1
+    assert the_line(one) == f"error: process {who} of 2 has left; nothing can be exchanged; {AGAIN}"
+
+
 def test_a_process_alone_acts_at_its_next_boundary():
     group = alone()
     assert (group.index, group.count, group.is_primary) == (0, 1, True)
@@ -419,7 +436,7 @@ def test_a_member_in_this_process_calls_the_end_that_is_given(monkeypatch):
     serving.start()
     place = Place(f"127.0.0.1:{port - 1}", 2, 1, "the configuration", ())
     group = call_roll(place, wait_seconds=5.0, configuration="digest", version="1")
-    with pytest.raises(Exception, match="nothing more can be exchanged"):
+    with pytest.raises(Exception, match="nothing can be exchanged"):
         group.gather(1)
     serving.join()
     listener.close()
