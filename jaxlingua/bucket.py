@@ -30,7 +30,7 @@ from typing import Any
 
 from jaxlingua.errors import ConfigError, JaxlinguaError, MachineError, one_line
 
-# Orbax reaches the bucket through etils.epath, which would take TensorFlow where that is installed, and gcsfs.
+# Orbax reaches buckets through etils.epath, which would take TensorFlow where that is installed, and gcsfs.
 os.environ.setdefault("EPATH_USE_TF", "false")
 # Else gcsfs asks for the bucket's type over gRPC, and waits 60 s where only HTTP gets through.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

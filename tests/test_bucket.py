@@ -171,21 +171,21 @@ def test_an_object_that_would_lie_outside_of_the_folder_is_refused(there, monkey
 # ── one run at a time ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_second_run_is_refused_while_the_first_gives_signs_of_life(there):
+def test_a_second_run_is_refused_while_the_first_gives_signs_of_life(there, monkeypatch):
+    monkeypatch.setattr(bucket, "STALE_SECONDS", 4.0)
     said = []
-    with (
-        bucket.working_copy(there.url, is_primary=True),
-        pytest.raises(MachineError) as refused,
-        bucket.working_copy(there.url, is_primary=True, say=said.append),
-    ):
-        pass
+    with bucket.working_copy(there.url, is_primary=True):
+        began = time.monotonic()
+        with pytest.raises(MachineError) as refused:
+            open_alone(there.url, say=said.append)
+        assert time.monotonic() - began < 3.5
     me = f"{os.uname().nodename}, pid {os.getpid()}"
     assert str(refused.value) == (
         f"{there.url}: another process trains here ({me}); one at a time is allowed; wait for it or stop it, "
         f"or choose another run.folder"
     )
     assert said == [
-        f"{there.url}: {me} trains here, or was killed; going on if its lock stays as it is for 1 s"
+        f"{there.url}: {me} trains here, or was killed; going on if its lock stays as it is for 4 s"
     ]
 
 
@@ -280,6 +280,29 @@ def test_a_lost_answer_does_not_lock_a_run_out_of_its_own_folder(there):
         assert there.names() == set()
 
 
+def test_a_run_killed_in_its_middle_loses_at_most_what_it_had_not_carried(there):
+    script = (
+        "import sys, time; from jaxlingua import bucket\n"
+        "with bucket.working_copy(sys.argv[1], is_primary=True) as copy:\n"
+        "    (copy.path / 'metrics').write_text('1\\n')\n"
+        "    copy.carry()\n"
+        "    (copy.path / 'metrics').write_text('1\\n2\\n')\n"
+        "    print(copy.path, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, there.url], stdout=subprocess.PIPE, text=True
+    ) as run:
+        left = Path(run.stdout.readline().strip())
+        run.kill()
+    said = []
+    with bucket.working_copy(there.url, is_primary=True, say=said.append) as copy:
+        assert (copy.path / "metrics").read_text() == "1\n"
+        assert not left.exists()
+        assert left.parent == copy.path.parent
+    assert f"pid {run.pid} trains here, or was killed" in said[0]
+
+
 # ── bad days ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -328,7 +351,7 @@ def test_a_missing_permission_is_told_before_anything_is_done(there, status, tol
         pytest.raises(ConfigError) as error,
         bucket.working_copy(there.url, is_primary=True),
     ):
-        pass
+        pytest.fail("the run began")
     assert str(error.value).startswith(f"{there.url}: {told}")
 
 
@@ -338,8 +361,8 @@ def test_a_bucket_that_is_absent_is_told_as_such(there):
             ask("gs://nowhere/run")
 
 
-def open_alone(url):
-    with bucket.working_copy(url, is_primary=True):
+def open_alone(url, **options):
+    with bucket.working_copy(url, is_primary=True, **options):
         pass
 
 
@@ -454,16 +477,23 @@ def test_what_another_process_writes_is_seen_at_once(there):
         assert (folder / str(step)).exists()
 
 
-def test_tensorflow_is_not_taken_for_buckets_and_google_is_not_imported_without_need():
-    """Also not where a local path was used before: etils remembers what it found then."""
+@pytest.mark.parametrize("before", ["", "fsspec"])
+def test_tensorflow_is_not_taken_for_buckets_and_nothing_listed_is_kept(there, before):
+    """Also where a local path was used before: etils remembers what it found then."""
     script = (
         "import sys; from etils import epath; epath.Path('/').exists()\n"
+        "if sys.argv[1]: import fsspec\n"
         "import jaxlingua.bucket\n"
         "assert 'google.cloud.storage' not in sys.modules and 'gcsfs' not in sys.modules\n"
-        "print(type(epath.Path('gs://bucket/x')._backend).__name__)"
+        "import gcsfs\n"
+        "backend = epath.Path('gs://bucket/x')._backend\n"
+        "print(type(backend).__name__, backend._get_filesystem('gcs').dircache.use_listings_cache)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "_FileSystemSpecBackend", done.stderr
+    command = [sys.executable, "-c", script, before]
+    ours = ("EPATH_USE_TF", "FSSPEC_GCS")  # set here already
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.split() == ["_FileSystemSpecBackend", "False"], done.stderr
 
 
 def wait_for(condition, seconds=10.0):
