@@ -18,7 +18,10 @@ from jaxlingua.errors import ConfigError, MachineError
 PORT = 8482  # where JAX has the coordinator of a TPU cluster listen
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 GOOGLE = "0x1ae0"
-TPU_DEVICES = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+TPU_DEVICES = (
+    *("0x0027", "0x0056", "0x005e", "0x0062", "0x0063"),
+    *("0x006f", "0x0076", "0x007c", "0x0083"),
+)
 METADATA_ADDRESS = "169.254.169.254"  # metadata.google.internal, where no name server is at hand as well
 METADATA_SECONDS = 2.0
 METADATA_TRIES = 3
@@ -224,15 +227,19 @@ def _from_tpu(environ: Mapping[str, str]) -> Place | None:
 
 
 def _gke_slice(environ: Mapping[str, str]) -> Slice | None:
-    name = "TPU_PROCESS_ADDRESSES" if "TPU_PROCESS_ADDRESSES" in environ else "TPU_WORKER_HOSTNAMES"
-    if name not in environ:
-        return None
-    entries = environ[name].split(",")
-    hosts = tuple(entry.strip().split(":")[0] for entry in entries)
+    path = environ.get("TPU_PROCESS_ADDRESSES_PATH")
+    if path:
+        name, listed = "TPU_PROCESS_ADDRESSES_PATH", _read_addresses(path)
+    else:
+        name = "TPU_PROCESS_ADDRESSES" if "TPU_PROCESS_ADDRESSES" in environ else "TPU_WORKER_HOSTNAMES"
+        if name not in environ:
+            return None
+        listed = environ[name]
+    hosts = tuple(entry.strip().split(":")[0] for entry in listed.split(","))
     if len(hosts) > 1:
         if not all(hosts):
             raise ConfigError(
-                f"{name}: entry {hosts.index('') + 1} of {len(hosts)} in '{environ[name]}' names no host; "
+                f"{name}: entry {hosts.index('') + 1} of {len(hosts)} in '{listed}' names no host; "
                 "host names are separated by one comma each; name every host"
             )
         if not environ.get("TPU_WORKER_ID"):
@@ -242,6 +249,19 @@ def _gke_slice(environ: Mapping[str, str]) -> Slice | None:
             )
     index = _number_or("TPU_WORKER_ID", environ, 0)
     return Slice(hosts, index, f"GKE ({name})", "TPU_WORKER_ID")
+
+
+def _read_addresses(path: str) -> str:
+    try:
+        listed, problem = Path(path).read_text(encoding="utf-8").strip(), "is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        listed, problem = "", f"cannot be read ({getattr(error, 'strerror', 'no UTF-8')})"
+    if not listed:
+        raise ConfigError(
+            f"TPU_PROCESS_ADDRESSES_PATH: '{path}' {problem}; it lists the hosts, separated by commas; "
+            "mend it or unset the variable"
+        )
+    return listed
 
 
 def _tpu_vm_slice(server: MetadataServer) -> Slice | None:

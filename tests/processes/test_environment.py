@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import jax
 import pytest
 from jax._src import hardware_utils
 from jax._src.clusters import cloud_tpu_cluster
@@ -19,7 +20,8 @@ from jaxlingua.processes.environment import Place, find_processes, metadata_serv
 AUTO = ProcessesConfig()
 READ = (
     *("JAX_COORDINATOR_ADDRESS", "JAX_COORDINATOR_PORT", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"),
-    *("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID", "TPU_SKIP_MDS_QUERY"),
+    *("TPU_PROCESS_ADDRESSES_PATH", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
+    *("TPU_WORKER_ID", "TPU_SKIP_MDS_QUERY"),
     *("MEGASCALE_COORDINATOR_ADDRESS", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"),
     *("GCE_METADATA_IP", "GCE_METADATA_HOST"),
 )
@@ -127,6 +129,44 @@ def test_a_gke_jobset_gives_the_place_that_jax_finds(name, metadata, on_tpu, mon
     place = find_processes(AUTO, variables)
     assert (place.coordinator, place.count, place.index) == found_by_jax(variables, monkeypatch)
     assert place.found_in == f"GKE ({next(iter(GKE[name]))})"
+
+
+def test_addresses_may_lie_in_a_file(tmp_path, metadata, on_tpu, monkeypatch):
+    """As JAX has it since 0.12."""
+    metadata.attributes["tpu-env"] = ""
+    listed = tmp_path / "addresses"
+    listed.write_text("10.0.0.1:8476,10.0.0.2:8476\n")
+    variables = {
+        "TPU_PROCESS_ADDRESSES_PATH": str(listed),
+        "TPU_PROCESS_ADDRESSES": "other",
+        "TPU_WORKER_ID": "1",
+        "GCE_METADATA_IP": metadata.address,
+    }
+    place = find_processes(AUTO, variables)
+    hosts = ("10.0.0.1", "10.0.0.2")
+    assert place == Place("10.0.0.1:8482", 2, 1, "GKE (TPU_PROCESS_ADDRESSES_PATH)", hosts)
+    if jax.__version_info__ >= (0, 12):
+        assert (place.coordinator, place.count, place.index) == found_by_jax(variables, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"\n", "is empty"),
+        (b"\xff", "cannot be read (no UTF-8)"),
+    ],
+)
+def test_addresses_that_cannot_be_read_are_told(content, problem, tmp_path, without_chips):
+    path = tmp_path / "addresses"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        find_processes(AUTO, {"TPU_PROCESS_ADDRESSES_PATH": str(path)})
+    assert str(error.value) == (
+        f"TPU_PROCESS_ADDRESSES_PATH: '{path}' {problem}; it lists the hosts, separated by commas; mend it or "
+        "unset the variable"
+    )
 
 
 ENDPOINTS = {
