@@ -78,16 +78,20 @@ class Run:
         """What a process says on stderr."""
         return self.folder.with_suffix(f".{index}.err")
 
-    def start(self) -> None:
-        """The command, in all its processes."""
+    def start(self, overrides: list[list[str]] | None = None) -> None:
+        """The command, in all its processes.
+
+        Args:
+            overrides: what each process is given; None: its place among the others.
+        """
         command = [sys.executable, "-m", "jaxlingua.train", self.config, f"run.folder={self.folder}"]
         flags = f"--xla_force_host_platform_device_count={self.devices}"
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         self.living = []
-        for index, place in enumerate(places(self.processes)):
+        for index, given in enumerate(overrides or places(self.processes)):
             with self.log.open("a" if index else "w") as log, self.errors(index).open("w") as errors:
                 process = subprocess.Popen(
-                    [*command, *place],
+                    [*command, *given],
                     cwd=ROOT,
                     stdout=log,
                     stderr=errors,
