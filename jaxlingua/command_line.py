@@ -6,6 +6,7 @@ Precedence: default < extended file < file < command line. With `lr.yaml` holdin
 
 import re
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from jaxlingua.bucket import is_bucket, read_text
 from jaxlingua.config import Config, LanguageCode, SourceConfig
 from jaxlingua.errors import ConfigError, nearest
 
@@ -40,6 +42,8 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 â
 
     Raises: ConfigError naming file, key, what was given and what is allowed.
     """
+    if is_bucket(name):
+        return _load_from_bucket(name, overrides)
     try:
         path = find_config(name)
         given = _read_with_base(path)
@@ -54,6 +58,21 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 â
     config = check_config(given, where)
     folder = config.run.folder.replace("{config}", path.stem)
     return config.model_copy(update={"run": config.run.model_copy(update={"folder": folder})})
+
+
+def _load_from_bucket(name: str, overrides: list[str]) -> Config:
+    """The configuration of a run folder in a bucket, which a run writes out in full."""
+    where = f"{name.rstrip('/')}/config.yaml"
+    try:
+        text = read_text(where)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{name}: no config.yaml there; the folder of a run is needed; see what is in the bucket"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(text, "utf-8")
+        return load_config(str(path), overrides)
 
 
 def check_config(given: dict[str, Any], where: str) -> Config:

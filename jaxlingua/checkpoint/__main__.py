@@ -4,15 +4,18 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import apply_override, check_config, help_text, load_config
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, exit_with_one_line, nearest
 
 if TYPE_CHECKING:
     from jaxlingua.tokens.interface import Tokenizer
+    from jaxlingua.train.run_folder import RunFolder
 
 PURPOSE = """\
 import  reads a Hugging Face folder or hub name, checks that it is understood, and makes RUN of it: the
@@ -54,22 +57,25 @@ def main() -> None:
             apply_override(given, override)
         import_model(check_config(given, f"import {' '.join(names)}"))
     else:
-        if not (Path(names[0]) / "config.yaml").is_file():
+        if not is_bucket(names[0]) and not (Path(names[0]) / "config.yaml").is_file():
             raise ConfigError(
                 f"RUN: '{names[0]}' given, which is not the folder of a run; one that training or import "
                 f"made is allowed; give its path"
             )
-        export_run(Path(names[0]), load_config(names[0]), load_config(names[0], overrides))
+        kept, config = load_config(names[0]), load_config(names[0], overrides)
+        from jaxlingua.train.run_folder import opened_run
+
+        with opened_run(names[0], partial(print, flush=True)) as home:
+            export_run(names[0], home, kept, config)
 
 
 def import_model(config: Config) -> None:
     """A public checkpoint into the folder of a run, at step 0."""
-    from functools import partial
-
     from jaxlingua.checkpoint.huggingface.model import load_params
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.model.llama import Llama
     from jaxlingua.model.presets import parameter_count
+    from jaxlingua.processes.roll_call import alone
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
     from jaxlingua.sharding.rules import param_shardings
@@ -79,16 +85,10 @@ def import_model(config: Config) -> None:
     from jaxlingua.train.run import refuse_wrong_platform
 
     refuse_wrong_platform(config)
-    folder = Path(config.run.folder)
-    if run_folder.last_step(folder) is not None:
-        raise ConfigError(
-            f"RUN: '{folder}' given, which holds checkpoints; a new folder is allowed; choose one"
-        )
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "provenance.json").is_file():
-        raise ConfigError(
-            f"RUN: '{folder}' given, which holds something else; a new folder is allowed; choose one"
-        )
-    origin = open_origin(config)
+    folder = config.run.folder
+    if not is_bucket(folder):
+        refuse_something_else(folder, Path(folder))
+    origin = open_origin(config, Path(folder), None)
     public = origin.public
     tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=config.model.path)
     vocab_rows = origin.vocab_rows(tokenizer)
@@ -101,31 +101,44 @@ def import_model(config: Config) -> None:
         f"in {public.dtype}; {tokenizer.vocab_size:,} pieces, {public.config.vocab_size:,} rows in the file, "
         f"{sizes.vocab_size:,} in the model"
     )
-    with run_folder.own_folder(config) as folder:
+    with run_folder.own_folder(config, alone(), say) as home:
+        if is_bucket(folder):
+            refuse_something_else(folder, home.path)
+        if home.step is not None:
+            raise ConfigError(
+                f"RUN: '{folder}' given, which holds checkpoints; a new folder is allowed; choose one"
+            )
         with told(say, f"reading {config.model.path} (MiB)") as on_progress:
             params = load_params(
                 public, Llama(sizes), mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20)
             )
-        tokenizer.save(folder / "tokenizer")
+        tokenizer.save(home.path / "tokenizer")
         run_folder.write_facts(
-            folder, config, {}, tokenizer, [], mesh, public=origin.fingerprint, program="jaxlingua.checkpoint"
+            home, config, {}, tokenizer, [], mesh, public=origin.fingerprint, program="jaxlingua.checkpoint"
         )
-        origin.keep(folder, vocab_rows)
-        store = open_store(folder / "checkpoints", config.checkpoint)
+        replace(origin, folder=home.path).keep(vocab_rows)
+        store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
         with told(say, "writing"):
             store.save(0, {"params": params}, {"stage": "import"})
             store.close()
     say(f"{folder}: step 0; python -m jaxlingua.checkpoint export {folder} writes it for other programs")
 
 
-def export_run(run: Path, kept: Config, config: Config) -> None:
+def refuse_something_else(folder: str, path: Path) -> None:
+    """Raises: ConfigError where a folder has files that are not a run's."""
+    is_used = path.is_dir() and any(path.iterdir())
+    if is_used and not (path / "provenance.json").is_file() and not (path / "checkpoints").is_dir():
+        raise ConfigError(
+            f"RUN: '{folder}' given, which holds something else; a new folder is allowed; choose one"
+        )
+
+
+def export_run(run: str, home: "RunFolder", kept: Config, config: Config) -> None:
     """A step of a run as a Hugging Face folder.
 
     Args:
         kept: the run's configuration; `config` may differ from it in what does not belong to what a run is.
     """
-    from functools import partial
-
     from jaxlingua.checkpoint.huggingface import export
     from jaxlingua.checkpoint.huggingface.config_json import stored_dtype
     from jaxlingua.checkpoint.huggingface.generation_config import generation_config
@@ -146,29 +159,34 @@ def export_run(run: Path, kept: Config, config: Config) -> None:
     if differences := list(run_folder.identity_differences(kept, config)):
         raise ConfigError(f"{run}: {differences[0]}; a run is exported as it was trained; leave it out")
     wanted, say = config.checkpoint.export, partial(print, flush=True)
-    if run_folder.last_step(run) is None:
+    if home.step is None:
         raise ConfigError(
             f"RUN: '{run}' given, which holds no checkpoint; the folder of a run that has saved one is "
             f"allowed"
         )
-    folder = run / "export" if wanted.folder == "auto" else Path(wanted.folder).expanduser().resolve()
+    if is_bucket(run) and wanted.folder == "auto":
+        raise ConfigError(
+            f"checkpoint.export.folder: 'auto' given, and '{run}' is in a bucket; a folder of this machine "
+            f"is allowed; give one"
+        )
+    folder = home.path / "export" if wanted.folder == "auto" else Path(wanted.folder).expanduser().resolve()
     export.check_folder(folder)
-    config = config.model_copy(update={"run": config.run.model_copy(update={"folder": str(run)})})
-    origin = open_origin(config)
-    tokenizer = load_tokenizer(config.tokens, list, run / "tokenizer", model_path=config.model.path)
-    if run_folder.kept_fingerprint(run, "tokenizer") not in (None, tokenizer.fingerprint):
-        raise ConfigError(f"{run / 'tokenizer'}: not the tokenizer that the run began with; bring it back")
+    origin = open_origin(config, home.path, home.step)
+    tokenizer = load_tokenizer(config.tokens, list, home.path / "tokenizer", model_path=config.model.path)
+    if run_folder.kept_fingerprint(home.path, "tokenizer") not in (None, tokenizer.fingerprint):
+        raise ConfigError(f"{run}/tokenizer: not the tokenizer that the run began with; bring it back")
     vocab_rows, mesh = origin.vocab_rows(tokenizer), make_mesh(config.sharding)
     sizes = origin.sizes(vocab_rows)
     fields, generation = origin.kept(tokenizer, vocab_rows)
     dtype = stored_dtype(fields, str(run)) if wanted.dtype == "auto" else wanted.dtype
     say(describe_mesh(mesh))
 
-    store = open_store(run / "checkpoints", config.checkpoint)
-    step = store.latest_step() if wanted.step == "auto" else wanted.step
+    step = exported_step(wanted.step, home)
+    store = open_store(home.checkpoints, config.checkpoint)
     with told(say, f"reading step {step:,}"):
         abstract = {"params": abstract_sharded_params(Llama(sizes), mesh)}
-        params = store.restore(abstract, step, is_part=True)[0]["params"]
+        is_checked = step == home.step
+        params = store.restore(abstract, step, is_part=True, is_checked=is_checked)[0]["params"]
     with export.whole_folder(folder, {"step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
             export.write_weights(
@@ -180,13 +198,29 @@ def export_run(run: Path, kept: Config, config: Config) -> None:
             settings = generation_config(generation, **ids, is_trained=step > 0)
             export.write_json(partial_folder / "generation_config.json", settings)
             has_template = write_tokenizer(partial_folder, tokenizer, config, step, say)
+            parameters = parameter_count(replace(sizes, vocab_size=vocab_rows))
             card = model_card(
-                read_run(run), config, parameters=parameter_count(replace(sizes, vocab_size=vocab_rows)),
+                read_run(home.path), config, parameters=parameters,
                 family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
                 is_scratch=config.model.init == "scratch", has_chat_template=has_template,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
     say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
+
+
+def exported_step(wanted: int | str, home: "RunFolder") -> int:
+    """Raises: ConfigError where the best is wanted and none was kept for that."""
+    from jaxlingua.checkpoint.steps import best_steps
+
+    if wanted != "best":
+        return home.step if wanted == "auto" else int(wanted)
+    steps = best_steps(home.checkpoints)
+    if not steps:
+        raise ConfigError(
+            f"checkpoint.export.step: 'best' given; no checkpoint of {home.checkpoints} was kept for its "
+            f"held-out loss; train with checkpoint.keep_best=1, or give a step"
+        )
+    return steps[0]
 
 
 def write_tokenizer(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import jax
 
+from jaxlingua.bucket import is_bucket
+from jaxlingua.checkpoint.steps import numbered_steps
+from jaxlingua.checkpoint.store import located
 from jaxlingua.config import CheckpointConfig, Config
 from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.generate.engine import prompt_room
@@ -18,7 +21,7 @@ from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.held_out import HeldOutLoss
-from jaxlingua.train.origin import Origin
+from jaxlingua.train.origin import Origin, open_origin
 
 
 def refuse_what_cannot_run(config: Config) -> None:
@@ -36,6 +39,10 @@ def refuse_what_cannot_run(config: Config) -> None:
     mesh = make_mesh(config.sharding)
     count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+    folder = config.run.folder
+    if not is_bucket(folder):  # a copy of that one is not here yet
+        step = max(numbered_steps(located(f"{folder}/checkpoints")), default=None)
+        refuse_what_does_not_fit(config, open_origin(config, Path(folder), step))
 
 
 def refuse_what_does_not_fit(config: Config, origin: Origin) -> None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from jaxlingua.command_line import load_config
 from jaxlingua.config import Config, StageConfig
 from jaxlingua.data.records import RecordSource
 from jaxlingua.errors import ConfigError, DataError, MachineError
-from jaxlingua.processes.roll_call import Group
+from jaxlingua.processes.roll_call import Group, alone
 from jaxlingua.sharding.mesh import describe_mesh
 from jaxlingua.tokens.describe import describe_source, describe_stage
 from jaxlingua.tokens.interface import Tokenizer
@@ -79,7 +79,7 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
     Raises: ConfigError with the differences, or where the folder cannot be made; MachineError while another
         process has it.
     """
-    with _opened(config.run.folder, group) as (folder, carry):
+    with _opened(config.run.folder, group, say) as (folder, carry):
         kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
         if kept.is_file() and not is_ours:
             raise ConfigError(
@@ -101,15 +101,42 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
 
 
 @contextmanager
-def _opened(folder: str, group: Group) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The local folder, held by the first process alone, and what brings it to where it belongs."""
-    if is_bucket(folder):
-        with working_copy(folder, is_primary=group.is_primary) as copy:
-            yield copy.path, copy.carry
-    else:
-        with _lock(Path(folder)) if group.is_primary else nullcontext():
-            group.share(None)  # it is made before anybody looks into it
-            yield Path(folder), lambda: None
+def _opened(
+    folder: str, group: Group, say: Callable[[str], None]
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The folder here, held by the first process alone, and what carries it to where it belongs."""
+    with ExitStack() as stack:
+        if not group.is_primary:
+            group.share(None)  # the first has it before anybody else looks into it
+        if is_bucket(folder):
+            copy = stack.enter_context(working_copy(folder, is_primary=group.is_primary, say=say))
+            path, carry = copy.path, copy.carry
+        else:
+            path, carry = Path(folder), _nothing
+            stack.enter_context(_lock(path) if group.is_primary else nullcontext())
+        if group.is_primary:
+            group.share(None)
+        yield path, carry
+
+
+def _nothing() -> None:
+    """What is here need not be carried anywhere."""
+
+
+@contextmanager
+def opened_run(folder: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """The folder of a run, to be read; it may be one in which a process trains.
+
+    Args:
+        say: told of checkpoints that are damaged or unfinished.
+    """
+    checkpoints = located(f"{folder}/checkpoints")
+    with ExitStack() as stack:
+        path = Path(folder)
+        if is_bucket(folder):
+            path = stack.enter_context(working_copy(folder, is_primary=False, say=say)).path
+        step = newest_sound(checkpoints, alone(), say, is_owner=False)
+        yield RunFolder(path, checkpoints, step, _nothing)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -217,66 +216,44 @@ def test_an_empty_folder_says_that_nothing_was_saved(tmp_path):
 # ── damage ───────────────────────────────────────────────────────────────────
 
 
-def damage_cases(step_folder: Path):
-    """Every file that holds something, deleted, emptied, cut in half."""
-    for file in sorted(path for path in step_folder.rglob("*") if path.is_file() and path.stat().st_size):
-        for name in ("deleted", "emptied", "halved"):
-            yield file, name
+HOW = {
+    "deleted": None,
+    "emptied": lambda content: b"",
+    "halved": lambda content: content[: len(content) // 2],
+    "zeroed": lambda content: bytes(len(content)),
+    "one byte flipped": lambda content: bytes([content[0] ^ 1]) + content[1:],
+}
 
 
 def damage(file: Path, how: str):
-    content = file.read_bytes()
-    file.unlink() if how == "deleted" else file.write_bytes(
-        content[: len(content) // 2 if how == "halved" else 0]
-    )
+    file.unlink() if how == "deleted" else file.write_bytes(HOW[how](file.read_bytes()))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's abandoned coroutines
-def test_every_damaged_file_is_a_checkpoint_error_that_names_step_and_remedy_or_does_no_harm(saved, tmp_path):
+@pytest.mark.parametrize("how", HOW)
+def test_every_damaged_file_is_a_checkpoint_error_that_names_it(saved, tmp_path, how):
+    """Orbax alone restores a flipped byte of array data without a word."""
     store, state = saved
     store.close()
-    sound = tmp_path / "sound"
-    shutil.move(tmp_path / "checkpoints", sound)
-    like, told, named = abstract(state, mesh_of(1)), [], []
-    for file, how in list(damage_cases(sound / "2")):
-        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
-        shutil.copytree(sound, tmp_path / "checkpoints")
-        within = file.relative_to(sound)
-        damage(tmp_path / "checkpoints" / within, how)
+    folder = tmp_path / "checkpoints" / "2"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    assert any("/d/" in str(file) for file in files), "no file of array data"
+    for file in files:
+        name, content = str(file.relative_to(folder)), file.read_bytes()
+        if name == "files.json":
+            continue  # without it the step does not count: test_steps.py
+        damage(file, how)
         again = open_store(tmp_path / "checkpoints", KEEP)
-        try:
-            restored, message = again.restore(like)[0], ""
-        except CheckpointError as error:
-            restored, message = None, str(error)
-        if message:
-            told.append(f"{within} {how}")
-            assert re.search(
-                "step 2 is damaged, .*; other steps: 1; move .*/checkpoints/2 away and run the "
-                "same command again to go on from step 1$",
-                message,
-                re.DOTALL,
-            ), message
-            named += [f"{within} {how}"] if within.name in message or "array '" in message else []
+        if name in ("_CHECKPOINT_METADATA", "commit_success.txt"):  # of which nothing is read
+            assert_bit_equal(again.restore(abstract(state, mesh_of(1)))[0], state)
         else:
-            assert_bit_equal(restored, state)
+            with pytest.raises(CheckpointError, match=rf"step 2 is damaged \({name}.*; other steps: 1; take"):
+                again.restore(abstract(state, mesh_of(1)))
         again.close()
-        assert open_store(tmp_path / "checkpoints", KEEP).restore(like, step=1)
-    for file in ("state/_METADATA", "meta/metadata", "state/manifest.ocdbt"):
-        assert {f"2/{file} {how}" for how in ("deleted", "emptied", "halved")} <= set(told), (file, told)
-    assert any("/d/" in case for case in told), "array data was damaged without an error"
-    assert set(told) - set(named) <= {
-        f"2/state/array_metadatas/process_0 {how}" for how in ("emptied", "halved")
-    }
-
-
-def test_a_step_whose_arrays_are_gone_is_damaged(saved, tmp_path):
-    store, state = saved
-    store.close()
-    shutil.rmtree(tmp_path / "checkpoints" / "2" / "state")
-    with pytest.raises(
-        CheckpointError, match=r"step 2 is damaged, state.* cannot be read .* go on from step 1$"
-    ):
-        open_store(tmp_path / "checkpoints", KEEP).restore(abstract(state, mesh_of(1)))
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    assert_bit_equal(
+        open_store(tmp_path / "checkpoints", KEEP).restore(abstract(state, mesh_of(1)))[0], state
+    )
 
 
 def test_damage_to_the_only_step_says_that_nothing_is_left(tmp_path):
@@ -286,9 +263,7 @@ def test_damage_to_the_only_step_says_that_nothing_is_left(tmp_path):
     (tmp_path / "5" / "meta" / "metadata").write_text('{"step": ')
     with pytest.raises(
         CheckpointError,
-        match=rf"5 is damaged, meta/metadata cannot be read \(Expecting value: "
-        rf".*\); other steps: none; move {tmp_path}/5 away and run the "
-        r"same command again to start again from the beginning",
+        match=r"step 5 is damaged \(meta/metadata: 9 bytes there, 2 written\); other steps: none; take one",
     ):
         open_store(tmp_path, KEEP).restore({"w": jax.ShapeDtypeStruct((3,), jnp.float32)})
 
@@ -314,7 +289,7 @@ def test_a_process_killed_during_a_save_resumes_from_the_step_before(tmp_path):
         from jaxlingua.config import CheckpointConfig
         store = open_store({str(tmp_path)!r}, CheckpointConfig(keep_last=3))
         state = {{"w": jnp.arange(16_000_000, dtype=jnp.float32)}}
-        store.save(1, state, {{}}); store._complete()
+        store.save(1, state, {{}}); store.wait()
         store.save(2, state, {{}})
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -376,7 +351,7 @@ def test_a_full_disk_is_told_in_one_line_and_exits_with_1(
         exit_with_one_line(finish)
     assert stopped.value.code == 1
     assert capfd.readouterr().err == (
-        f"error: {tmp_path}: the disk is full, step 2 could not be written; step 1 is "
+        f"error: {tmp_path}: the disk is full, step 2 could not be saved; step 1 is "
         f"complete; free some space and run the same command again\n"
     )
     assert caplog.text == "", "Orbax logs the same error at length from several threads"
@@ -400,8 +375,8 @@ def test_a_full_disk_that_refuses_the_folder_of_a_step_is_a_machine_error(tmp_pa
     def refuse(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store._manager, "save", refuse)
+    monkeypatch.setattr(store._writer, "save", refuse)
     with pytest.raises(
-        MachineError, match="the disk is full, step 1 could not be written; no step is complete; free"
+        MachineError, match="the disk is full, step 1 could not be saved; no step is complete; free"
     ):
         store.save(1, {"w": jnp.ones(3)}, {"step": 1})
