@@ -134,17 +134,15 @@ def newest_sound(
     """
     steps = group.share(sorted(numbered_steps(folder), reverse=True) if group.is_primary else None)
     for place, step in enumerate(steps):
-        wrong = [
-            fault
-            for part in group.gather(faults(folder / str(step), group.index, group.count))
-            for fault in part
-        ]
+        found = faults(folder / str(step), group.index, group.count)
+        parts = group.gather([found[:1], len(found)])
+        wrong, count = [fault for first, _ in parts for fault in first], sum(number for _, number in parts)
         if not wrong:
             return step
         if group.is_primary:
             older = steps[place + 1 :]
             next_ = f"looking at step {older[0]}" if older else "there is none before it"
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            more = f" and {count - 1} more" if count > 1 else ""
             is_unfinished = wrong[0].endswith("written last")
             what = "unfinished" if is_unfinished else "damaged"
             kept = f"; it is kept as {_move_away(folder, step, what).name}" if is_owner else ""
