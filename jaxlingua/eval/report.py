@@ -7,7 +7,7 @@ report can be written again at any time, also of a run that was cut off.
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import jinja2
 from markupsafe import Markup
 
 from jaxlingua.errors import DataError
+from jaxlingua.progress import duration
+from jaxlingua.tracking.goodput import read_starts, spent
 
 SAMPLES_PER_TASK = 4
 CURVE_POINTS = 400
@@ -42,6 +44,7 @@ def write_report(folder: Path) -> dict[str, Any]:
         "percent": lambda share: f"{100 * share:.1f} %",
     }
     view = {**report, "rows": score_rows(report["scores"]), "models": models_of(report["scores"])}
+    view["time_spent"] = time_of(report["time"])
     view["headlines"] = headlines(view["rows"], view["models"])
     curves = [(title, draw(lines, title, unit)) for title, unit, lines in curves_of(report["metrics"])]
     html = environment.get_template("report.html").render(**view, curves=curves)
@@ -71,6 +74,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         },
         "samples": read_samples(folder, scores),
         "throughput": throughput_of(metrics),
+        "time": spent(read_starts(folder)),
         "data": _read_json(folder / "data.json")
         if (folder / "data.json").is_file()
         else {"stages": [], "sources": []},
@@ -213,6 +217,24 @@ def throughput_of(metrics: list[dict[str, Any]]) -> dict[str, float]:
         found["step_seconds"] = seconds[len(seconds) // 2]
     mfu = sorted(line["mfu"] for line in steps if line.get("mfu") is not None)
     return found | ({"mfu": mfu[len(mfu) // 2]} if mfu else {})
+
+
+def time_of(seconds: Mapping[str, float]) -> str:
+    """Where the time of a run went, as a sentence; the first share is its goodput.
+
+    >>> time_of({"steps": 81.0, "repeated": 0.0, "compile": 15.0, "held_out": 4.0})
+    'Of 1 min 40 s, 81.0 % were steps that count (goodput); compile 15.0 %, held out 4.0 %.'
+    """
+    total = sum(seconds.values())
+    if not total:
+        return ""
+    names = {"repeated": "steps done again", "held_out": "held out", "eval": "evaluation"}
+    rest = sorted(
+        ((value, kind) for kind, value in seconds.items() if kind != "steps" and value), reverse=True
+    )
+    others = ", ".join(f"{names.get(kind, kind)} {100 * value / total:.1f} %" for value, kind in rest)
+    counts = f"{100 * seconds['steps'] / total:.1f} % were steps that count (goodput)"
+    return f"Of {duration(total)}, {counts}; {others}."
 
 
 def curves_of(metrics: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, list[tuple[int, float]]]]]:

@@ -2,6 +2,7 @@
 
 device.py    `fetch`, the only device-to-host transfer of the project; memory
 speed.py     seconds per step without compilation and pauses, time left, MFU
+goodput.py   where the time of all starts went
 writer.py    one line per logged step, under the same names everywhere
 console.py   plain sentences, and a live line on a terminal
 tracker.py   all of these together, one step behind the device

@@ -13,6 +13,7 @@ from jaxlingua.config import TrackingConfig
 from jaxlingua.progress import duration
 from jaxlingua.tracking.console import Console
 from jaxlingua.tracking.device import device_memory_gib, fetch, host_memory_gib
+from jaxlingua.tracking.goodput import GoodputLog
 from jaxlingua.tracking.speed import ModelSize, StepClock, peak_flops
 from jaxlingua.tracking.writer import MetricWriter
 
@@ -48,10 +49,12 @@ class Tracker:
         total_steps: int,
         log_every_steps: int,
         clock: StepClock | None = None,
+        goodput: GoodputLog | None = None,
     ):
-        """`writer`: None in all processes but the first."""
+        """`writer`, `goodput`: None in all processes but the first."""
         self.console = console
         self.clock = clock or StepClock()
+        self._goodput = goodput
         self._writer, self._size = writer, size
         self._total_steps, self._log_every_steps = total_steps, log_every_steps
         device = jax.devices()[0]
@@ -113,6 +116,8 @@ class Tracker:
             self.flush()
         finally:
             self.console.close()
+            if self._goodput is not None:
+                self._goodput.close()
             if self._writer is not None:
                 self._writer.close()
 
@@ -143,6 +148,8 @@ class Tracker:
             f"{rate} target tokens/s, {left} left"
         )
         self.console.progress(step, self._total_steps, told, is_logged=is_logged)
+        if self._goodput is not None:
+            self._goodput.note(step)
         if not is_logged:
             return
         if self._writer is not None:
@@ -195,13 +202,19 @@ def open_tracker(
     run_config: Mapping[str, Any],
 ) -> Tracker:
     """The tracker of a run in `folder` that goes on from `restored_step` (None: from its beginning)."""
-    writer = MetricWriter(folder, config, restored_step, run_config) if jax.process_index() == 0 else None
+    clock, goodput, writer = StepClock(), None, None
+    if jax.process_index() == 0:
+        writer = MetricWriter(folder, config, restored_step, run_config)
+        goodput = GoodputLog(folder, restored_step, clock)
     if writer is not None and writer.dropped_lines:
         console.say(
             f"metrics.jsonl: {writer.dropped_lines} lines after step {restored_step or 0} dropped; "
             f"their steps are run again"
         )
-    return Tracker(writer, console, size, total_steps=total_steps, log_every_steps=config.log_every_steps)
+    every = config.log_every_steps
+    return Tracker(
+        writer, console, size, total_steps=total_steps, log_every_steps=every, clock=clock, goodput=goodput
+    )
 
 
 def _ratio(amount: float | int, over: float | int) -> float | None:

@@ -1,0 +1,95 @@
+"""Goodput: the share of a run's time that went into steps that count, over all of its starts.
+
+RUN/goodput.json has an entry per start. Time between two starts is not the program's and is not counted; of a
+start that was killed, the last seconds since it was written are not either.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlingua.tracking.speed import StepClock
+
+FILE = "goodput.json"
+SECONDS_BETWEEN_WRITES = 10.0
+_LOADED = time.perf_counter()  # close to when the program began
+
+
+class GoodputLog:
+    """Writes how the time of this start has been spent so far, beside that of the starts before it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        restored_step: int | None,
+        clock: StepClock,
+        now: Callable[[], float] = time.perf_counter,
+        began: float = _LOADED,
+    ):
+        self._path, self._clock, self._now, self._began = folder / FILE, clock, now, began
+        self._first_step = self._last_step = restored_step or 0
+        self._before = [] if restored_step is None else read_starts(folder)
+        self._written: float | None = None
+
+    def note(self, step: int, *, is_last: bool = False) -> None:
+        """Step `step` is done. Written at most every 10 s, and at the end."""
+        self._last_step, now = max(step, self._last_step), self._now()
+        if not is_last and self._written is not None and now - self._written < SECONDS_BETWEEN_WRITES:
+            return
+        self._written = now
+        start = {
+            "first_step": self._first_step,
+            "last_step": self._last_step,
+            "seconds": round(now - self._began, 3),
+            "steps": round(self._clock.step_seconds, 3),
+            **{kind: round(seconds, 3) for kind, seconds in self._clock.paused_seconds.items()},
+        }
+        beside = self._path.with_name(f".{FILE}.partial")
+        beside.write_text(json.dumps({"starts": [*self._before, start]}, indent=1) + "\n", "utf-8")
+        os.replace(beside, self._path)
+
+    def close(self) -> None:
+        """Write what is known at the end."""
+        self.note(self._last_step, is_last=True)
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """The starts of a run, first one first; none where the file is absent or damaged."""
+    try:
+        starts = json.loads((folder / FILE).read_text("utf-8"))["starts"]
+        return [start for start in starts if {"first_step", "last_step", "seconds", "steps"} <= set(start)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def spent(starts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds by what they went into; they add up to all of them. Nothing where nothing is known.
+
+    `steps` are those that count. Steps after the checkpoint that the next start went on from are `repeated`;
+    of their start's step seconds they get their share by number. `starting` is what is left: imports, data,
+    tokens, the first parameters, restoring.
+
+    >>> spent([{"first_step": 0, "last_step": 10, "seconds": 30.0, "steps": 20.0, "compile": 5.0},
+    ...        {"first_step": 8, "last_step": 12, "seconds": 20.0, "steps": 8.0, "compile": 5.0}])
+    {'steps': 24.0, 'repeated': 4.0, 'compile': 10.0, 'starting': 12.0}
+    """
+    if not starts:
+        return {}
+    totals = {"steps": 0.0, "repeated": 0.0}
+    for start, following in zip(starts, [*starts[1:], None], strict=True):
+        end = start["last_step"] if following is None else following["first_step"]
+        done = start["last_step"] - start["first_step"]
+        lost = max(start["last_step"] - max(end, start["first_step"]), 0) / done if done else 0.0
+        pauses = {
+            kind: seconds
+            for kind, seconds in start.items()
+            if kind not in ("first_step", "last_step", "seconds", "steps")
+        }
+        left = max(start["seconds"] - start["steps"] - sum(pauses.values()), 0.0)
+        parts = {"steps": start["steps"] * (1 - lost), "repeated": start["steps"] * lost, **pauses}
+        for kind, seconds in {**parts, "starting": left}.items():
+            totals[kind] = totals.get(kind, 0.0) + seconds
+    return {kind: round(seconds, 3) for kind, seconds in totals.items()}

@@ -1,0 +1,74 @@
+"""Goodput: every second of every start is counted once, and repeated steps do not count."""
+
+import json
+
+import pytest
+
+from jaxlingua.tracking.goodput import FILE, GoodputLog, read_starts, spent
+from jaxlingua.tracking.speed import StepClock
+
+
+class Time:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def start(folder, restored_step, *, steps: int, save_seconds: float, starting: float = 5.0):
+    """A start of `steps` steps of 2 s after `starting`; a checkpoint takes `save_seconds` at its end."""
+    now = Time()
+    clock = StepClock(now=now)
+    log = GoodputLog(folder, restored_step, clock, now, began=now())
+    now.seconds += starting
+    for step in range((restored_step or 0) + 1, (restored_step or 0) + steps + 1):
+        clock.start()
+        now.seconds += 2.0
+        clock.tick()
+        log.note(step)
+    with clock.paused("checkpoint"):
+        now.seconds += save_seconds
+    return log
+
+
+def test_all_time_of_one_start_is_told_by_what_it_went_into(tmp_path):
+    start(tmp_path, None, steps=10, save_seconds=1.0).close()
+    told = spent(read_starts(tmp_path))
+    assert told == {"steps": 20.0, "repeated": 0.0, "checkpoint": 1.0, "starting": 5.0}
+
+
+def test_steps_that_a_killed_start_did_after_its_checkpoint_do_not_count(tmp_path):
+    start(tmp_path, None, steps=10, save_seconds=1.0).close()
+    start(tmp_path, 7, steps=5, save_seconds=1.0).close()
+    told = spent(read_starts(tmp_path))
+    assert told == {"steps": 24.0, "repeated": 6.0, "checkpoint": 2.0, "starting": 10.0}
+    assert told["steps"] == 12 * 2.0, "twelve steps are in the run that came of it"
+
+
+def test_a_run_that_begins_anew_forgets_the_starts_before(tmp_path):
+    start(tmp_path, None, steps=10, save_seconds=1.0).close()
+    start(tmp_path, None, steps=3, save_seconds=0.0).close()
+    assert [one["last_step"] for one in read_starts(tmp_path)] == [3]
+
+
+def test_a_start_that_is_killed_has_told_all_but_its_last_seconds(tmp_path):
+    start(tmp_path, None, steps=20, save_seconds=9.0)  # never closed
+    (told,) = read_starts(tmp_path)
+    assert 16 <= told["last_step"] <= 20
+    assert told["seconds"] == 5.0 + 2.0 * told["last_step"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"starts": 3}', '{"starts": [{"step": 1}]}'])
+def test_a_damaged_file_is_as_none(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    assert read_starts(tmp_path) == []
+    assert spent([]) == {}
+
+
+def test_a_start_without_a_step_is_all_starting(tmp_path):
+    start(tmp_path, None, steps=0, save_seconds=0.0, starting=7.0).close()
+    assert spent(read_starts(tmp_path)) == {"steps": 0.0, "repeated": 0.0, "checkpoint": 0.0, "starting": 7.0}
+    assert json.loads((tmp_path / FILE).read_text())["starts"][0]["first_step"] == 0
