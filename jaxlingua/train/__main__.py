@@ -104,7 +104,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.params, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
-                on_progress=asked.stoppable(on_progress, step), **where,
+                on_progress=asked.stoppable(on_progress, step or None), **where,
             )  # fmt: skip
 
     step = restored_step or 0

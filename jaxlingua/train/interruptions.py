@@ -35,6 +35,7 @@ class Interruptions:
         """
         is_late = self._every_seconds is not None and self._now() - self._saved_at >= self._every_seconds
         if is_late and self._group.is_primary:
+            self._saved_at = self._now()  # asked once: several processes act some steps later
             self._group.ask("save")
         asked = self._group.boundary(f"step {step:,}")
         if asked or is_saved:
@@ -61,6 +62,4 @@ class Interruptions:
         """Raises: Stopped, with the exit code that belongs to what asked for it."""
         code = self._signals.exit_code
         saved = "nothing was to be saved yet" if saved_step is None else f"step {saved_step:,} is saved"
-        raise Stopped(
-            f"{saved}; exit code {code}; run the same command again and it goes on from there", code
-        )
+        raise Stopped(f"{saved}; exit code {code}; run the same command again to go on", code)
