@@ -4,8 +4,8 @@ All code works with the copy's `Path`. Checkpoints are the exception: Orbax writ
 bucket. A killed run loses what it wrote since the last carry, and finds the rest again on any machine.
 
     .lock in the bucket     who trains there; renewed while that goes on
-    <cache>/runs/<run>/copy-*   the copy, gone when the run ends
-    <cache>/runs/<run>/cache    tokenized documents, kept here for the next run and never carried
+    <cache>/runs/<run>-*/copy-*/<run>   the copy, gone when the run ends
+    <cache>/runs/<run>-*/cache          tokenized documents, kept here for the next run and never carried
 """
 
 import fcntl
@@ -93,6 +93,30 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
     with _told(url):
         found = _client().list_blobs(bucket, prefix=prefix, **_patience())
         return {blob.name[len(prefix) :]: (blob.size, blob.crc32c) for blob in found if blob.name != prefix}
+
+
+def move(url: str, target: str) -> None:
+    """Give all objects beneath `url` names beneath `target`, in the same bucket, in place of what is there.
+
+    Raises: as `working_copy`.
+    Cost: nothing is read here; the service copies within itself.
+    """
+    (bucket, name), (_, new_name) = _split(url), _split(target)
+    home = _client().bucket(bucket)
+
+    def move_one(blob: Any) -> None:
+        # A rewrite, so that none is too large for the time of one request.
+        moved, token = home.blob(new_name + blob.name[len(name) :]), None
+        while True:
+            token, _, _ = moved.rewrite(blob, token=token, **_patience())
+            if token is None:
+                break
+        blob.delete(**_patience())
+
+    with _told(url), ThreadPoolExecutor(TRANSFERS) as pool:
+        there = _client().list_blobs(bucket, prefix=f"{new_name}/", **_patience())
+        list(pool.map(lambda blob: blob.delete(**_patience()), list(there)))
+        list(pool.map(move_one, list(_client().list_blobs(bucket, prefix=f"{name}/", **_patience()))))
 
 
 @contextmanager
@@ -416,9 +440,11 @@ def _local_folder(url: str) -> Iterator[Path]:
             for left in place.glob("copy-*"):
                 with suppress(OSError), _flocked(left, wait=False):
                     shutil.rmtree(left)
-            path = Path(tempfile.mkdtemp(prefix="copy-", dir=place))
-            held = _flocked(path, wait=False)
+            home = Path(tempfile.mkdtemp(prefix="copy-", dir=place))
+            held = _flocked(home, wait=False)
             held.__enter__()
+        path = home / title  # by which the report calls the run
+        path.mkdir()
         (path / "cache").symlink_to(place / "cache")
     except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
         raise ConfigError(
@@ -428,7 +454,7 @@ def _local_folder(url: str) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
         held.__exit__(None, None, None)
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from gcp_storage_emulator.exceptions import NotFound
 from gcp_storage_emulator.handlers.buckets import create_bucket
 from gcp_storage_emulator.server import RequestHandler, Router, _read_raw_data
 from gcp_storage_emulator.storage import Storage
+from google.cloud import storage
 
 BUCKET = "bucket"
 
@@ -78,6 +80,25 @@ class Emulator:
 
     def read(self, name: str) -> bytes:
         return self.storage.get_file(BUCKET, f"{self.prefix}/{name}")
+
+    def content(self) -> dict[str, bytes]:
+        """All objects in `url` by name."""
+        return {name: self.read(name) for name in self.names()}
+
+    def put(self, name: str, content: bytes) -> None:
+        """An object as any client would write it."""
+        storage.Client().bucket(BUCKET).blob(f"{self.prefix}/{name}").upload_from_string(content)
+
+    def remove(self, name: str) -> None:
+        self.storage.delete_file(BUCKET, f"{self.prefix}/{name}")
+
+    def download(self, folder: Path) -> Path:
+        """All objects in `url` as files."""
+        for name, content in self.content().items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return folder
 
     @contextmanager
     def failing(

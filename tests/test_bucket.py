@@ -138,7 +138,7 @@ def test_other_processes_read_their_own_copy_and_write_nothing(there):
 def test_tokenized_documents_are_kept_here_for_the_next_run_and_left_copies_are_removed(there):
     with bucket.working_copy(there.url, is_primary=True) as copy:
         write(copy.path, cache__documents="many")
-        left = copy.path.with_name("copy-of-a-killed-process")
+        left = copy.path.parent.with_name("copy-of-a-killed-process")
         left.mkdir()
         with bucket.working_copy(there.url, is_primary=False) as other:
             assert not left.exists()
@@ -299,7 +299,7 @@ def test_a_run_killed_in_its_middle_loses_at_most_what_it_had_not_carried(there)
     with bucket.working_copy(there.url, is_primary=True, say=said.append) as copy:
         assert (copy.path / "metrics").read_text() == "1\n"
         assert not left.exists()
-        assert left.parent == copy.path.parent
+        assert left.name == copy.path.name == there.prefix.rpartition("/")[2]
     assert f"pid {run.pid} trains here, or was killed" in said[0]
 
 

@@ -126,7 +126,7 @@ def import_model(config: Config) -> None:
 
 def refuse_something_else(folder: str, path: Path) -> None:
     """Raises: ConfigError where a folder has files that are not a run's."""
-    is_used = path.is_dir() and any(path.iterdir())
+    is_used = path.is_dir() and any(entry.name != "cache" for entry in path.iterdir())
     if is_used and not (path / "provenance.json").is_file() and not (path / "checkpoints").is_dir():
         raise ConfigError(
             f"RUN: '{folder}' given, which holds something else; a new folder is allowed; choose one"

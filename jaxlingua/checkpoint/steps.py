@@ -2,6 +2,7 @@
 
     <step>/state <step>/meta             written by Orbax, under another name until all is there
     <step>/files.json                    written last: size and digest of every file; without it none counts
+    <step>/commit_success.txt            in a bucket after that, by Orbax; without it none counts either
     <step>.unfinished  <step>.damaged    what was found wanting and moved out of the way
 
 Orbax has no digest of array data: one flipped byte in them is restored without a word (measured, 0.12.8).
@@ -18,7 +19,7 @@ from typing import Any
 import xxhash
 from etils import epath
 
-from jaxlingua.bucket import is_bucket, listing
+from jaxlingua.bucket import is_bucket, listing, move
 from jaxlingua.errors import CheckpointError, MachineError
 from jaxlingua.processes.roll_call import Group
 
@@ -27,8 +28,9 @@ LOCAL, IN_BUCKETS = "xxh3_128", "crc32c"  # storage tells the latter of every ob
 _READ_AT_ONCE = 1 << 22
 _THREADS = 4
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_MARK = "commit_success.txt"  # in a bucket, where nothing is renamed; without it Orbax does not read a step
 # Into these Orbax writes when it commits, which is after files.json; nothing is read from them.
-_NOT_COUNTED = (RECORD, f".{RECORD}.partial", "_CHECKPOINT_METADATA", "commit_success.txt")
+_NOT_COUNTED = (RECORD, f".{RECORD}.partial", "_CHECKPOINT_METADATA", _MARK)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ def write_record(folder: epath.Path, step: int, metric: float | None) -> None:
     partial.rename(folder / RECORD)
 
 
+def _written_last(folder: epath.Path) -> tuple[str, ...]:
+    return (RECORD, _MARK) if is_bucket(str(folder)) else (RECORD,)
+
+
 def being_written(folder: epath.Path, step: int) -> epath.Path:
     """Where Orbax has the files of a step that it is about to commit, by a rename or, in a bucket, a mark."""
     under_another_name = [path for path in _entries(folder) if path.name.startswith(f"{step}{_TEMPORARY}")]
@@ -85,7 +91,11 @@ def read_record(folder: epath.Path) -> Record | None:
 
 def complete_steps(folder: epath.Path) -> list[int]:
     """Steps that were written to their end, oldest first; whether they still are whole is not looked at."""
-    return sorted(step for step in numbered_steps(folder) if (folder / str(step) / RECORD).exists())
+    return sorted(
+        step
+        for step in numbered_steps(folder)
+        if all((folder / str(step) / name).exists() for name in _written_last(folder))
+    )
 
 
 def faults(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
@@ -101,6 +111,8 @@ def faults(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
         return [f"{RECORD} cannot be read: {_reason(error)}"]
     if record is None:
         return [f"it has no {RECORD}, which is written last"]
+    if missing := [name for name in _written_last(folder) if not (folder / name).exists()]:
+        return [f"it has no {missing[0]}, which is written last"]
     names = sorted(record.files)[part::parts]
     try:
         there = _contents(folder, record.algorithm, names)
@@ -152,6 +164,9 @@ def newest_sound(
 
 def _move_away(folder: epath.Path, step: int, what: str) -> epath.Path:
     target = folder / f"{step}.{what}"
+    if is_bucket(str(folder)):
+        move(str(folder / str(step)), str(target))
+        return target
     try:
         if target.exists():
             target.rmtree()

@@ -91,9 +91,10 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
         if saved and kept.is_file():  # refused before any checkpoint is touched
             before = load_config(str(kept))
             now, begun = _with_kept_paths(config, before), _begun(folder, max(saved))
-            _refuse_differences(folder, list(identity_differences(before, now, begun)))
+            _refuse_differences(config.run.folder, list(identity_differences(before, now, begun)))
         step = newest_sound(checkpoints, group, say, is_owner=True)
-        if step is None and group.is_primary and is_ours:  # what is left of a run that cannot go on
+        is_own = group.is_primary or is_bucket(config.run.folder)
+        if step is None and is_own and is_ours:  # what is left of a run that cannot go on
             for name in ("evals", "tokenizer", KEPT):
                 shutil.rmtree(folder / name, ignore_errors=True)
         group.share(None)  # what is removed is gone before anybody reads on
@@ -193,13 +194,13 @@ def _begun(folder: Path, step: int) -> int | None:
     return sum(first < step for first in first_steps)
 
 
-def _refuse_differences(folder: Path, differences: list[str]) -> None:
+def _refuse_differences(folder: str, differences: list[str]) -> None:
     if differences:
         shown = "; ".join(differences[:DIFFERENCES_SHOWN])
         more = len(differences) - DIFFERENCES_SHOWN
         raise ConfigError(
             f"{folder}: holds another run: {shown}{f' and {more} more' if more > 0 else ''}; choose another "
-            f"run.folder, or go on with the values of {folder / 'config.yaml'}"
+            f"run.folder, or go on with the values of {folder}/config.yaml"
         )
 
 
@@ -281,7 +282,7 @@ def write_facts(
         content = {name: before[name] for name in content}
         content["resumed"] = [*before["resumed"], {"step": step, **start}]
         begun = [stage.config.name for stage in stages if stage.first_step < step]
-        _refuse_other_data(folder, config, before["fingerprints"], fingerprints, begun)
+        _refuse_other_data(config, before["fingerprints"], fingerprints, begun)
         if PUBLIC in before["fingerprints"]:
             fingerprints.setdefault(PUBLIC, before["fingerprints"][PUBLIC])
     repeat = (
@@ -302,11 +303,7 @@ def write_facts(
 
 
 def _refuse_other_data(
-    folder: Path,
-    config: Config,
-    before: Mapping[str, str],
-    now: Mapping[str, str],
-    begun: Sequence[str],
+    config: Config, before: Mapping[str, str], now: Mapping[str, str], begun: Sequence[str]
 ) -> None:
     """Whatever was hashed then and now must be the same, but for stages that are not begun."""
     for name, fingerprint in now.items():
@@ -315,7 +312,7 @@ def _refuse_other_data(
         if kept != fingerprint and is_begun:
             dropped = ", and with data.leaks=drop the eval.tasks and eval.items"
             raise ConfigError(
-                f"{folder}: {name} is not what the run began with (fingerprint {kept[:12]} there, "
+                f"{config.run.folder}: {name} is not what the run began with (fingerprint {kept[:12]} there, "
                 f"{fingerprint[:12]} now); restore it{dropped if config.data.leaks == 'drop' else ''}, or "
                 f"choose another run.folder"
             )
