@@ -118,7 +118,7 @@ def orbax(folder: Path) -> Save:
 
 
 def measure(training: Training, saves: dict[str, Save], steps: int, rounds: int) -> dict[str, np.ndarray]:
-    """[rounds, 3] by kind: seconds of each window, CPU seconds, and those in which the loop stood still to save.
+    """[rounds, 3] by kind: seconds of each window, its CPU seconds, and those for which the loop stood still.
 
     Every round has the kinds in another order; one window of each comes before, for what happens only once.
     """
