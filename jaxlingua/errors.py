@@ -56,8 +56,17 @@ class Stopped(JaxlinguaError):
         self.exit_code = exit_code
 
 
-# What the operating system says when the machine, not the user, is in the way.
-_MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
+# What the operating system says when the machine, not the user, is in the way, and what to do about it.
+_MACHINE_ERRNOS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EROFS: "see why it became read-only",
+    errno.EIO: "see to the disk",
+    errno.ESTALE: "see to the disk",
+    errno.ENOMEM: "free some memory",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
 # What a path can be wrong by, wherever it was given.
 _PATH_ERRNOS = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
@@ -78,12 +87,12 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno in _MACHINE_ERRNOS:
-            hint, code = "free some space or choose another run.folder", 1
+            told, code = machine_error(error.filename or "disk", error), 1
         elif error.errno in _PATH_ERRNOS and error.filename:
-            hint, code = "give a path that can be read or written", 2
+            told, code = f"{error.filename}: {error.strerror}; give a path that can be read or written", 2
         else:
             raise
-        print(f"error: {error.filename or 'disk'}: {error.strerror}; {hint}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(code)
     except KeyboardInterrupt:
         message = "stopped; run the same command again, and it goes on from its last checkpoint if it has one"
@@ -91,6 +100,15 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # the usual exit could crash in a computation that is still going on in a thread
+
+
+def machine_error(where: object, error: OSError) -> MachineError:
+    """What the operating system said of `where`, and what to do."""
+    remedy = _MACHINE_ERRNOS.get(error.errno, "see to the disk")
+    return MachineError(
+        f"{where}: {error.strerror or error}; {remedy} and run the same command again, or choose another "
+        f"run.folder"
+    )
 
 
 def one_line(error: BaseException) -> str:

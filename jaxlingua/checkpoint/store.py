@@ -4,11 +4,13 @@ A step is a folder `<step>/` with the arrays (`state`), a small JSON record (`me
 sizes and digests of all its files (`steps.py`). Orbax lives here.
 """
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,7 @@ from jaxlingua.config import CheckpointConfig
 from jaxlingua.errors import CheckpointError, MachineError
 
 _DISK_IS_FULL = re.compile(r"no space left|disk quota exceeded|disk full|ENOSPC|EDQUOT", re.IGNORECASE)
+_OS_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")  # how the writer of arrays quotes the operating system
 _IS_FORBIDDEN = re.compile(
     r"permission denied|read-only file system|PERMISSION_DENIED|EACCES|EROFS", re.IGNORECASE
 )
@@ -151,8 +154,11 @@ class Store:
         """Wait until the last save is complete, and free what writes. Raises what it met."""
         try:
             self.wait()
-        finally:
-            self._writer.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the same once more
+                self._writer.close()
+            raise
+        self._writer.close()
 
     def _record(self) -> None:
         """Called in a thread of the first process, once all arrays are written and before the step counts."""
@@ -169,7 +175,8 @@ class Store:
         """What the machine refuses in one line; everything else as it is."""
         if isinstance(error, MachineError):
             return error
-        code = error.errno if isinstance(error, OSError) else None
+        quoted = _OS_ERROR.search(str(error))
+        code = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
         if code in (errno.ENOSPC, errno.EDQUOT) or _DISK_IS_FULL.search(str(error)):
             what, remedy = "the disk is full", "free some space"
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS) or _IS_FORBIDDEN.search(str(error)):
@@ -178,12 +185,20 @@ class Store:
             what, remedy = os.strerror(code), "see to the disk"
         else:
             return error
-        there = [step for step in steps.complete_steps(self.folder) if step != self._saving]
-        kept = f"step {max(there)} is complete" if there else "no step is complete"
         return MachineError(
-            f"{self.folder}: {what}, step {self._saving} could not be saved; "
-            f"{kept}; {remedy} and run the same command again"
+            f"{self.folder}: {what}, {self._undone()}; {remedy} and run the same command again"
         )
+
+    def _undone(self) -> str:
+        """What the disk kept from being done, and what is there nevertheless."""
+        try:
+            there = steps.complete_steps(self.folder)
+        except (CheckpointError, OSError):
+            return f"step {self._saving} could not be saved"
+        if self._saving in there:
+            return f"what is older than step {self._saving}, which is complete, could not be removed"
+        kept = f"step {max(there)} is complete" if there else "no step is complete"
+        return f"step {self._saving} could not be saved; {kept}"
 
     def _damaged(self, step: int, there: list[int], wrong: str) -> CheckpointError:
         others = [other for other in there if other != step]
@@ -203,9 +218,7 @@ def open_store(
     Args:
         before_complete: called in a thread when the arrays of a step are written and before it counts.
     """
-    logger = logging.getLogger("absl")
-    if _tell_nothing_of_orbax not in logger.filters:
-        logger.addFilter(_tell_nothing_of_orbax)
+    _tell_nothing_twice()
     return Store(located(folder), config, before_complete)
 
 
@@ -215,9 +228,32 @@ def located(folder: epath.PathLike) -> epath.Path:
     return path if "://" in str(folder) else epath.Path(os.path.abspath(path))
 
 
-def _tell_nothing_of_orbax(record: logging.LogRecord) -> bool:
-    """Its errors are raised by the store; logged as well, a full disk was 250 lines from four threads."""
+def _tell_nothing_twice() -> None:
+    """An error of a save is raised by the store; Orbax, asyncio and array writers tell it as well.
+
+    A full disk was 250 lines of Orbax, and 90 of arrays that were being written when the first had failed.
+    """
+    for name, is_told in (("absl", _is_not_of_orbax), ("asyncio", _is_not_of_a_save)):
+        logger = logging.getLogger(name)
+        if is_told not in logger.filters:
+            logger.addFilter(is_told)
+    if not getattr(sys.unraisablehook, "tells_nothing_twice", False):
+        told_before = sys.unraisablehook
+
+        def tell(unraisable: Any) -> None:
+            if str(unraisable.exc_value) != "Event loop is closed":  # an array that came too late
+                told_before(unraisable)
+
+        tell.tells_nothing_twice = True
+        sys.unraisablehook = tell
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "/orbax/" not in record.pathname
+
+
+def _is_not_of_a_save(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _refuse_differences(where: str, wanted: Any, saved: Any, *, is_part: bool) -> None:

@@ -1,5 +1,6 @@
 """Tokenized examples as flat arrays, in memory or in files that are read where they are asked for."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from jaxlingua.errors import MachineError
 Group = tuple[str, str]  # (mixture entry, language of the answer)
 
 FORMAT = 1  # raise it when the same examples would give other files
+ABOUT = "documents.json"  # written last; without it there are no documents
 IN_FILES = ("tokens", "target_mask")
 ARRAYS = (*IN_FILES, "starts", "groups", "indices", "target_tokens", "target_bytes")
 
@@ -63,6 +65,8 @@ class FileArray:
         return np.frombuffer(b"".join(pieces), self.dtype)
 
     def _unreadable(self, reason: str) -> MachineError:
+        with contextlib.suppress(OSError):  # the next start reads too few tokens to see it
+            (self._path.parent / ABOUT).unlink()
         return MachineError(
             f"{self._path}: cannot be read any more ({reason}); it is a cache that is made again; see to the "
             f"disk and run the same command again"
@@ -139,7 +143,7 @@ def write(folder: Path, documents: Documents) -> None:
             "lengths": {name: len(getattr(documents, name)) for name in ARRAYS},
             "groups": [[*group, asdict(documents.counts[group])] for group in documents.group_names],
         }
-        (partial / "documents.json").write_text(json.dumps(about, indent=1))
+        (partial / ABOUT).write_text(json.dumps(about, indent=1))
         if read(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             partial.rename(folder)
@@ -158,7 +162,7 @@ def write(folder: Path, documents: Documents) -> None:
 def read(folder: Path) -> Documents | None:
     """What `write` left there, tokens and mask still in their files; None if it is absent or damaged."""
     try:
-        about = json.loads((folder / "documents.json").read_text())
+        about = json.loads((folder / ABOUT).read_text())
         arrays = {
             name: FileArray(path) if name in IN_FILES else np.load(path)
             for name in ARRAYS

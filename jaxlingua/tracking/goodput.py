@@ -4,6 +4,7 @@ RUN/goodput.json has an entry per start. Time between two starts is not the prog
 start that was killed, the last seconds since it was written are not either.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlingua.errors import MachineError, machine_error
 from jaxlingua.tracking.speed import StepClock
 
 FILE = "goodput.json"
@@ -35,7 +37,10 @@ class GoodputLog:
         self._written: float | None = None
 
     def note(self, step: int, *, is_last: bool = False) -> None:
-        """Step `step` is done. Written at most every 10 s, and at the end."""
+        """Step `step` is done. Written at most every 10 s, and at the end.
+
+        Raises: MachineError if the disk refuses it.
+        """
         self._last_step, now = max(step, self._last_step), self._now()
         if not is_last and self._written is not None and now - self._written < SECONDS_BETWEEN_WRITES:
             return
@@ -48,12 +53,16 @@ class GoodputLog:
             **{kind: round(seconds, 3) for kind, seconds in self._clock.paused_seconds.items()},
         }
         beside = self._path.with_name(f".{FILE}.partial")
-        beside.write_text(json.dumps({"starts": [*self._before, start]}, indent=1) + "\n", "utf-8")
-        os.replace(beside, self._path)
+        try:
+            beside.write_text(json.dumps({"starts": [*self._before, start]}, indent=1) + "\n", "utf-8")
+            os.replace(beside, self._path)
+        except OSError as error:
+            raise machine_error(self._path, error) from None
 
     def close(self) -> None:
-        """Write what is known at the end."""
-        self.note(self._last_step, is_last=True)
+        """Write what is known at the end, unless the disk refuses it: a run ends with what ended it."""
+        with contextlib.suppress(MachineError):
+            self.note(self._last_step, is_last=True)
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

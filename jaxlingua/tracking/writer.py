@@ -6,15 +6,18 @@ import importlib.util
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from jaxlingua.config import TrackingConfig
-from jaxlingua.errors import ConfigError
+from jaxlingua.errors import ConfigError, machine_error
 
 
 class MetricWriter:
@@ -40,40 +43,77 @@ class MetricWriter:
         path = folder / "metrics.jsonl"
         self._wandb = _open_wandb(config.wandb_project, folder, run_config) if config.wandb_project else None
         self.dropped_lines = _drop_later_lines(path, -1 if restored_step is None else restored_step)
-        self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = (
-            tensorboardX.SummaryWriter(
-                logdir=str(folder / "tensorboard"),
-                purge_step=0 if restored_step is None else restored_step + 1,
-            )
-            if config.tensorboard
-            else None
-        )
         self._last_step = -1 if restored_step is None else restored_step
+        self._path, self._file = path, path.open("a", encoding="utf-8")
+        self._tensorboard = (
+            _TensorBoard(folder / "tensorboard", self._last_step + 1) if config.tensorboard else None
+        )
+        self._is_lost = False
 
     def write(self, step: int, stage: str, values: Mapping[str, float | int | None]) -> None:
-        """One line. What is not a finite number is null in JSON."""
+        """One line. What is not a finite number is null in JSON.
+
+        Raises: MachineError if the disk refuses it. What comes after is dropped: its steps are run again.
+        """
+        if self._is_lost:
+            return
         if step <= self._last_step:
             raise ValueError(f"metrics of step {step} come after those of step {self._last_step}")
         self._last_step = step
         line = {"step": step, "stage": stage} | {name: _json_number(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
         numbers = {name: value for name, value in values.items() if value is not None}
-        if self._tensorboard is not None:
-            for name, value in numbers.items():
-                self._tensorboard.add_scalar(name, value, step)
-            self._tensorboard.flush()
+        where: Path = self._path
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+            if self._tensorboard is not None:
+                where = self._tensorboard.folder
+                self._tensorboard.write(step, numbers)
+        except OSError as error:
+            self._is_lost = True
+            raise machine_error(where, error) from None
         if self._wandb is not None:
             self._wandb.log({"stage": stage, **numbers}, step=step)
 
     def close(self) -> None:
-        """Everything is on disk afterwards."""
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Everything is on disk afterwards, unless a line was refused."""
+        for file in (self._file, self._tensorboard):
+            try:
+                if file is not None:
+                    file.close()
+            except OSError as error:
+                if not self._is_lost:  # what was told already is not told again
+                    raise machine_error(self._path, error) from None
         if self._wandb is not None:
             self._wandb.finish()
+
+
+class _TensorBoard:
+    """A file of events, written by whoever calls.
+
+    The SummaryWriter of tensorboardX writes in a thread, which dies of a full disk; the run would then
+    wait for it without end.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        """`first_step`: what TensorBoard knows of this step and later ones is forgotten."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._events = EventsWriter(str(folder / "events"))
+        self._add(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Everything is on disk afterwards."""
+        for name, value in values.items():
+            self._add(Event(step=step, summary=scalar(name, value)))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write_event(event)
 
 
 def _json_number(value: float | int | None) -> float | int | None:
