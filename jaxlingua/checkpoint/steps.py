@@ -46,7 +46,7 @@ class Record:
 def write_record(folder: epath.Path, step: int, metric: float | None) -> None:
     """Make a step count: all its files are read once, or listed where they lie in a bucket.
 
-    Cost: 1.1 GB in 0.2 s from memory with 4 threads, and no reading at all in a bucket.
+    Cost: 1.2 GB that are still in memory in 0.4 s at most, on 4 busy cores; in a bucket nothing is read.
     """
     algorithm = IN_BUCKETS if is_bucket(str(folder)) else LOCAL
     content = {"step": step, "metric": metric, "algorithm": algorithm}
