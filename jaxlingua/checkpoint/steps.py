@@ -8,6 +8,7 @@
 Orbax has no digest of array data: one flipped byte in them is restored without a word (measured, 0.12.8).
 """
 
+import base64
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import xxhash
 from etils import epath
 
 from jaxlingua.bucket import is_bucket, listing, move
-from jaxlingua.errors import CheckpointError, MachineError
+from jaxlingua.errors import CheckpointError, ConfigError, MachineError
 from jaxlingua.processes.roll_call import Group
 
 RECORD = "files.json"
@@ -264,24 +265,24 @@ def _counts(name: str) -> bool:
 
 
 def _digest(path: epath.Path, algorithm: str) -> tuple[int, str]:
-    """Size and digest of a file."""
-    if algorithm == LOCAL:
-        state, size = xxhash.xxh3_128(), 0
-        with path.open("rb") as file:
-            while block := file.read(_READ_AT_ONCE):
-                state.update(block)
-                size += len(block)
-        return size, state.hexdigest()
-    import base64
-
-    import google_crc32c
-
-    state, size = google_crc32c.Checksum(), 0
+    """Size and digest of a file, the latter as storage gives it."""
+    state, size = xxhash.xxh3_128() if algorithm == LOCAL else _crc32c(path), 0
     with path.open("rb") as file:
         while block := file.read(_READ_AT_ONCE):
             state.update(block)
             size += len(block)
-    return size, base64.b64encode(state.digest()).decode()
+    return size, state.hexdigest() if algorithm == LOCAL else base64.b64encode(state.digest()).decode()
+
+
+def _crc32c(path: epath.Path) -> Any:
+    try:
+        from google_crc32c import Checksum
+    except ImportError:
+        raise ConfigError(
+            f"{path}: was written in a bucket, whose digests google-crc32c makes, which is not installed; pip "
+            f"install 'jaxlingua[gcs]'"
+        ) from None
+    return Checksum()
 
 
 def _raise(error: OSError) -> None:

@@ -1,10 +1,13 @@
 """Which steps of a folder are whole, which is taken, what is kept; without JAX."""
 
+import base64
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from etils import epath
 
@@ -17,7 +20,7 @@ from jaxlingua.checkpoint.steps import (
     remove_leavings,
     write_record,
 )
-from jaxlingua.errors import MachineError
+from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.processes.roll_call import alone
 
 
@@ -159,10 +162,6 @@ def test_digests_that_storage_told_are_checked_where_files_were_copied_to(tmp_pa
     """A folder copied from a bucket has crc32c; a changed file is found all the same."""
     home = write_step(tmp_path, 4)
     record = json.loads((home / "files.json").read_text())
-    # crc32c of the bytes 0 to 255, four times, as google-crc32c and Cloud Storage give it.
-    import base64
-
-    import google_crc32c
 
     def told(name):
         content = (home / name).read_bytes()
@@ -173,3 +172,12 @@ def test_digests_that_storage_told_are_checked_where_files_were_copied_to(tmp_pa
     assert faults(epath.Path(home)) == []
     (home / "meta" / "metadata").write_text(json.dumps({"step": 5}))
     assert faults(epath.Path(home)) == ["meta/metadata: its content is not what was written"]
+
+
+def test_without_the_package_of_those_digests_one_is_told_what_to_install(tmp_path, monkeypatch):
+    home = write_step(tmp_path, 4)
+    record = json.loads((home / "files.json").read_text())
+    (home / "files.json").write_text(json.dumps(record | {"algorithm": "crc32c"}))
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    with pytest.raises(ConfigError, match=r"was written in a bucket, .* pip install 'jaxlingua\[gcs\]'$"):
+        faults(epath.Path(home))
