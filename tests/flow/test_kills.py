@@ -21,16 +21,17 @@ from tests.flow.kills import (
 )
 
 
-def pair(folder: Path) -> tuple[Run, Run]:
+def pair(folder: Path, **changes) -> tuple[Run, Run]:
     """A run that comes to its end undisturbed, and one in another folder that is still to be started."""
-    config = small_config(folder)
+    config = small_config(folder, **changes)
     undisturbed, killed = Run(config, folder / "undisturbed"), Run(config, folder / "killed")
     undisturbed.finish()
     return undisturbed, killed
 
 
 def test_three_kills_in_a_save_in_a_step_and_in_an_evaluation_change_nothing(tmp_path: Path):
-    undisturbed, killed = pair(tmp_path)
+    tasks = {"tasks": ["phrases.eng_Latn-ell_Grek"], "items": 4, "bootstrap_samples": 20, "base_model": False}
+    undisturbed, killed = pair(tmp_path, eval=tasks)
     kills = [Kill("save", 4), Kill("step", 9), Kill("evaluation", FIRST, delay=0.1)]
     hit = kill_and_start_again(killed, kills)
     assert hit == [kill.kind for kill in kills]
