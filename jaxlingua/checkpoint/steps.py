@@ -279,8 +279,8 @@ def _crc32c(path: epath.Path) -> Any:
         from google_crc32c import Checksum
     except ImportError:
         raise ConfigError(
-            f"{path}: was written in a bucket, whose digests google-crc32c makes, which is not installed; pip "
-            f"install 'jaxlingua[gcs]'"
+            f"{path}: was written in a bucket, whose digests need google-crc32c, which is not installed; "
+            f"pip install 'jaxlingua[gcs]'"
         ) from None
     return Checksum()
 
