@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
@@ -42,6 +43,9 @@ if "etils.epath.gpath" in sys.modules:
 if "fsspec" in sys.modules:
     sys.modules["fsspec"].config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
+# What it logs, with a traceback, it raises as well.
+logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+
 CARRY_SECONDS = 30.0
 RENEW_SECONDS = 10.0
 # The holder had four chances to renew; by the clock of the one who waits, so clocks need not agree.
@@ -66,7 +70,7 @@ def is_bucket(folder: str) -> bool:
 def exists(url: str) -> bool:
     """Whether there is an object `url`, or one beneath it. Raises: as `working_copy`."""
     bucket, name = _split(url)
-    with _told(url):
+    with in_one_line(url):
         beneath = _client().list_blobs(
             bucket, prefix=f"{name}/" if name else "", max_results=1, **_patience()
         )
@@ -78,7 +82,7 @@ def read_text(url: str) -> str:
     from google.api_core.exceptions import NotFound
 
     bucket, name = _split(url)
-    with _told(url):
+    with in_one_line(url):
         try:
             return _object(bucket, name).download_as_bytes(**_patience()).decode("utf-8")
         except NotFound:
@@ -90,7 +94,7 @@ def listing(url: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and crc32c (base64) of every object beneath `url`, by its name from there on."""
     bucket, name = _split(url)
     prefix = f"{name}/" if name else ""
-    with _told(url):
+    with in_one_line(url):
         found = _client().list_blobs(bucket, prefix=prefix, **_patience())
         return {blob.name[len(prefix) :]: (blob.size, blob.crc32c) for blob in found if blob.name != prefix}
 
@@ -113,7 +117,7 @@ def move(url: str, target: str) -> None:
                 break
         blob.delete(**_patience())
 
-    with _told(url), ThreadPoolExecutor(TRANSFERS) as pool:
+    with in_one_line(url), ThreadPoolExecutor(TRANSFERS) as pool:
         there = _client().list_blobs(bucket, prefix=f"{new_name}/", **_patience())
         list(pool.map(lambda blob: blob.delete(**_patience()), list(there)))
         list(pool.map(move_one, list(_client().list_blobs(bucket, prefix=f"{name}/", **_patience()))))
@@ -136,7 +140,7 @@ def working_copy(folder: str, *, is_primary: bool, say: Say | None = None) -> It
     with ExitStack() as stack:
         lock = _Lock(folder, say) if is_primary else None
         if lock:
-            with _told(folder):
+            with in_one_line(folder):
                 lock.take()
             stack.callback(lock.release)
             stack.enter_context(_every(RENEW_SECONDS, lock.renew_quietly))
@@ -180,7 +184,7 @@ class WorkingCopy:
 
     def fetch(self) -> None:
         """Bring what is there, but for the large folders."""
-        with _told(self.url):
+        with in_one_line(self.url):
             names = list(self._names_there())
             with ThreadPoolExecutor(TRANSFERS) as pool:
                 list(pool.map(self._download, names))
@@ -194,7 +198,7 @@ class WorkingCopy:
         """
         if self._lock is None:
             return
-        with self._carrying, _told(self.url):
+        with self._carrying, in_one_line(self.url):
             self._lock.renew()
             if not self.path.is_dir():
                 raise MachineError(
@@ -354,7 +358,7 @@ class _Lock:
         """As `renew`, for a thread; without a network until the next time."""
         was_lost = self.is_lost
         try:
-            with _told(self._url):
+            with in_one_line(self._url):
                 self.renew()
         except JaxlinguaError as error:
             if self.is_lost and not was_lost:
@@ -364,7 +368,7 @@ class _Lock:
         """Remove it, if it is still this run's."""
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        with suppress(JaxlinguaError), _told(self._url), suppress(NotFound, PreconditionFailed):
+        with suppress(JaxlinguaError), in_one_line(self._url), suppress(NotFound, PreconditionFailed):
             _object(self._bucket, self._name).delete(if_generation_match=self._generation, **_patience())
 
     def _seen(self) -> Any:
@@ -506,48 +510,75 @@ def _patience() -> dict[str, Any]:
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
-    """What the service, the network or the credentials have to say, in one line."""
+def in_one_line(url: str) -> Iterator[None]:
+    """Tell in one line what the service, the network or the credentials have to say."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(
             f"{url}: gcsfs is not installed; a folder of this machine is allowed without it; run pip install "
             f"'jaxlingua[gcs]'"
         )
+    try:
+        yield
+    except Exception as error:
+        if (told := trouble(url, error)) is None:
+            raise
+        raise told from None
+
+
+def trouble(url: str, error: BaseException) -> JaxlinguaError | None:
+    """What the service, the network or the credentials have to say, in one line; None for any other error.
+
+    Four clients reach a bucket: that of Google, the one of its credentials, gcsfs, and the writer of arrays.
+    """
+    import aiohttp
+    import gcsfs.retry
     import requests
     from google.api_core import exceptions as api
     from google.auth import exceptions as auth
     from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
+    ours = (
+        *(api.GoogleAPIError, auth.GoogleAuthError, DataCorruption, InvalidResponse),
+        *(requests.RequestException, aiohttp.ClientError, gcsfs.retry.HttpError),
+    )
+    seen = None if isinstance(error, JaxlinguaError) else error
+    while seen is not None:
+        arrays = re.search(r"\[http_response_code='(\d+)'\]|\[curl_code='", str(seen))
+        if isinstance(seen, ours):
+            cause = seen.cause if isinstance(seen, api.RetryError) and seen.cause else seen
+            answer = getattr(cause, "response", None)
+            code = getattr(cause, "code", None) or getattr(answer, "status_code", None)
+            return _explained(url, cause, str(code or type(cause).__name__))
+        if arrays:
+            return _explained(url, seen, arrays[1] or "no answer")
+        if isinstance(seen, OSError) and str(seen).startswith("Forbidden: "):  # so gcsfs says it
+            return _explained(url, seen, "403")
+        seen = seen.__cause__
+    return None
+
+
+def _explained(url: str, cause: BaseException, because: str) -> JaxlinguaError:
+    from google.api_core import exceptions as api
+    from google.auth import exceptions as auth
+
     bucket, _ = _split(url)
-    try:
-        yield
-    except (
-        *(api.GoogleAPIError, auth.GoogleAuthError, requests.RequestException),
-        *(DataCorruption, InvalidResponse),
-    ) as error:
-        cause = error.cause if isinstance(error, api.RetryError) and error.cause else error
-        answer = getattr(cause, "response", None)
-        code = getattr(cause, "code", None) or getattr(answer, "status_code", None)
-        because = str(code or type(cause).__name__)
-        if isinstance(cause, api.NotFound):
-            raise ConfigError(
-                f"{url}: there is no bucket '{bucket}', or it may not be seen; one that exists is allowed; "
-                f"make it with 'gcloud storage buckets create gs://{bucket}', or choose another run.folder"
-            ) from None
-        if isinstance(cause, api.Forbidden):
-            raise ConfigError(
-                f"{url}: permission denied by Google Cloud Storage; listing, reading, writing and deleting "
-                f"of objects is needed; grant roles/storage.objectUser on gs://{bucket} to this account"
-            ) from None
-        is_network = isinstance(cause, auth.TransportError) or getattr(cause, "retryable", False)
-        if isinstance(cause, api.Unauthorized) or (
-            isinstance(cause, auth.GoogleAuthError) and not is_network
-        ):
-            raise ConfigError(
-                f"{url}: no valid credentials for Google Cloud Storage ({because}); those of an account are "
-                f"needed; run 'gcloud auth application-default login', or set GOOGLE_APPLICATION_CREDENTIALS"
-            ) from None
-        raise MachineError(
-            f"{url}: Google Cloud Storage cannot be reached ({because}); a network is needed; run the same "
-            f"command again when there is one"
-        ) from None
+    if isinstance(cause, api.NotFound):
+        return ConfigError(
+            f"{url}: there is no bucket '{bucket}', or it may not be seen; one that exists is allowed; "
+            f"make it with 'gcloud storage buckets create gs://{bucket}', or choose another run.folder"
+        )
+    if because == "403":
+        return ConfigError(
+            f"{url}: permission denied by Google Cloud Storage; listing, reading, writing and deleting "
+            f"of objects is needed; grant roles/storage.objectUser on gs://{bucket} to this account"
+        )
+    is_network = isinstance(cause, auth.TransportError) or getattr(cause, "retryable", False)
+    if because == "401" or (isinstance(cause, auth.GoogleAuthError) and not is_network):
+        return ConfigError(
+            f"{url}: no valid credentials for Google Cloud Storage ({because}); those of an account are "
+            f"needed; run 'gcloud auth application-default login', or set GOOGLE_APPLICATION_CREDENTIALS"
+        )
+    return MachineError(
+        f"{url}: Google Cloud Storage cannot be reached ({because}); a network is needed; run the same "
+        f"command again when there is one"
+    )

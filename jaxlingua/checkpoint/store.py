@@ -18,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from jaxlingua.bucket import is_bucket, trouble
 from jaxlingua.checkpoint import steps
 from jaxlingua.config import CheckpointConfig
 from jaxlingua.errors import CheckpointError, MachineError
@@ -136,6 +137,8 @@ class Store:
         except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
             raise  # too little memory is no damage
         except Exception as error:
+            if is_bucket(str(self.folder)) and (told := trouble(str(self.folder), error)):
+                raise told from None
             while error.__cause__ is not None:
                 error = error.__cause__
             raise self._damaged(step, there, " ".join(str(error).split())[:200]) from error
@@ -175,6 +178,8 @@ class Store:
         """What the machine refuses in one line; everything else as it is."""
         if isinstance(error, MachineError):
             return error
+        if is_bucket(str(self.folder)) and (told := trouble(str(self.folder), error)):
+            return told
         quoted = _OS_ERROR.search(str(error))
         code = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
         if code in (errno.ENOSPC, errno.EDQUOT) or _DISK_IS_FULL.search(str(error)):

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from pydantic import BaseModel
 
 from jaxlingua import __version__
-from jaxlingua.bucket import is_bucket, working_copy
+from jaxlingua.bucket import in_one_line, is_bucket, working_copy
 from jaxlingua.checkpoint.steps import newest_sound, numbered_steps
 from jaxlingua.checkpoint.store import located
 from jaxlingua.command_line import load_config
@@ -110,6 +110,7 @@ def _opened(
         if not group.is_primary:
             group.share(None)  # the first has it before anybody else looks into it
         if is_bucket(folder):
+            stack.enter_context(in_one_line(folder))
             copy = stack.enter_context(working_copy(folder, is_primary=group.is_primary, say=say))
             path, carry = copy.path, copy.carry
         else:
@@ -135,6 +136,7 @@ def opened_run(folder: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
     with ExitStack() as stack:
         path = Path(folder)
         if is_bucket(folder):
+            stack.enter_context(in_one_line(folder))
             path = stack.enter_context(working_copy(folder, is_primary=False, say=say)).path
         step = newest_sound(checkpoints, alone(), say, is_owner=False)
         yield RunFolder(path, checkpoints, step, _nothing)

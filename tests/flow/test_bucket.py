@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxlingua import bucket
 from jaxlingua.checkpoint.steps import complete_steps, newest_sound
@@ -40,12 +42,22 @@ exit_with_one_line(main)
 
 @pytest.fixture(scope="module", autouse=True)
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of the tests' own, and fast clocks."""
+    """A cache of the tests' own, fast clocks, and what was compiled once is not compiled again."""
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        jax.config.update("jax_compilation_cache_dir", compiled)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()
         patch.setenv("JAXLINGUA_CACHE", str(tmp_path_factory.mktemp("kept")))
         for name, seconds in CLOCKS.items():
             patch.setattr(bucket, name, seconds)
         yield
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
