@@ -149,14 +149,16 @@ def newest_sound(
     for place, step in enumerate(steps):
         found = faults(folder / str(step), group.index, group.count)
         parts = group.gather([found[:1], len(found)])
-        wrong, count = [fault for first, _ in parts for fault in first], sum(number for _, number in parts)
+        wrong = list(dict.fromkeys(fault for first, _ in parts for fault in first))
         if not wrong:
             return step
         if group.is_primary:
             older = steps[place + 1 :]
             next_ = f"looking at step {older[0]}" if older else "there is none before it"
+            count = len(wrong) + sum(number - 1 for _, number in parts if number)
             more = f" and {count - 1} more" if count > 1 else ""
-            is_unfinished = wrong[0].endswith("written last")
+            # On a disk the name of a step comes with its record; in a bucket files come one by one.
+            is_unfinished = is_bucket(str(folder)) and wrong[0].endswith("written last")
             what = "unfinished" if is_unfinished else "damaged"
             kept = f"; it is kept as {_move_away(folder, step, what).name}" if is_owner else ""
             say(f"{folder}: step {step} is {what} ({wrong[0]}{more}){kept}; {next_}")

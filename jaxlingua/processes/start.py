@@ -8,6 +8,7 @@ import jax
 
 from jaxlingua import __version__
 from jaxlingua.config import Config, ProcessesConfig
+from jaxlingua.errors import Stopped
 from jaxlingua.processes.environment import find_processes
 from jaxlingua.processes.roll_call import Group, alone, call_roll
 
@@ -46,6 +47,8 @@ def together(config: Config) -> Iterator[Group]:
         yield group
     except BaseException as error:
         group.leave(error)
+        if isinstance(error, Stopped):  # all are here, and leave JAX together, or it would abort the last
+            jax.distributed.shutdown()
         raise
     group.leave()
     jax.distributed.shutdown()

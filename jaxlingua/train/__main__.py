@@ -4,7 +4,7 @@ The one page. Stage map: 1 data, 2 tokenize and pack, 3 shard, 4 train step, 5 c
 6 generate).
 """
 
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     stacks = watching(
         tracker.clock, folder / "stacks", console.say, run_folder.process_index(), steps_before=step
     )
-    with closing(tracker), closing(store), stacks:  # a save under way is completed, whatever ends the loop
+    with closing(tracker), closing(store), stacks, ExitStack() as opened:  # a save is completed in any case
         for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
             name, end = stage.config.name, stage.end_step
             if step > end or (step == end and is_answered(name, end)):
@@ -149,7 +149,9 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             tracker.start_stage(facts_of(stage))
 
             left = range(step - stage.first_step, stage.batches.steps)
-            for batch_step, batch in feed(stage.batches.batch, left, config.train.batch_rows, mesh):
+            batches = feed(stage.batches.batch, left, config.train.batch_rows, mesh)
+            opened.callback(batches.close)  # else its thread goes on while an error ends the process
+            for batch_step, batch in batches:
                 with tracker.paused("compile") if batch_step == left[0] else nullcontext():
                     state, metrics = train_step(state, batch)
                 step = stage.first_step + batch_step + 1

@@ -89,15 +89,13 @@ def test_one_flipped_byte_is_found(folder):
     assert faults(folder / "12") == ["state/d/array: its content is not what was written"]
 
 
-def test_a_step_that_was_not_written_to_its_end_is_unfinished(folder):
+def test_a_step_without_the_record_of_its_files_does_not_count(folder):
     Path(folder / "12" / "files.json").unlink()
     Path(folder / "16").mkdir()
     step, lines = taken(folder)
     assert step == 8
-    assert ["step 16 is unfinished" in lines[0], "step 12 is unfinished" in lines[1]] == [True, True]
-    assert "(it has no files.json, which is written last); it is kept as 12.unfinished" in lines[1]
-    remove_leavings(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["4", "8"]
+    assert ["step 16 is damaged" in lines[0], "step 12 is damaged" in lines[1]] == [True, True]
+    assert "(it has no files.json, which is written last); it is kept as 12.damaged" in lines[1]
 
 
 def test_when_no_step_is_whole_none_is_taken(folder):
@@ -128,7 +126,7 @@ def test_a_step_that_cannot_be_moved_away_is_a_machine_error(folder, monkeypatch
 
     monkeypatch.setattr(type(folder), "rename", refuse)
     with pytest.raises(
-        MachineError, match="12: unfinished, and it cannot be moved away \\(Read-only file system"
+        MachineError, match="12: damaged, and it cannot be moved away \\(Read-only file system"
     ):
         taken(folder)
 
