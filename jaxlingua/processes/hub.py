@@ -60,7 +60,7 @@ def death(who: str, at: str, silent_seconds: float | None = None) -> str:
     """The line that tells the death of a process, seen by its connection or by its silence."""
     where = f"at {at}" if at else "before its first step"
     silence = "" if silent_seconds is None else f" (nothing heard of it for {silent_seconds:g} s)"
-    return f"{who} died {where}{silence}; {AGAIN}"
+    return f"{who} died, last heard of {where}{silence}; {AGAIN}"
 
 
 def listen(port: int) -> socket.socket:

@@ -270,7 +270,9 @@ def test_a_killed_process_ends_all_others_at_once_with_its_name(dead, how):
             assert one.code == -signal.SIGKILL
             continue
         assert one.code == 1
-        line = f"error: process {dead} of 4 ({HOST}, pid {killed.pid}) died at step 41; {AGAIN}"
+        line = (
+            f"error: process {dead} of 4 ({HOST}, pid {killed.pid}) died, last heard of at step 41; {AGAIN}"
+        )
         assert the_line(one) == line
         assert one.seconds < 5
 
@@ -288,7 +290,7 @@ def test_a_process_that_falls_silent_ends_the_others(silent):
         for process in others:
             assert process.wait(10) == 1
             assert process.stderr.read() == (
-                f"error: process {silent} of 3 ({HOST}, pid {stopped.pid}) died at step 41 (nothing heard of it "
+                f"error: process {silent} of 3 ({HOST}, pid {stopped.pid}) died, last heard of at step 41 (nothing heard of it "
                 f"for 2 s); {AGAIN}\n"
             )
         os.kill(stopped.pid, signal.SIGCONT)
@@ -345,7 +347,7 @@ def test_an_error_that_follows_from_a_death_is_not_told_in_its_place():
         pid = those.running[1].pid
         ends = those.ends(20)
     for index in (0, 2, 3):
-        line = f"error: process 1 of 4 ({HOST}, pid {pid}) died before its first step; {AGAIN}"
+        line = f"error: process 1 of 4 ({HOST}, pid {pid}) died, last heard of before its first step; {AGAIN}"
         assert the_line(ends[index]) == line
         assert ends[index].code == 1
 
@@ -440,4 +442,4 @@ def test_a_member_in_this_process_calls_the_end_that_is_given(monkeypatch):
         group.gather(1)
     serving.join()
     listener.close()
-    assert told == [(f"process 0 of 2 (a, pid 3) died at step 7; {AGAIN}", 1)]
+    assert told == [(f"process 0 of 2 (a, pid 3) died, last heard of at step 7; {AGAIN}", 1)]

@@ -99,7 +99,7 @@ def kill_one(run: Run, victim: int) -> None:
             told = [line for line in told if line.startswith("error: ")]
         [line] = told
         who = rf"process {victim} of {run.processes} \(\S+, pid {pid}\)"
-        assert re.fullmatch(rf"error: {who} died (at|before) .*; .*again", line)
+        assert re.fullmatch(rf"error: {who} died, last heard of (at|before) .*; .*again", line)
 
 
 def stop_one(run: Run, index: int) -> None:
