@@ -300,7 +300,10 @@ def test_an_interrupted_write_is_never_read_and_leaves_nothing(tmp_path, monkeyp
     assert len(tokenize(examples, tiny_tokenizer(), **settings)) == 184
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "half a description"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "missing", "half a description", "zeroed", *(f"a bit of {n}" for n in store.ARRAYS)],
+)
 def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     examples, settings = tiny_translations(), {"row_length_tokens": 12, "cache_folder": tmp_path}
     expected = np.array(tokenize(examples, tiny_tokenizer(), **settings).tokens)
@@ -312,7 +315,14 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
         case "missing":
             (folder / "starts.npy").unlink()
         case "half a description":
-            (folder / "documents.json").write_text('{"format": 1, "leng')
+            (folder / "documents.json").write_text('{"format": 2, "fing')
+        case "zeroed":  # of the same length, as after a power cut
+            content = (folder / "tokens.npy").read_bytes()
+            (folder / "tokens.npy").write_bytes(content[:128] + bytes(len(content) - 128))
+        case _:
+            path = folder / f"{damage.removeprefix('a bit of ')}.npy"
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(AssertionError, match="tokenized again"):
         tokenize(examples, unusable(tiny_tokenizer()), **settings)
     np.testing.assert_array_equal(tokenize(examples, tiny_tokenizer(), **settings).tokens, expected)
