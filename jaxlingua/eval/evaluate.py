@@ -155,17 +155,28 @@ def evaluate_floors(tasks: Sequence[Task], *, config: Config, folder: str | Path
 
 
 def is_evaluated(tasks: Sequence[Task], stage: str, step: int, *, config: Config, folder: str | Path) -> bool:
-    """Whether the run folder has the scores of just these tasks, of the same items and the same decoding."""
-    path = Path(folder) / "evals" / f"{stage}-{step}" / SCORES_FILE
+    """Whether the run folder has the scores of just these tasks, of the same items and the same decoding.
+
+    Without the predictions that they were computed from, or where the file is damaged, it has none.
+    """
+    home = Path(folder) / "evals" / f"{stage}-{step}"
+    path = home / SCORES_FILE
     if not tasks or not path.is_file():
         return not tasks
-    there = json.loads(path.read_text("utf-8"))["scores"]
+    if stage != FLOORS and not all((home / f"{task.name}.jsonl").is_file() for task in tasks):
+        return False
     decoding = _decoding(config, stage)
     asked = {(task.name, f"|{task.signature}|decoding:{decoding}|") for task in tasks}
-    return {score["task"] for score in there} == {name for name, _ in asked} and all(
-        any(score["task"] == name and signature in score["signature"] for score in there)
-        for name, signature in asked
-    )
+    try:
+        there = [
+            (score["task"], score["signature"]) for score in json.loads(path.read_text("utf-8"))["scores"]
+        ]
+        return {name for name, _ in there} == {name for name, _ in asked} and all(
+            any(name == task and signature in of_score for task, of_score in there)
+            for name, signature in asked
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _decoding(config: Config, stage: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxlingua.config import Config
-from jaxlingua.eval.evaluate import Score, answer, evaluate, evaluate_floors
+from jaxlingua.eval.evaluate import FLOORS, Score, answer, evaluate, evaluate_floors, is_evaluated
 from jaxlingua.eval.metrics import qa_metrics, translation_metrics
 from jaxlingua.eval.tasks import Item, Task
 from jaxlingua.model.llama import Llama
@@ -58,16 +59,20 @@ def task(name: str, kind: str, count: int, seed: int) -> Task:
 TASKS = [task("a.eng_Latn-rus_Cyrl", "translation", 40, seed=1), task("b.rus_Cyrl", "qa", 25, seed=2)]
 
 
-def run(folder: Path, tasks=TASKS, batch_rows: int = 16, mesh: dict | None = None, **options) -> list[Score]:
-    """Scores of the reversing model; a mesh of one device unless another is given."""
-    config = Config.model_validate(
+def configured(batch_rows: int = 16, mesh: dict | None = None, max_new_tokens: int = 12) -> Config:
+    return Config.model_validate(
         {
             "sharding": {"mesh": mesh or {}},
-            "generate": {"batch_rows": batch_rows, "max_new_tokens": 12},
+            "generate": {"batch_rows": batch_rows, "max_new_tokens": max_new_tokens},
             "eval": {"bootstrap_samples": 50},
             "run": {"seed": 3},
         }
     )
+
+
+def run(folder: Path, tasks=TASKS, batch_rows: int = 16, mesh: dict | None = None, **options) -> list[Score]:
+    """Scores of the reversing model; a mesh of one device unless another is given."""
+    config = configured(batch_rows, mesh)
     model, params = trained(options.pop("llama", CONFIG))
     mesh = make_mesh(config.sharding, jax.devices()[: 8 if mesh else 1])
     params = jax.device_put(params, param_shardings(model, mesh))
@@ -219,6 +224,54 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         run(tmp_path, tasks=TASKS[:1], step=2)
     assert [score.step for score in read_scores(tmp_path)] == [1, 1, 1]
     assert not list((tmp_path / "evals/coit-2").glob("[!.]*"))
+
+
+# ── whether it was done ──────────────────────────────────────────────────────
+
+
+def test_what_was_evaluated_is_known_by_tasks_and_decoding(evaluated, tmp_path):
+    folder, _ = evaluated
+    assert is_evaluated(TASKS, "coit", 70, config=configured(batch_rows=3), folder=folder)
+    assert not is_evaluated(TASKS, "coit", 71, config=configured(), folder=folder)
+    assert not is_evaluated(TASKS[:1], "coit", 70, config=configured(), folder=folder)
+    assert not is_evaluated(TASKS, "coit", 70, config=configured(max_new_tokens=13), folder=folder)
+    other = [task("a.eng_Latn-rus_Cyrl", "translation", 40, seed=9), TASKS[1]]
+    assert not is_evaluated(other, "coit", 70, config=configured(), folder=folder)
+    assert is_evaluated([], "coit", 70, config=configured(), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "3", "[]", "null", "{}", '{"scores": 3}', '{"scores": [1]}', '{"scores": [{"task": "b.rus_Cyrl"}]}',
+     '{"scores": [{"task": "a.eng_Latn-rus_Cyrl", "signature": null}]}', b"\xff"],
+)  # fmt: skip
+def test_scores_that_are_damaged_are_made_again(evaluated, tmp_path, content):
+    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "evals/coit-70/scores.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert not is_evaluated(TASKS, "coit", 70, config=configured(), folder=tmp_path)
+
+
+def test_scores_torn_anywhere_are_made_again(evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "evals/coit-70/scores.json"
+    content = path.read_bytes().rstrip()
+    for size in range(0, len(content), 97):
+        path.write_bytes(content[:size])
+        assert not is_evaluated(TASKS, "coit", 70, config=configured(), folder=tmp_path), size
+
+
+def test_scores_whose_predictions_are_gone_are_made_again(evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)
+    assert is_evaluated(TASKS, "coit", 70, config=configured(), folder=tmp_path)
+    (tmp_path / "evals/coit-70/b.rus_Cyrl.jsonl").unlink()
+    assert not is_evaluated(TASKS, "coit", 70, config=configured(), folder=tmp_path)
+
+
+def test_floors_are_there_without_predictions(tmp_path):
+    evaluate_floors(TASKS, config=configured(), folder=tmp_path)
+    assert [path.name for path in tmp_path.glob("evals/*/*")] == ["scores.json"]
+    assert is_evaluated(TASKS, FLOORS, 0, config=configured(), folder=tmp_path)
 
 
 def test_progress_counts_items_and_one_transfer_is_made_per_batch(tmp_path):
