@@ -553,7 +553,7 @@ def trouble(url: str, error: BaseException) -> JaxlinguaError | None:
             return _explained(url, seen, arrays[1] or "no answer")
         if isinstance(seen, OSError) and str(seen).startswith("Forbidden: "):  # so gcsfs says it
             return _explained(url, seen, "403")
-        seen = seen.__cause__
+        seen = None if seen.__cause__ is seen else seen.__cause__  # as of an error raised from itself
     return None
 
 

@@ -1,11 +1,13 @@
 """A storage service on this machine: gcp-storage-emulator, and what it lacks for our tests.
 
-Added are threads, preconditions (ifGenerationMatch), a list of what was asked, and failures on demand.
+Added are threads, preconditions (ifGenerationMatch) and the generation of what is read, a list of what was
+asked, and failures on demand.
 """
 
 import io
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -156,10 +158,25 @@ class _Handler(RequestHandler):
     def route(self):
         wanted = parse_qs(urlsplit(self.path).query).get("ifGenerationMatch")
         self.storage.wanted = int(wanted[0]) if wanted else None
+        self.generation = self.read_generation()
         try:
             Router(self).handle(self.command)
         except _PreconditionFailed:
             self.refuse(412)
+
+    def read_generation(self):
+        """Of the object whose content is asked for; the writer of arrays fails now and then without."""
+        address = urlsplit(self.path)
+        name = re.search(rf"/b/{BUCKET}/o/(.+)", unquote(address.path))
+        if self.command != "GET" or name is None or "media" not in parse_qs(address.query).get("alt", []):
+            return None
+        with suppress(NotFound):
+            return self.storage.get_file_obj(BUCKET, name[1])["generation"]
+
+    def end_headers(self):
+        if getattr(self, "generation", None):
+            self.send_header("X-Goog-Generation", self.generation)
+        super().end_headers()
 
     def fail(self, status, is_done):
         answer = self.wfile

@@ -18,7 +18,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxlingua import bucket
 from jaxlingua.checkpoint.steps import complete_steps, newest_sound
 from jaxlingua.checkpoint.store import located
-from jaxlingua.processes.roll_call import alone
+from jaxlingua.command_line import load_config
+from jaxlingua.processes.roll_call import Group, alone
+from jaxlingua.train.run_folder import own_folder
 from tests.buckets import Emulator, fresh_emulator
 from tests.flow.kills import ROOT, differences, lines, patiently, places
 from tests.flow.small import train, write_config
@@ -267,6 +269,36 @@ def test_another_run_is_refused_by_the_address_of_the_one_that_is_there(
     assert run.content() == before
 
 
+@pytest.mark.parametrize(
+    "containing", ["checkpoints/8", "POST /upload/storage/v1/b/bucket/o?uploadType=media"]
+)
+def test_a_permission_that_is_taken_away_in_the_middle_is_one_line_and_what_was_saved_stays(
+    there: Emulator, config: Path, capsys: pytest.CaptureFixture, containing: str
+):
+    with there.failing(403, containing=containing, times=float("inf")):
+        told = refused(capsys, lambda: train(config, f"run.folder={there.url}", "eval.tasks=[]"), 2)
+    assert told.startswith(f"error: {there.url}/checkpoints: permission denied by Google Cloud Storage;")
+    is_first_saved = containing == "checkpoints/8"
+    assert complete_steps(located(f"{there.url}/checkpoints")) == ([4] if is_first_saved else [])
+    assert ".lock" not in there.names()
+    assert 4 in told_steps(there)
+
+
+def test_what_is_left_of_a_run_without_checkpoints_is_seen_by_no_process(
+    run: Emulator, config: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each has a copy of its own: the first cannot remove it for the others."""
+    bucket.move(f"{run.url}/checkpoints", f"{run.url}/moved")
+    monkeypatch.setattr(Group, "is_primary", False)
+    monkeypatch.setattr(Group, "share", lambda self, value: [])  # there are no steps, says the first
+    with own_folder(load_config(str(config), [f"run.folder={run.url}"]), alone(), print) as home:
+        assert home.step is None
+        assert (home.path / "provenance.json").is_file()
+        assert not (home.path / "evals").exists()
+        assert not (home.path / "tokenizer").exists()
+    assert f"evals/coit-{LAST}/scores.json" in run.names()
+
+
 # ── public checkpoints ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -374,6 +406,7 @@ def test_stopped_and_killed_it_goes_on_bit_for_bit_and_metrics_have_no_hole(
     assert differences(local, there.download(tmp_path / "there"), LAST) == []
 
 
+@pytest.mark.slow
 def test_two_processes_train_into_one_bucket(there: Emulator, config: Path, local: Path, tmp_path: Path):
     """Each with a copy of its own, of which the first's is carried."""
     began = [
