@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxlingua.tracking.goodput import FILE, GoodputLog, read_starts, spent
 from jaxlingua.tracking.speed import StepClock
@@ -48,10 +50,39 @@ def test_steps_that_a_killed_start_did_after_its_checkpoint_do_not_count(tmp_pat
     assert told["steps"] == 12 * 2.0, "twelve steps are in the run that came of it"
 
 
-def test_a_run_that_begins_anew_forgets_the_starts_before(tmp_path):
-    start(tmp_path, None, steps=10, save_seconds=1.0).close()
-    start(tmp_path, None, steps=3, save_seconds=0.0).close()
-    assert [one["last_step"] for one in read_starts(tmp_path)] == [3]
+def test_a_step_counts_only_if_no_later_start_began_before_it(tmp_path):
+    """The newest checkpoint may be found damaged, so that a start goes back behind the start before."""
+    for restored_step, steps in ((None, 30), (30, 10), (20, 40)):
+        start(tmp_path, restored_step, steps=steps, save_seconds=0.0, starting=0.0).close()
+    starts = read_starts(tmp_path)
+    assert [(one["first_step"], one["last_step"]) for one in starts] == [(0, 30), (30, 40), (20, 60)]
+    told = spent(starts)
+    assert (told["steps"], told["repeated"]) == (60 * 2.0, 20 * 2.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), min_size=1, max_size=6))
+def test_each_step_of_the_run_counts_once_whatever_the_starts_were(asked):
+    """Against a list of who did which step last; a second a step."""
+    starts, owner, reached = [], {}, 0
+    for place, (wanted, count) in enumerate(asked):
+        first = min(wanted, reached)
+        reached = first + count
+        starts.append(
+            {"first_step": first, "last_step": reached, "seconds": float(count), "steps": float(count)}
+        )
+        owner = {step: who for step, who in owner.items() if step <= first}
+        owner |= dict.fromkeys(range(first + 1, reached + 1), place)
+    told = spent(starts)
+    assert told["steps"] == pytest.approx(len(owner), abs=0.01)
+    assert told["repeated"] == pytest.approx(sum(count for _, count in asked) - len(owner), abs=0.01)
+
+
+def test_starts_that_end_before_their_first_checkpoint_are_starts_of_the_run(tmp_path):
+    start(tmp_path, None, steps=10, save_seconds=0.0).close()
+    start(tmp_path, None, steps=3, save_seconds=1.0).close()
+    starts = read_starts(tmp_path)
+    assert [(one["first_step"], one["last_step"]) for one in starts] == [(0, 10), (0, 3)]
+    assert spent(starts) == {"steps": 6.0, "repeated": 20.0, "checkpoint": 1.0, "starting": 10.0}
 
 
 def test_a_start_that_is_killed_has_told_all_but_its_last_seconds(tmp_path):

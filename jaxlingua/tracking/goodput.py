@@ -1,7 +1,8 @@
 """Goodput: the share of a run's time that went into steps that count, over all of its starts.
 
 RUN/goodput.json has an entry per start. Time between two starts is not the program's and is not counted; of a
-start that was killed, the last seconds since it was written are not either.
+start that was killed, the last seconds since it was written are not either. A start that ended before its
+first checkpoint is one of them: the next begins at step 0 again.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ class GoodputLog:
     ):
         self._path, self._clock, self._now, self._began = folder / FILE, clock, now, began
         self._first_step = self._last_step = restored_step or 0
-        self._before = [] if restored_step is None else read_starts(folder)
+        self._before = read_starts(folder)
         self._written: float | None = None
 
     def note(self, step: int, *, is_last: bool = False) -> None:
@@ -77,8 +78,8 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
 def spent(starts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Seconds by what they went into; they add up to all of them. Nothing where nothing is known.
 
-    `steps` are those that count. Steps after the checkpoint that the next start went on from are `repeated`;
-    of their start's step seconds they get their share by number. `starting` is what is left: imports, data,
+    `steps` are those that count. Steps after a checkpoint that a later start went on from are `repeated`; of
+    their start's step seconds they get their share by number. `starting` is what is left: imports, data,
     tokens, the first parameters, restoring.
 
     >>> spent([{"first_step": 0, "last_step": 10, "seconds": 30.0, "steps": 20.0, "compile": 5.0},
@@ -88,10 +89,10 @@ def spent(starts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     if not starts:
         return {}
     totals = {"steps": 0.0, "repeated": 0.0}
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        end = start["last_step"] if following is None else following["first_step"]
+    for place, start in enumerate(starts):
+        end = min([start["last_step"], *(later["first_step"] for later in starts[place + 1 :])])
         done = start["last_step"] - start["first_step"]
-        lost = max(start["last_step"] - max(end, start["first_step"]), 0) / done if done else 0.0
+        lost = (start["last_step"] - max(end, start["first_step"])) / done if done else 0.0
         pauses = {
             kind: seconds
             for kind, seconds in start.items()
