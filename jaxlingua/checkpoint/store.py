@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -60,7 +61,8 @@ class Store:
 
         Args:
             meta: anything that JSON can hold.
-            metric: what `checkpoint.keep_best` goes by, lower is better; None for a step that does not count.
+            metric: what `checkpoint.keep_best` goes by, lower is better; None, or what is not finite, for a
+                step that does not count.
         Raises: MachineError if this save, or the one before it, could not be written; whatever else the one
             before it met; CheckpointError if the folder holds a later step.
         Cost: blocks for the copy, and until an earlier save is complete.
@@ -75,7 +77,8 @@ class Store:
                 f"{self.folder}: step {step} would be older than step {max(there)} that is "
                 f"there; a run goes on from its latest step; move the later away first"
             )
-        self._saving, self._metric = step, metric
+        self._saving = step
+        self._metric = metric if metric is not None and math.isfinite(metric) else None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer.save(

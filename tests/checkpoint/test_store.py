@@ -1,6 +1,8 @@
 """Checkpoints: bit-equal on any mesh, safe beside donated steps, honest about damage and full disks."""
 
 import errno
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxlingua.checkpoint.steps import best_steps
 from jaxlingua.checkpoint.store import open_store
 from jaxlingua.config import CheckpointConfig
 from jaxlingua.errors import CheckpointError, MachineError, exit_with_one_line
@@ -137,6 +140,20 @@ def test_only_the_newest_checkpoints_are_kept_and_a_step_is_saved_once(tmp_path)
     store.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
     assert open_store(tmp_path, KEEP).restore(abstract(state, mesh_of(1)))[1] == {"step": 3}
+
+
+@pytest.mark.parametrize("metric", [float("nan"), float("inf"), float("-inf")])
+def test_a_step_whose_metric_is_not_finite_is_never_among_the_best(tmp_path, metric):
+    store = open_store(tmp_path, CheckpointConfig(keep_last=1, keep_best=1))
+    for step, told in ((1, metric), (2, 2.0), (3, metric), (4, 3.0)):
+        store.save(step, {"w": jnp.ones(3)}, {}, metric=told)
+        store.wait()
+        assert json.loads((tmp_path / str(step) / "files.json").read_text())["metric"] == (
+            told if math.isfinite(told) else None
+        )
+    store.close()
+    assert best_steps(store.folder) == [2, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4"]
 
 
 def test_a_relative_folder_is_taken_from_where_the_command_was_started(tmp_path, monkeypatch):
