@@ -4,6 +4,7 @@ Precedence: default < extended file < file < command line. With `lr.yaml` holdin
 `jaxlingua.train lr.yaml train.batch_rows=32` trains with 32 rows.
 """
 
+import os
 import re
 import sys
 import tempfile
@@ -52,11 +53,13 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 â
             f"{name}: no permission to read '{error.filename}'; a configuration that can be read is needed; "
             f"allow it with chmod a+rX"
         ) from None
+    if (Path(name) / "provenance.json").is_file():  # a run goes on where it lies, wherever it was begun
+        given["run"] = {**(given.get("run") or {}), "folder": name}
     for override in overrides:
         apply_override(given, override)
     where = f"{path.name} with {' '.join(overrides)}" if overrides else path.name
     config = check_config(given, where)
-    folder = config.run.folder.replace("{config}", path.stem)
+    folder = os.path.expanduser(config.run.folder.replace("{config}", path.stem))
     return config.model_copy(update={"run": config.run.model_copy(update={"folder": folder})})
 
 
@@ -72,7 +75,7 @@ def _load_from_bucket(name: str, overrides: list[str]) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(text, "utf-8")
-        return load_config(str(path), overrides)
+        return load_config(str(path), [f"run.folder={name.rstrip('/')}", *overrides])
 
 
 def check_config(given: dict[str, Any], where: str) -> Config:

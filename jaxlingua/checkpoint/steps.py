@@ -9,6 +9,7 @@ Orbax has no digest of array data: one flipped byte in them is restored without 
 """
 
 import base64
+import errno
 import json
 import os
 import re
@@ -28,6 +29,8 @@ RECORD = "files.json"
 LOCAL, IN_BUCKETS = "xxh3_128", "crc32c"  # storage tells the latter of every object without reading it
 _READ_AT_ONCE = 1 << 22
 _THREADS = 4
+# What a network file system or a busy machine answers, and a disk that fails; none of it tells of a file.
+_PASSING = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOMEM}
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _MARK = "commit_success.txt"  # in a bucket, where nothing is renamed; without it Orbax does not read a step
 # Into these Orbax writes when it commits, which is after files.json; nothing is read from them.
@@ -109,6 +112,8 @@ def faults(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
     try:
         record = read_record(folder)
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError):
+            _raise_if_passing(error)
         return [f"{RECORD} cannot be read: {_reason(error)}"]
     if record is None:
         return [f"it has no {RECORD}, which is written last"]
@@ -118,12 +123,22 @@ def faults(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
     try:
         there = _contents(folder, record.algorithm, names)
     except OSError as error:
+        _raise_if_passing(error)
         return [f"it cannot be read: {_reason(error)}"]
     return [
         f"{name}: {fault}"
         for name in names
         if (fault := _fault(there.get(name), record.files[name])) is not None
     ]
+
+
+def _raise_if_passing(error: OSError) -> None:
+    """Raises: MachineError for what may be gone at the next try, which is no damage."""
+    if error.errno in _PASSING:
+        raise MachineError(
+            f"{error.filename or 'checkpoints'}: cannot be read now ({_reason(error)}); see to the disk and "
+            f"run the same command again"
+        ) from None
 
 
 def _fault(there: Any, written: tuple[int, str]) -> str | None:
@@ -147,11 +162,15 @@ def newest_sound(
     """
     steps = group.share(sorted(numbered_steps(folder), reverse=True) if group.is_primary else None)
     for place, step in enumerate(steps):
+        if not is_owner and not (folder / str(step)).exists():  # the run that trains there has removed it
+            return newest_sound(folder, group, say, is_owner=is_owner)
         found = faults(folder / str(step), group.index, group.count)
         parts = group.gather([found[:1], len(found)])
         wrong = list(dict.fromkeys(fault for first, _ in parts for fault in first))
         if not wrong:
             return step
+        if not is_owner and not (folder / str(step)).exists():
+            return newest_sound(folder, group, say, is_owner=is_owner)
         if group.is_primary:
             older = steps[place + 1 :]
             next_ = f"looking at step {older[0]}" if older else "there is none before it"
@@ -256,6 +275,7 @@ def _contents(folder: epath.Path, algorithm: str, names: Iterable[str] | None = 
         except FileNotFoundError:
             return None
         except OSError as error:
+            _raise_if_passing(error)
             return error
 
     with ThreadPoolExecutor(_THREADS) as pool:

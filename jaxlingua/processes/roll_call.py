@@ -230,7 +230,9 @@ class Group:
                 missing = set(wanted) - values.keys()
             del self._values[call]
             if missing:
-                gone = min(missing & self._left or missing)  # the value of one that stays may still be on its way
+                gone = min(
+                    missing & self._left or missing
+                )  # the value of one that stays may still be on its way
                 raise MachineError(
                     f"process {gone} of {self.count} has left; nothing can be exchanged; {AGAIN}"
                 )

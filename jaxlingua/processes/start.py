@@ -1,6 +1,7 @@
 """One run of several processes: who is there, JAX between them, and how they end together."""
 
 import hashlib
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,9 +9,9 @@ import jax
 
 from jaxlingua import __version__
 from jaxlingua.config import Config, ProcessesConfig
-from jaxlingua.errors import Stopped
-from jaxlingua.processes.environment import find_processes
-from jaxlingua.processes.roll_call import Group, alone, call_roll
+from jaxlingua.errors import JaxlinguaError, MachineError, Stopped, one_line
+from jaxlingua.processes.environment import Place, find_processes
+from jaxlingua.processes.roll_call import Group, alone, call_roll, end_process
 
 # JAX's own watch over its processes aborts them with a core dump and no name; the roll call ends them within
 # seconds, so that this one is only for a roll call that itself has failed.
@@ -36,6 +37,24 @@ def together(config: Config) -> Iterator[Group]:
     try:
         jax.config.update("jax_enable_recoverability", True)  # the death of another is told by the roll call
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+        _start_jax(place, wait_seconds)
+        yield group
+    except BaseException as error:
+        group.leave(error)
+        if isinstance(error, Stopped):  # all are here, and leave JAX together, or it would abort the last
+            jax.distributed.shutdown()
+        elif isinstance(error, JaxlinguaError):  # the others go now, and JAX would abort this one at its exit
+            end_process(one_line(error), error.exit_code)
+        elif isinstance(error, Exception):
+            traceback.print_exc()
+            end_process(f"{type(error).__name__}: {one_line(error)}", 1)
+        raise
+    group.leave()
+    jax.distributed.shutdown()
+
+
+def _start_jax(place: Place, wait_seconds: float) -> None:
+    try:
         jax.distributed.initialize(
             place.coordinator,
             place.count,
@@ -44,14 +63,11 @@ def together(config: Config) -> Iterator[Group]:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
-        yield group
-    except BaseException as error:
-        group.leave(error)
-        if isinstance(error, Stopped):  # all are here, and leave JAX together, or it would abort the last
-            jax.distributed.shutdown()
-        raise
-    group.leave()
-    jax.distributed.shutdown()
+    except jax.errors.JaxRuntimeError as error:
+        raise MachineError(
+            f"sharding.processes.coordinator: JAX cannot start at {place.coordinator} "
+            f"({one_line(error)[:200]}); end the program that has the port, or give another"
+        ) from None
 
 
 def _digest(config: Config) -> str:

@@ -46,6 +46,7 @@ class Stop:
         self._came_first: signal.Signals | None = None
         self.cause: str | None = None
         self.exit_code = SIGTERM_CODE
+        self.is_at_once = False  # whether there is nothing to save, so that nobody need wait for a boundary
 
     def signal(self, number: int) -> None:
         """SIGINT or SIGTERM: the first asks, a second ends the process at once."""
@@ -64,6 +65,10 @@ class Stop:
         self._ask(what, SIGTERM_CODE, f"{what}: stops after this step and saves")
 
     def _ask(self, cause: str, exit_code: int, line: str) -> None:
+        if self.is_at_once:
+            end = f"stopped: {cause} before the first step of this start; nothing was to be saved; exit code"
+            os.write(2, f"{end} {exit_code}\n".encode())
+            os._exit(exit_code)
         with self._lock:
             if self.cause is None:
                 self.cause, self.exit_code = cause, exit_code

@@ -35,9 +35,10 @@ def main() -> None:
     with together(config) as group:
         console = Console(is_primary=group.is_primary)
         refuse_what_cannot_run(config)
-        with own_folder(config, group, console.say) as home, signals_stop(group, console.say) as signals:
+        with signals_stop(group, console.say) as signals:
             asked = Interruptions(group, signals, config.checkpoint.save_every_minutes)
-            train(config, home, asked, console)
+            with own_folder(config, group, console.say) as home:
+                train(config, home, asked, console)
 
 
 def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "Console") -> None:
@@ -100,6 +101,11 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     )  # fmt: skip
 
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
+    step = restored_step or 0
+
+    def is_answered(stage: str, step: int) -> bool:
+        return home.group.share(is_evaluated(tasks, stage, step, config=config, folder=folder))
+
     def evaluated(what: str, **where) -> None:
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
@@ -107,8 +113,6 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 on_progress=asked.stoppable(on_progress, step or None), **where,
             )  # fmt: skip
 
-    step = restored_step or 0
-    is_answered = partial(is_evaluated, tasks, config=config, folder=folder)
     base_is_due = config.eval.base_model and not is_answered("base", 0)
     if restored_step is None or base_is_due:
         state = origin.first_state(model, optimizers[0][0], mesh, telling)

@@ -26,6 +26,7 @@ class Interruptions:
         self._group, self._signals, self._now = group, signals, now
         self._every_seconds = None if save_every_minutes == "off" else 60 * save_every_minutes
         self._saved_at = now()
+        signals.is_at_once = True
 
     def after_step(self, step: int, *, is_saved: bool) -> tuple[bool, bool]:
         """Whether to save after this step, and whether to stop then.
@@ -33,6 +34,7 @@ class Interruptions:
         Args:
             is_saved: whether it is saved in any case.
         """
+        self._signals.is_at_once = False
         is_late = self._every_seconds is not None and self._now() - self._saved_at >= self._every_seconds
         if is_late and self._group.is_primary:
             self._saved_at = self._now()  # asked once: several processes act some steps later

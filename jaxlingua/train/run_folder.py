@@ -11,6 +11,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -44,6 +46,7 @@ PACKAGES = (
     *("transformers", "tokenizers", "sacrebleu", "babel"),
 )
 DIFFERENCES_SHOWN = 5
+SEEN_SECONDS = 30.0  # in which a shared file system shows what another process wrote
 PUBLIC = "model.path"  # in the fingerprints of provenance.json
 KEPT = "model"  # config.json and generation_config.json of the public checkpoint that a run begins from
 
@@ -60,6 +63,7 @@ class RunFolder:
     checkpoints: epath.Path
     step: int | None
     carry: Callable[[], None]
+    group: Group
 
     @property
     def tokenizer(self) -> Path | None:
@@ -98,7 +102,7 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
             for name in ("evals", "tokenizer", KEPT):
                 shutil.rmtree(folder / name, ignore_errors=True)
         group.share(None)  # what is removed is gone before anybody reads on
-        yield RunFolder(folder, checkpoints, step, carry)
+        yield RunFolder(folder, checkpoints, step, carry, group)
 
 
 @contextmanager
@@ -115,10 +119,28 @@ def _opened(
             path, carry = copy.path, copy.carry
         else:
             path, carry = Path(folder), _nothing
-            stack.enter_context(_lock(path) if group.is_primary else nullcontext())
+            stack.enter_context(_lock(path, say) if group.is_primary else nullcontext())
         if group.is_primary:
             group.share(None)
+        if not is_bucket(folder):
+            _refuse_other_folder(path, group)
         yield path, carry
+
+
+def _refuse_other_folder(folder: Path, group: Group) -> None:
+    """Raises: MachineError in a process whose folder of that name is not the one of the first process."""
+    mark = folder / ".lock"
+    if group.is_primary:
+        mark.write_text(uuid.uuid4().hex)
+    wanted = group.share(mark.read_text() if group.is_primary else None)
+    end = time.monotonic() + SEEN_SECONDS
+    while not mark.is_file() or mark.read_text() != wanted:
+        if time.monotonic() > end:
+            raise MachineError(
+                f"run.folder: '{folder}' given, which here is {folder.absolute()} and not the folder of "
+                f"process 0; all processes need the same one; give a path on a shared file system, or gs://…"
+            )
+        time.sleep(0.1)
 
 
 def _nothing() -> None:
@@ -139,15 +161,15 @@ def opened_run(folder: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
             stack.enter_context(in_one_line(folder))
             path = stack.enter_context(working_copy(folder, is_primary=False, say=say)).path
         step = newest_sound(checkpoints, alone(), say, is_owner=False)
-        yield RunFolder(path, checkpoints, step, _nothing)
+        yield RunFolder(path, checkpoints, step, _nothing, alone())
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Make the folder and hold it; the lock goes with the process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        file = (folder / ".lock").open("a")
     except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
         raise ConfigError(
             f"run.folder: '{folder}' given, which cannot be made or written ({error.strerror}); a folder "
@@ -161,8 +183,8 @@ def _lock(folder: Path) -> Iterator[None]:
                 f"{folder}: another process trains here; one at a time is allowed; wait for it or stop it, "
                 f"or choose another run.folder"
             ) from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            say(f"{folder}: the file system has no locks ({error.strerror}); see that no other run uses it")
         yield
 
 
@@ -278,6 +300,7 @@ def write_facts(
         "versions": {"jaxlingua": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+    _refuse_processes_that_differ(home.group, fingerprints, [stage.end_step for stage in stages])
     content = {**start, "resumed": [], "begun_with": _digest(config.stages)}
     if path.is_file() and step is not None:
         before = _read_json(path)
@@ -317,6 +340,21 @@ def _refuse_other_data(
                 f"{config.run.folder}: {name} is not what the run began with (fingerprint {kept[:12]} there, "
                 f"{fingerprint[:12]} now); restore it{dropped if config.data.leaks == 'drop' else ''}, or "
                 f"choose another run.folder"
+            )
+
+
+def _refuse_processes_that_differ(
+    group: Group, fingerprints: Mapping[str, str], end_steps: Sequence[int]
+) -> None:
+    """Raises: ConfigError, in all processes, where one has read other data than the first."""
+    first, *others = group.gather([dict(fingerprints), list(end_steps)])
+    for index, told in enumerate(others, start=1):
+        if told != first:
+            names = [*first[0], *told[0]]
+            name = next((name for name in names if first[0].get(name) != told[0].get(name)), "stages")
+            raise ConfigError(
+                f"{name}: process {index} has read other content than process 0; all processes need the same "
+                f"data; copy it to all hosts, or to a folder that all see"
             )
 
 

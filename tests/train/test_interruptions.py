@@ -1,5 +1,7 @@
 """A checkpoint by the clock is asked for once; a stop ends with the exit code of what asked for it."""
 
+import os
+
 import pytest
 
 from jaxlingua.errors import Stopped
@@ -63,12 +65,31 @@ def test_a_stop_in_an_evaluation_ends_it_after_the_batch_with_the_code_of_the_si
     asked = Interruptions(group, signals, "off")
     progress = asked.stoppable(lambda done, total: told.append((done, total)), 40)
     progress(1, 3)
+    asked.after_step(40, is_saved=True)
     signals.signal(2)
     with pytest.raises(
         Stopped, match=r"^step 40 is saved; exit code 130; run the same command again to go on$"
     ):
         progress(2, 3)
     assert [one for one in told if isinstance(one, tuple)] == [(1, 3), (2, 3)]
+
+
+def test_before_the_first_step_of_a_start_nobody_waits_for_a_boundary(monkeypatch, capfd):
+    """Reading data and compiling take minutes, in which there is nothing to save."""
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    group = alone()
+    signals = Stop(group, print)
+    Interruptions(group, signals, "off")
+    with pytest.raises(SystemExit) as stopped:
+        signals.signal(15)
+    assert stopped.value.code == 143
+    assert capfd.readouterr().err == (
+        "stopped: SIGTERM before the first step of this start; nothing was to be saved; exit code 143\n"
+    )
 
 
 def test_a_stop_before_anything_is_saved_says_so():
