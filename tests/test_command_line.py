@@ -296,3 +296,15 @@ def test_our_own_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         exit_with_one_line(fails)
     assert one_line(ValueError("a\n  b")) == "a b"
+
+
+def test_a_run_goes_on_where_it_lies_and_a_home_folder_is_understood(tmp_path, monkeypatch):
+    run = tmp_path / "moved"
+    run.mkdir()
+    (run / "config.yaml").write_text("run: {folder: runs/elsewhere}\n")
+    (run / "provenance.json").write_text("{}")
+    assert load_config(str(run)).run.folder == str(run)
+    assert load_config(str(run), ["run.folder=another"]).run.folder == "another"
+    assert load_config(str(run / "config.yaml")).run.folder == "runs/elsewhere"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(str(run), ["run.folder=~/q"]).run.folder == f"{tmp_path}/q"

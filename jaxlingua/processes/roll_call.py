@@ -230,9 +230,8 @@ class Group:
                 missing = set(wanted) - values.keys()
             del self._values[call]
             if missing:
-                gone = min(
-                    missing & self._left or missing
-                )  # the value of one that stays may still be on its way
+                # The value of one that stays may still be on its way.
+                gone = min(missing & self._left or missing)
                 raise MachineError(
                     f"process {gone} of {self.count} has left; nothing can be exchanged; {AGAIN}"
                 )

@@ -1,6 +1,7 @@
 """Which steps of a folder are whole, which is taken, what is kept; without JAX."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import google_crc32c
 import pytest
 from etils import epath
 
+from jaxlingua.checkpoint import steps
 from jaxlingua.checkpoint.steps import (
     best_steps,
     complete_steps,
@@ -116,6 +118,31 @@ def test_a_file_that_may_not_be_read_is_told(folder, monkeypatch):
 
     monkeypatch.setattr(type(folder), "open", refuse)
     assert faults(folder / "12") == ["state/d/array: it cannot be read: Permission denied"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_what_may_be_gone_at_the_next_try_is_no_damage(folder, monkeypatch, code):
+    def refuse(self, *_args, **_kwargs):
+        raise OSError(code, os.strerror(code), str(self))
+
+    monkeypatch.setattr(type(folder), "open", refuse)
+    with pytest.raises(MachineError, match=f"cannot be read now \\({os.strerror(code)}\\); see to the disk"):
+        taken(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["12", "4", "8"]
+
+
+def test_who_only_reads_looks_again_where_the_run_has_removed_a_step(folder, monkeypatch):
+    """The newest step goes while its files are read, as a run that trains there goes on."""
+    real = steps.faults
+
+    def removing(home, part, parts):
+        if home.name == "12" and home.exists():
+            shutil.rmtree(home)
+            write_step(Path(folder), 16)
+        return real(home, part, parts)
+
+    monkeypatch.setattr(steps, "faults", removing)
+    assert taken(folder, is_owner=False) == (16, [])
 
 
 def test_a_step_that_cannot_be_moved_away_is_a_machine_error(folder, monkeypatch):
