@@ -48,7 +48,11 @@ class Store:
             state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
         )
         options = ocp.options.AsyncOptions(post_finalization_callback=self._record)
-        self._writer = ocp.AsyncCheckpointer(handler, async_options=options)
+        # The default writes its metadata in one more thread, for which every look for errors would wait.
+        metadata = ocp.metadata.metadata_store(enable_write=True, blocking_write=True)
+        self._writer = ocp.AsyncCheckpointer(
+            handler, async_options=options, checkpoint_metadata_store=metadata
+        )
 
     def latest_step(self) -> int | None:
         """Newest complete step; what an interrupted save left behind does not count."""
@@ -155,6 +159,14 @@ class Store:
             raise self._told(error) from error
         finally:
             self._saving = None
+
+    def raise_if_failed(self) -> None:
+        """Raise what the save in the background has met, if it has failed by now. Waits for nothing."""
+        try:
+            self._writer.check_for_errors()
+        except Exception as error:
+            told, self._saving = self._told(error), None
+            raise told from error
 
     def close(self) -> None:
         """Wait until the last save is complete, and free what writes. Raises what it met."""

@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -384,6 +386,67 @@ def test_any_other_error_of_the_background_is_raised_as_it_is(tmp_path, monkeypa
     store.save(2, {"w": jnp.ones(3)}, {"step": 2})
     with pytest.raises(ZeroDivisionError, match="ours"):
         store.close()
+
+
+def raised_within_seconds(store) -> Exception | None:
+    """What the store raises when it is asked again and again, as after each step."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            store.raise_if_failed()
+        except Exception as error:
+            return error
+        time.sleep(0.01)
+    return None
+
+
+@pytest.mark.parametrize("error", [*FULL, ZeroDivisionError("ours")], ids=["system", "arrays", "ours"])
+def test_a_save_that_failed_is_told_before_the_next_one_and_once(tmp_path, monkeypatch, error):
+    fail_in_the_background(monkeypatch, error, step=2)
+    store = open_store(tmp_path, KEEP)
+    for step in (1, 2):
+        store.save(step, {"w": jnp.ones(3)}, {"step": step})
+    told = raised_within_seconds(store)
+    if error in FULL:
+        assert isinstance(told, MachineError)
+        assert str(told) == (
+            f"{tmp_path}: the disk is full, step 2 could not be saved; step 1 is complete; free some space "
+            f"and run the same command again"
+        )
+    else:
+        assert told is error
+    store.raise_if_failed()
+    store.close()
+    assert store.latest_step() == 1
+
+
+@pytest.mark.parametrize("name", ["metadata", "_CHECKPOINT_METADATA"])
+def test_to_ask_whether_a_save_failed_waits_for_nothing(tmp_path, monkeypatch, name):
+    """The disk hangs in the middle of a save: at a file of ours, or at one that Orbax writes at its end."""
+    store = open_store(tmp_path, KEEP)
+    is_reached, goes_on = threading.Event(), threading.Event()
+    real = type(store.folder).write_text
+
+    def hang(self, *args, **kwargs):
+        if self.name == name:
+            is_reached.set()
+            assert goes_on.wait(30)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(store.folder), "write_text", hang)
+    patience = threading.Timer(8, goes_on.set)
+    patience.start()
+    store.raise_if_failed()
+    store.save(1, {"w": jnp.ones(3)}, {})
+    assert is_reached.wait(20)
+    began = time.monotonic()
+    store.raise_if_failed()
+    assert time.monotonic() - began < 4
+    assert not goes_on.is_set(), "nothing hung any more, so this test would show nothing"
+    patience.cancel()
+    goes_on.set()
+    store.close()
+    assert store.latest_step() == 1
 
 
 def test_a_full_disk_that_refuses_the_folder_of_a_step_is_a_machine_error(tmp_path, monkeypatch):
