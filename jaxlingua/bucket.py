@@ -208,7 +208,8 @@ class WorkingCopy:
             files = {name: _state(self.path / name) for name in self._names_here()}
             changed = [name for name, state in files.items() if state and state != self._carried.get(name)]
             with ThreadPoolExecutor(TRANSFERS) as pool:
-                list(pool.map(self._upload, changed))
+                for wave in (False, True):
+                    list(pool.map(self._upload, [name for name in changed if _tells_of_others(name) == wave]))
                 list(pool.map(self._remove, self._carried.keys() - files.keys()))
 
     def carry_quietly(self) -> None:
@@ -279,6 +280,11 @@ class WorkingCopy:
         with suppress(NotFound):
             _object(self._bucket, self._prefix + name).delete(**_patience())
         self._carried.pop(name, None)
+
+
+def _tells_of_others(name: str) -> bool:
+    """Whether a file says that others beside it are there, so that it must come after them."""
+    return name == "config.yaml" or name.endswith("/scores.json")
 
 
 def _print(line: str) -> None:

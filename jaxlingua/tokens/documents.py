@@ -164,8 +164,8 @@ def _join(
 def _fingerprint(
     examples: Sequence[Example], tokenizer: Tokenizer, row_length_tokens: int, too_long: str
 ) -> str:
-    """Everything that decides the result: format, tokenizer, settings and the text itself."""
-    digest = hashlib.sha256(f"{store.FORMAT} {tokenizer.fingerprint} {row_length_tokens} {too_long}".encode())
+    """Everything that decides the result: how it is made (1), tokenizer, settings and the text itself."""
+    digest = hashlib.sha256(f"1 {tokenizer.fingerprint} {row_length_tokens} {too_long}".encode())
     for example in examples:
         try:
             text = example.text.encode()

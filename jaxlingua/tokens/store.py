@@ -17,7 +17,7 @@ from jaxlingua.errors import MachineError
 
 Group = tuple[str, str]  # (mixture entry, language of the answer)
 
-FORMAT = 2  # raise it when the same examples would give other files
+FORMAT = 2  # of the files; raise it when it changes, and they are made again
 ABOUT = "documents.json"  # written last; without it there are no documents
 IN_FILES = ("tokens", "target_mask")
 ARRAYS = (*IN_FILES, "starts", "groups", "indices", "target_tokens", "target_bytes")

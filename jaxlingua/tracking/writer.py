@@ -16,6 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from jaxlingua.bucket import is_bucket
 from jaxlingua.config import TrackingConfig
 from jaxlingua.errors import ConfigError, machine_error
 
@@ -152,7 +153,9 @@ def _open_wandb(project: str, folder: Path, run_config: Mapping[str, Any]) -> An
         )
     wandb = importlib.import_module("wandb")
     # The folder is the run: the same folder goes on in the same W&B run.
-    identity = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    given = str(run_config.get("run", {}).get("folder", folder))
+    where = given if is_bucket(given) else str(folder.absolute())
+    identity = hashlib.sha256(where.encode()).hexdigest()[:16]
     return wandb.init(
         project=project,
         name=folder.name,

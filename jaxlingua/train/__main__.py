@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaxlingua.command_line import config_from_command_line
 from jaxlingua.config import Config
-from jaxlingua.errors import exit_with_one_line
+from jaxlingua.errors import end_with_code
 
 if TYPE_CHECKING:
     from jaxlingua.tracking import Console
@@ -160,6 +160,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                     state, metrics = train_step(state, batch)
                 step = stage.first_step + batch_step + 1
                 stop_if_bad(tracker.step(step, metrics))
+                store.raise_if_failed()
                 is_saved, lost = is_due(step, config.checkpoint.save_every_steps, end), {}
                 is_measured = is_due(batch_step + 1, measured_every, stage.batches.steps)
                 if held_out and (is_measured or (is_saved and config.checkpoint.keep_best)):
@@ -181,8 +182,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 with tracker.paused("eval"):
                     evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
     if run_folder.is_primary():
-        announce.say_scores(console, write_report(folder), folder)
+        announce.say_scores(console, write_report(folder), config.run.folder)
 
 
 if __name__ == "__main__":
-    exit_with_one_line(main)
+    end_with_code(main)

@@ -1,7 +1,6 @@
 """What a run says of itself at its start and at its end."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
@@ -83,10 +82,10 @@ def say_what_will_run(
     console.say(f"memory by arithmetic: {memory.describe()}")
 
 
-def say_scores(console: Console, report: dict[str, Any], folder: Path) -> None:
+def say_scores(console: Console, report: dict[str, Any], folder: str) -> None:
     """The scores in a few lines, and where the rest is."""
     models = models_of(report["scores"])
     for line in headlines(score_rows(report["scores"]), models):
         before = "" if line["before"] is None else f"{number(line['before'])} → "
         console.say(f"{line['kind']}, {line['metric']}: {before}{number(line['after'])} ({mean_of(line)})")
-    console.say(f"report: {folder / 'report.html'}")
+    console.say(f"report: {folder.rstrip('/')}/report.html")

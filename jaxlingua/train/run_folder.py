@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,14 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
                 f"folder of a run, or a new one, is allowed; choose another run.folder"
             )
         checkpoints = located(f"{config.run.folder}/checkpoints")
-        saved = numbered_steps(checkpoints) if group.is_primary else []
+        with _in_one_line(config.run.folder):
+            saved = numbered_steps(checkpoints) if group.is_primary else []
         if saved and kept.is_file():  # refused before any checkpoint is touched
             before = load_config(str(kept))
             now, begun = _with_kept_paths(config, before), _begun(folder, max(saved))
             _refuse_differences(config.run.folder, list(identity_differences(before, now, begun)))
-        step = newest_sound(checkpoints, group, say, is_owner=True)
+        with _in_one_line(config.run.folder):
+            step = newest_sound(checkpoints, group, say, is_owner=True)
         is_own = group.is_primary or is_bucket(config.run.folder)
         if step is None and is_own and is_ours:  # what is left of a run that cannot go on
             for name in ("evals", "tokenizer", KEPT):
@@ -114,7 +116,6 @@ def _opened(
         if not group.is_primary:
             group.share(None)  # the first has it before anybody else looks into it
         if is_bucket(folder):
-            stack.enter_context(in_one_line(folder))
             copy = stack.enter_context(working_copy(folder, is_primary=group.is_primary, say=say))
             path, carry = copy.path, copy.carry
         else:
@@ -143,6 +144,10 @@ def _refuse_other_folder(folder: Path, group: Group) -> None:
         time.sleep(0.1)
 
 
+def _in_one_line(folder: str) -> AbstractContextManager[None]:
+    return in_one_line(folder) if is_bucket(folder) else nullcontext()
+
+
 def _nothing() -> None:
     """What is here need not be carried anywhere."""
 
@@ -158,9 +163,9 @@ def opened_run(folder: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
     with ExitStack() as stack:
         path = Path(folder)
         if is_bucket(folder):
-            stack.enter_context(in_one_line(folder))
             path = stack.enter_context(working_copy(folder, is_primary=False, say=say)).path
-        step = newest_sound(checkpoints, alone(), say, is_owner=False)
+        with _in_one_line(folder):
+            step = newest_sound(checkpoints, alone(), say, is_owner=False)
         yield RunFolder(path, checkpoints, step, _nothing, alone())
 
 
