@@ -12,6 +12,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ _IS_FORBIDDEN = re.compile(
 )
 _REMEDY = "restore with the configuration it was saved with"
 _SHOWN = 5
+# With a save. Orbax counts them by the time of day, so that a clock that is put forward would end a save.
+_PATIENCE_SECONDS = 7 * 24 * 3600
 
 
 class Store:
@@ -47,7 +50,9 @@ class Store:
         handler = ocp.CompositeCheckpointHandler(
             state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
         )
-        options = ocp.options.AsyncOptions(post_finalization_callback=self._record)
+        options = ocp.options.AsyncOptions(
+            timeout_secs=_PATIENCE_SECONDS, post_finalization_callback=self._record
+        )
         # The default writes its metadata in one more thread, for which every look for errors would wait.
         metadata = ocp.metadata.metadata_store(enable_write=True, blocking_write=True)
         self._writer = ocp.AsyncCheckpointer(
@@ -201,6 +206,8 @@ class Store:
             what, remedy = "the disk is full", "free some space"
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS) or _IS_FORBIDDEN.search(str(error)):
             what, remedy = "it may not be written", "mend its permissions"
+        elif isinstance(error, TimeoutError):
+            what, remedy = "it was not written in time, or the clock jumped", "see to the disk"
         elif code is not None:
             what, remedy = os.strerror(code), "see to the disk"
         else:
@@ -253,6 +260,7 @@ def _tell_nothing_twice() -> None:
 
     A full disk was 250 lines of Orbax, and 90 of arrays that were being written when the first had failed.
     """
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     for name, is_told in (("absl", _is_not_of_orbax), ("asyncio", _is_not_of_a_save)):
         logger = logging.getLogger(name)
         if is_told not in logger.filters:
