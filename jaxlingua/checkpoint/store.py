@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -88,14 +88,12 @@ class Store:
             )
         self._saving = step
         self._metric = metric if metric is not None and math.isfinite(metric) else None
-        try:
+        with self._in_one_line():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._writer.save(
                 self.folder / str(step),
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)),
             )
-        except Exception as error:
-            raise self._told(error) from error
         return True
 
     def restore(
@@ -158,20 +156,20 @@ class Store:
     def wait(self) -> None:
         """Wait until the last save is complete. Raises what it met."""
         try:
-            self._writer.wait_until_finished()
-            self._tidy()
-        except Exception as error:
-            raise self._told(error) from error
+            with self._in_one_line():
+                self._writer.wait_until_finished()
+                self._tidy()
         finally:
             self._saving = None
 
     def raise_if_failed(self) -> None:
         """Raise what the save in the background has met, if it has failed by now. Waits for nothing."""
         try:
-            self._writer.check_for_errors()
-        except Exception as error:
-            told, self._saving = self._told(error), None
-            raise told from error
+            with self._in_one_line():
+                self._writer.check_for_errors()
+        except BaseException:
+            self._saving = None
+            raise
 
     def close(self) -> None:
         """Wait until the last save is complete, and free what writes. Raises what it met."""
@@ -193,6 +191,16 @@ class Store:
         if self._saving is not None and jax.process_index() == 0:
             steps.keep_only(self.folder, last=self._config.keep_last, best=self._config.keep_best)
             steps.remove_leavings(self.folder)
+
+    @contextlib.contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
 
     def _told(self, error: Exception) -> Exception:
         """What the machine refuses in one line; everything else as it is."""
