@@ -86,4 +86,5 @@ def test_a_port_that_another_program_has_is_told_in_one_line(tmp_path, homes):
     assert len(own) == 1
     assert "sharding.processes.coordinator: JAX cannot start at 127.0.0.1:" in own[0]
     assert own[0].endswith("; end the program that has the port, or give another")
-    assert "process 0 of 2 (" in ends[1][1] and "JAX cannot start at" in ends[1][1]
+    assert "process 0 of 2 (" in ends[1][1]
+    assert "JAX cannot start at" in ends[1][1]
