@@ -1,5 +1,6 @@
 """Metrics from the device to the reader, one step behind, so that the device never waits for the host."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxlingua.config import TrackingConfig
+from jaxlingua.errors import MachineError
 from jaxlingua.progress import duration
 from jaxlingua.tracking.console import Console
 from jaxlingua.tracking.device import device_memory_gib, fetch, host_memory_gib
@@ -111,9 +113,16 @@ class Tracker:
         self._added.update(values)
 
     def close(self) -> None:
-        """Tell what has not been told, and close every file."""
+        """Tell what has not been told, and close every file.
+
+        Raises: MachineError if the disk refuses it, unless the run ends with another error, which is then told.
+        """
+        ended_by = sys.exception()
         try:
             self.flush()
+        except MachineError:
+            if ended_by is None:
+                raise
         finally:
             self.console.close()
             if self._goodput is not None:
