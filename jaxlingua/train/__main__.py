@@ -125,8 +125,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
     if restored_step is not None:
         state, _ = store.restore(abstract, restored_step, is_checked=True)
-        is_end = restored_step >= stages[-1].end_step
-        console.say(f"{'trained up to' if is_end else 'going on from'} step {restored_step:,}")
+        console.say(f"going on from step {restored_step:,}")
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
     micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
