@@ -115,7 +115,7 @@ class Tracker:
     def close(self) -> None:
         """Tell what has not been told, and close every file.
 
-        Raises: MachineError if the disk refuses it, unless the run ends with another error, which is then told.
+        Raises: MachineError if the disk refuses it, unless the run ends with another error anyway.
         """
         ended_by = sys.exception()
         try:

@@ -10,6 +10,7 @@ import errno
 import functools
 import itertools
 import json
+import logging
 import os
 import re
 import resource
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -35,7 +37,7 @@ from safetensors.numpy import load_file
 import jaxlingua
 from jaxlingua.checkpoint import __main__ as exporting
 from jaxlingua.checkpoint import steps, store
-from jaxlingua.config import TrackingConfig
+from jaxlingua.config import CheckpointConfig, TrackingConfig
 from jaxlingua.errors import MachineError, exit_with_one_line
 from jaxlingua.eval import evaluate, report
 from jaxlingua.processes.stop import Stop
@@ -56,21 +58,24 @@ TASKS = {"tasks": ["phrases.eng_Latn-ell_Grek"], "items": 4, "bootstrap_samples"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The runs of this file start often, and compile the same programs."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def compiled_once() -> Iterator[None]:
+    """The runs of this file start often, some in processes of their own, and compile the same programs."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o777)  # also for somebody without rights
+        options = {
+            "jax_compilation_cache_dir": folder,
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        before = {name: getattr(jax.config, name) for name in options}
+        for name, value in options.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        compilation_cache.reset_cache()
+        yield
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +306,23 @@ def test_events_for_tensorboard_that_the_disk_refuses_are_one_line(
         writer.write(step, "coit", {"loss": 2.5})
     writer.close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [1]
+
+
+def test_an_error_of_a_save_is_not_told_again_by_the_threads_that_met_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture,
+):
+    """Of a real full disk there were hundreds of lines, after the one that counts and before it."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: print(unraisable.exc_value))
+    store.open_store(tmp_path, CheckpointConfig()).close()
+    for error in (RuntimeError("Event loop is closed"), ValueError("another")):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    logging.getLogger("asyncio").error("Task exception was never retrieved")
+    logging.getLogger("asyncio").error("something else")
+    assert capsys.readouterr().out == "another\n"
+    assert [record.message for record in caplog.records] == ["something else"]
 
 
 # ── data that go away ─────────────────────────────────────────────────────────────────────────────────────
