@@ -2,6 +2,7 @@
 
 import datetime
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -302,8 +303,7 @@ def write_facts(
         "devices": describe_mesh(mesh),
         "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
-        "versions": {"jaxlingua": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": _versions(),
     }
     _refuse_processes_that_differ(home.group, fingerprints, [stage.end_step for stage in stages])
     content = {**start, "resumed": [], "begun_with": _digest(config.stages)}
@@ -403,6 +403,12 @@ def _short(value: Any) -> str:
         value, ensure_ascii=False, default=lambda v: v.model_dump() if isinstance(v, BaseModel) else str(v)
     )
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"jaxlingua": __version__, "python": platform.python_version(), **packages}
 
 
 def _git_commit() -> str:

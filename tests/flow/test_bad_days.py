@@ -48,12 +48,12 @@ from jaxlingua.train import run_folder
 from jaxlingua.train.interruptions import Interruptions
 from tests.flow.kills import Run, arrays, differences, patiently
 from tests.flow.small import CONFIG, train, write_config
+from tests.rights import stopped_by_permissions
 
 # One worker of pytest-xdist takes all, so that the run that others are compared with is made once.
 pytestmark = pytest.mark.xdist_group("bad days")
 
 LAST = 12
-NOBODY = 65534
 TASKS = {"tasks": ["phrases.eng_Latn-ell_Grek"], "items": 4, "bootstrap_samples": 20, "base_model": False}
 
 
@@ -548,20 +548,6 @@ def test_signals_that_end_a_run_at_once_and_a_second_run_that_is_refused(
 # ── a folder that may not be written ──────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def somebody_without_rights(folder: Path) -> Iterator[None]:
-    """Whoever this process is within: nobody if it was root, whom no permission stops, in a folder of nobody's."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.chown(folder, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
-
-
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
     """A folder that somebody without rights can reach, as pytest's own are not."""
@@ -573,7 +559,7 @@ def test_a_folder_that_may_not_be_written_is_refused_at_the_start(
     small: Callable[..., Path], open_to_all: Path, capsys: pytest.CaptureFixture
 ):
     config = small(open_to_all)
-    with somebody_without_rights(open_to_all):
+    with stopped_by_permissions():
         open_to_all.chmod(0o555)
         told = ends(2, capsys, config)
     assert told == (
@@ -594,7 +580,7 @@ def test_a_folder_that_becomes_read_only_in_the_middle_is_one_line_and_costs_not
         await_step(checkpoints.parent, 4)
         checkpoints.chmod(0o555)
 
-    with somebody_without_rights(open_to_all):
+    with stopped_by_permissions():
         with saving_step(8, forbid):
             told = ends(1, capsys, config)
         assert complete(checkpoints.parent) == [4]

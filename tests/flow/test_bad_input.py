@@ -58,8 +58,8 @@ def test_a_missing_config(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 OVERRIDES = {
     "a bucket": (
-        "run.folder=gs://bucket/run",
-        "run.folder: 'gs://bucket/run' given; a folder of this machine is allowed",
+        "run.folder=s3://bucket/run",
+        "run.folder: 's3://bucket/run' given; a folder of this machine or gs://bucket/path is allowed; write",
     ),
     "a misspelt key": ("train.batch_row=4", "train: unknown key 'batch_row'; did you mean 'batch_rows'?"),
     "a wrong type": (

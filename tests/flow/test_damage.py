@@ -13,11 +13,11 @@ import pytest
 
 from tests.flow.kills import differences
 from tests.flow.small import train, write_config
+from tests.rights import stopped_by_permissions
 
 # One worker of pytest-xdist takes all, so that the run that is damaged in many ways is trained once.
 pytestmark = pytest.mark.xdist_group("damage")
 
-NOBODY = 65534
 STALE = ".orbax-checkpoint-tmp"  # what Orbax calls a step until all of it is written
 
 
@@ -165,22 +165,16 @@ def test_a_run_without_a_whole_checkpoint_begins_again_and_says_so(
 
 @contextmanager
 def copied_as_somebody_without_rights(finished: Path) -> Iterator[Path]:
-    """A copy of a run of whoever this process is within: nobody if it was root, whom no permission stops.
+    """A copy of a run; within, permissions stop this process even if it is root.
 
     At the end the copy has to be what the run is.
     """
     with tempfile.TemporaryDirectory() as home:
         run = shutil.copytree(finished, Path(home) / "run")
-        is_root = os.geteuid() == 0
-        if is_root:
-            for path in (Path(home), run, *run.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
-            os.seteuid(NOBODY)
         try:
-            yield run
+            with stopped_by_permissions():
+                yield run
         finally:
-            if is_root:
-                os.seteuid(0)
             for path in (run / "checkpoints").glob("*.damaged*"):
                 for inner in (path, path / "state", *path.rglob("*")):
                     if inner.exists():
