@@ -1,6 +1,7 @@
 """The run folder: one process has it, one run is in it, and it tells how the run can be repeated."""
 
 import datetime
+import errno
 import fcntl
 import functools
 import hashlib
@@ -176,7 +177,10 @@ def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a")
-    except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
+    except OSError as error:
+        known = (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError)
+        if not isinstance(error, known) and error.errno != errno.EROFS:
+            raise
         raise ConfigError(
             f"run.folder: '{folder}' given, which cannot be made or written ({error.strerror}); a folder "
             f"that can is allowed; choose another run.folder"
