@@ -1,6 +1,7 @@
 """One run of several processes: who is there, JAX between them, and how they end together."""
 
 import hashlib
+import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ def together(config: Config) -> Iterator[Group]:
 
 def _start_jax(place: Place, wait_seconds: float) -> None:
     try:
+        if place.index == 0:  # JAX may crash where it finds its port taken, as was seen
+            socket.create_server(("", int(place.coordinator.rpartition(":")[2]))).close()
         jax.distributed.initialize(
             place.coordinator,
             place.count,
@@ -63,7 +66,7 @@ def _start_jax(place: Place, wait_seconds: float) -> None:
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, OSError) as error:
         raise MachineError(
             f"sharding.processes.coordinator: JAX cannot start at {place.coordinator} "
             f"({one_line(error)[:200]}); end the program that has the port, or give another"
