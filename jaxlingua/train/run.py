@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.steps import numbered_steps
@@ -45,8 +46,11 @@ def refuse_what_cannot_run(config: Config) -> None:
         refuse_what_does_not_fit(config, open_origin(config, Path(folder), step))
 
 
-def refuse_what_does_not_fit(config: Config, origin: Origin) -> None:
+def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None = None) -> None:
     """Check the model against rows, prompts and devices, before any data is read.
+
+    Args:
+        mesh: that of the devices that are here unless given.
 
     Raises: ConfigError or ShardingError.
     """
@@ -60,7 +64,7 @@ def refuse_what_does_not_fit(config: Config, origin: Origin) -> None:
         )
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)
-    param_shardings(Llama(model), make_mesh(config.sharding))
+    param_shardings(Llama(model), make_mesh(config.sharding) if mesh is None else mesh)
 
 
 def refuse_unknown_best(config: CheckpointConfig, stages: Sequence[Stage]) -> None:
