@@ -1,0 +1,281 @@
+"""The schedule walked through: compute, kernels and collectives of one step, each written down once."""
+
+import re
+from dataclasses import dataclass, field, replace
+
+from jaxlingua.plan.collectives import Transfer, transfer
+from jaxlingua.plan.hlo import COLLECTIVES, Computation, Instruction, Schedule
+from jaxlingua.plan.kernels import attention_cycles, attention_shape, has_dq_kernel
+from jaxlingua.plan.traffic import bytes_moved, matmul_flops
+from jaxlingua.sharding.chips import Chip
+
+# Of the bandwidth that HBM has on paper.
+HBM_SHARE = 0.85
+
+
+@dataclass(frozen=True)
+class Collective:
+    """All collectives of one kind in one step.
+
+    Args:
+        how: "async" runs under compute; "sync" does not; "sync(fused)" neither, with other work fused in.
+        group: chips that take part together.
+        bytes: of the results on one chip.
+    """
+
+    kind: str
+    how: str
+    group: int
+    calls: int
+    bytes: float
+    seconds: float
+    exposed_seconds: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """All calls of one Pallas kernel in one step; no seconds where it is unknown."""
+
+    name: str
+    what: str
+    calls: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the schedule, with all its executions in one step.
+
+    Args:
+        kind: "matmul", "copy", "other", or a collective that waits.
+        op_name: its path in the Python program.
+        ideal_seconds: of its matrix products at the chip's peak; 0 without any.
+    """
+
+    kind: str
+    name: str
+    op_name: str
+    calls: int
+    seconds: float
+    ideal_seconds: float
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Of one execution of a computation."""
+
+    xla: float = 0.0
+    cal: float = 0.0
+    kernel: float = 0.0
+    matmul: float = 0.0
+
+    def __add__(self, other: "Cycles") -> "Cycles":
+        return Cycles(
+            self.xla + other.xla,
+            self.cal + other.cal,
+            self.kernel + other.kernel,
+            self.matmul + other.matmul,
+        )
+
+    def __mul__(self, times: int) -> "Cycles":
+        return Cycles(self.xla * times, self.cal * times, self.kernel * times, self.matmul * times)
+
+
+@dataclass
+class _Pending:
+    """A collective that may run under other work, between its first instruction and its last.
+
+    Args:
+        how: as in `Collective`.
+        cover_cycles: compute under which it runs.
+        begun_at: cycles of the computation when it began; None where it is fused into its cover.
+    """
+
+    collective: Instruction
+    how: str
+    scattered: bool = False
+    cover_cycles: float = 0.0
+    begun_at: float | None = None
+
+
+@dataclass
+class Ledger:
+    """What is known before the program is walked through, and what is written down on the way."""
+
+    schedule: Schedule
+    chip: Chip
+    torus: tuple[int, ...]
+    fused_backward: bool
+    collectives: dict[tuple[str, str, int], Collective] = field(default_factory=dict)
+    kernels: dict[tuple[str, str], Kernel] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    unknown_loops: list[str] = field(default_factory=list)
+
+    @property
+    def hertz(self) -> float:
+        return self.chip.clock_ghz * 1e9
+
+
+def walk(schedule: Schedule, chip: Chip, torus: tuple[int, ...]) -> tuple[Ledger, Cycles]:
+    """Everything that one step does, and its cycles without waiting."""
+    ledger = Ledger(schedule, chip, torus, fused_backward=not has_dq_kernel(schedule))
+    return ledger, _run(ledger, schedule.entry, times=1)
+
+
+def _run(ledger: Ledger, name: str, times: int) -> Cycles:
+    """Cycles of one execution of a computation that is executed `times` times per step."""
+    computation = ledger.schedule.computations[name]
+    pending: dict[str, _Pending] = {}
+    total = Cycles()
+    for instruction in computation.instructions:
+        opcode = instruction.opcode
+        if opcode in ("while", "conditional", "call"):
+            total += _called(ledger, instruction, computation, times)
+        elif instruction.is_kernel:
+            total += _kernel(ledger, instruction, times)
+        elif opcode in COLLECTIVES:
+            moved = transfer(instruction, ledger.chip, ledger.torus, scattered=False)
+            _write_collective(ledger, instruction, moved, "sync", moved.seconds, times)
+        elif collective := _begun(ledger.schedule, instruction):
+            pending[instruction.name] = _Pending(collective, "async", begun_at=total.cal + total.kernel)
+        elif (
+            opcode.endswith(("-update", "-done"))
+            and instruction.operands[:1]
+            and instruction.operands[0] in pending
+        ):
+            ended = pending[instruction.operands[0]]
+            ended.cover_cycles = total.cal + total.kernel - ended.begun_at
+        else:
+            cycles = _compute(ledger, instruction, computation, times)
+            _cover(ledger.schedule, instruction, cycles, pending)
+            total += cycles
+            if opcode == "fusion":
+                for kernel in ledger.schedule.kernels_in(instruction.named("calls")):
+                    total += _kernel(ledger, kernel, times)
+    for each in pending.values():
+        _settle(ledger, each, times)
+    return total
+
+
+def _called(ledger: Ledger, instruction: Instruction, within: Computation, times: int) -> Cycles:
+    """A loop with all its trips, the longest branch of a choice, or a call."""
+    if instruction.opcode == "call":
+        return _run(ledger, instruction.named("to_apply"), times)
+    if instruction.opcode == "conditional":
+        return _run(ledger, _longest_branch(ledger, instruction), times)
+    trips = ledger.schedule.trips(instruction)
+    if trips is None:
+        ledger.unknown_loops.append(instruction.name)
+        trips = 1
+    return _run(ledger, instruction.named("body"), times * trips) * trips
+
+
+def _longest_branch(ledger: Ledger, conditional: Instruction) -> str:
+    """Which branch takes the most compute; the others are not written down, since one alone runs."""
+    found = re.findall(
+        r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=%?([\w.\-]+))", conditional.attributes
+    )
+    names = [name.strip().lstrip("%") for several, one in found for name in (several or one).split(",")]
+
+    def compute_cycles(name: str) -> float:
+        scratch = replace(ledger, collectives={}, kernels={}, operations=[], unknown_loops=[])
+        return _run(scratch, name, times=1).cal
+
+    return max(names, key=compute_cycles)
+
+
+def _kernel(ledger: Ledger, kernel: Instruction, times: int) -> Cycles:
+    """A Pallas kernel; one that is unknown is written down without seconds."""
+    shape = attention_shape(kernel, fused_backward=ledger.fused_backward)
+    cycles = attention_cycles(shape, ledger.chip) if shape else None
+    name, what = re.sub(r"\.\d+$", "", kernel.name), shape.describe() if shape else "unknown kernel"
+    written = ledger.kernels.get((name, what), Kernel(name, what, 0, None))
+    seconds = None if cycles is None else (written.seconds or 0.0) + times * cycles / ledger.hertz
+    ledger.kernels[name, what] = replace(written, calls=written.calls + times, seconds=seconds)
+    return Cycles(kernel=cycles or 0.0)
+
+
+def _compute(ledger: Ledger, instruction: Instruction, within: Computation, times: int) -> Cycles:
+    """An instruction for which the compiler counted cycles; nothing for any other."""
+    if not instruction.cycles:
+        return Cycles()
+    chip, schedule = ledger.chip, ledger.schedule
+    if is_matmul := schedule.holds_matmul(instruction):
+        cycles = Cycles(xla=instruction.cycles, cal=instruction.cycles, matmul=instruction.cycles)
+    else:
+        bytes_per_cycle = HBM_SHARE * chip.hbm_gb_per_second / chip.clock_ghz
+        moving = bytes_moved(instruction, within, schedule) / bytes_per_cycle
+        cycles = Cycles(xla=instruction.cycles, cal=min(instruction.cycles, moving))
+    kind = "matmul" if is_matmul else "copy" if instruction.opcode == "copy" else "other"
+    ideal = matmul_flops(instruction, schedule) / chip.flops_per_cycle
+    _write_operation(ledger, kind, instruction, times, cycles.cal / ledger.hertz, ideal / ledger.hertz)
+    return cycles
+
+
+def _begun(schedule: Schedule, instruction: Instruction) -> Instruction | None:
+    """The collective that an instruction begins and leaves another to end."""
+    if instruction.opcode.removesuffix("-start") in COLLECTIVES:
+        return instruction
+    return schedule.collective_in(instruction.named("calls")) if instruction.opcode == "async-start" else None
+
+
+def _cover(
+    schedule: Schedule, instruction: Instruction, cycles: Cycles, pending: dict[str, _Pending]
+) -> None:
+    """Note the compute of a fusion that holds a collective as what the collective runs under.
+
+    The compiler cuts a collective in parts and fuses each into a matrix product. All parts have its channel.
+    """
+    called = instruction.named("calls")
+    collective = schedule.collective_in(called) if instruction.opcode == "fusion" else None
+    if collective is None:
+        return
+    channel = re.search(r"channel_id=(\d+)", collective.attributes)
+    hidden = "async" in instruction.name or "async" in called
+    scattered = not hidden and (
+        "all-reduce-scatter" in called or "AllReduceScatter" in instruction.attributes
+    )
+    key = channel.group(1) if channel else collective.name
+    how = "async" if hidden else "sync(fused)"
+    each = pending.setdefault(key, _Pending(collective, how, scattered))
+    each.cover_cycles += cycles.cal
+
+
+def _settle(ledger: Ledger, pending: _Pending, times: int) -> None:
+    """Write down a collective whose cover is known."""
+    moved = transfer(pending.collective, ledger.chip, ledger.torus, scattered=pending.scattered)
+    covered = pending.cover_cycles / ledger.hertz if pending.how == "async" else 0.0
+    exposed = max(0.0, moved.seconds - covered)
+    _write_collective(ledger, pending.collective, moved, pending.how, exposed, times)
+
+
+def _write_collective(
+    ledger: Ledger, collective: Instruction, moved: Transfer, how: str, exposed: float, times: int
+) -> None:
+    """Add `times` executions to those of its kind, and what they expose to the operations."""
+    key = moved.kind, how, moved.group
+    written = ledger.collectives.get(key, Collective(*key, 0, 0.0, 0.0, 0.0))
+    ledger.collectives[key] = replace(
+        written,
+        calls=written.calls + times,
+        bytes=written.bytes + times * moved.bytes,
+        seconds=written.seconds + times * moved.seconds,
+        exposed_seconds=written.exposed_seconds + times * exposed,
+    )
+    if exposed:
+        _write_operation(ledger, f"{moved.kind} exposed", collective, times, exposed, 0.0)
+
+
+def _write_operation(
+    ledger: Ledger, kind: str, instruction: Instruction, times: int, seconds: float, ideal_seconds: float
+) -> None:
+    ledger.operations.append(
+        Operation(
+            kind=kind,
+            name=instruction.name,
+            op_name=instruction.op_name,
+            calls=times,
+            seconds=times * seconds,
+            ideal_seconds=times * ideal_seconds,
+        )
+    )
