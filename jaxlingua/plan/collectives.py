@@ -24,7 +24,7 @@ class Transfer:
 
     kind: str
     group: int
-    bytes: float
+    bytes: int
     seconds: float
 
 
@@ -57,7 +57,7 @@ def group_size(collective: Instruction, chips: int) -> int:
     return chips
 
 
-def link_bytes(kind: str, size: float, group: int) -> float:
+def link_bytes(kind: str, size: int, group: int) -> float:
     """Bytes that each chip must send, where the result on each is of `size` bytes.
 
     >>> link_bytes("all-reduce", 800, group=8), link_bytes("all-gather", 800, group=8)
@@ -70,10 +70,10 @@ def link_bytes(kind: str, size: float, group: int) -> float:
         case "all-reduce":
             return 2 * size * others
         case "reduce-scatter":
-            return size * (group - 1)
+            return float(size * (group - 1))
         case "all-to-all":  # on a ring half of what is sent crosses the narrowest cut
             return size * others / 2
-    return size
+    return float(size)
 
 
 def spanned_axes(group: int, torus: tuple[int, ...]) -> tuple[int, ...]:
@@ -102,7 +102,7 @@ def _bytes_per_second(kind: str, group: int, chip: Chip, torus: tuple[int, ...])
     return sum(link * (2 if axis % chip.wrap_multiple == 0 else 1) for axis in axes)
 
 
-def _result_bytes(collective: Instruction) -> float:
+def _result_bytes(collective: Instruction) -> int:
     """A collective that is begun and ended in two instructions lists its operand and its counters as well."""
     if collective.opcode.endswith("-start"):
         return max((array.bytes for array in collective.arrays), default=0)

@@ -20,27 +20,7 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 
-_ITEM_BYTES = {
-    "pred": 1,
-    "s4": 0.5,
-    "u4": 0.5,
-    "s8": 1,
-    "u8": 1,
-    "f8e4m3fn": 1,
-    "f8e5m2": 1,
-    "bf16": 2,
-    "f16": 2,
-    "s16": 2,
-    "u16": 2,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "f64": 8,
-    "s64": 8,
-    "u64": 8,
-    "c64": 8,
-}
-_ARRAY = re.compile(rf"\b({'|'.join(_ITEM_BYTES)})\[([\d,]*)\](?:\{{([^}}]*)\}})?")
+_ARRAY = re.compile(r"\b(pred|(?:bf|[fsuc])\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%([\w.\-]+) = ")
 _BRACKET = re.compile(r"[()\[\]{}]")
@@ -59,9 +39,10 @@ class Array:
         return math.prod(self.sizes)
 
     @property
-    def bytes(self) -> float:
+    def bytes(self) -> int:
         """Without the padding of the chip's tiles."""
-        return self.elements * _ITEM_BYTES[self.dtype]
+        bits = 8 if self.dtype == "pred" else int(re.search(r"\d+", self.dtype).group())
+        return self.elements * bits // 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +69,12 @@ class Instruction:
         return arrays(self.shape)
 
     @cached_property
-    def bytes(self) -> float:
+    def bytes(self) -> int:
         """Of all arrays of the result, wherever they lie."""
         return sum(array.bytes for array in self.arrays)
 
     @cached_property
-    def hbm_bytes(self) -> float:
+    def hbm_bytes(self) -> int:
         """Of the arrays of the result that lie in HBM, not in the chip's own fast memory."""
         return sum(array.bytes for array in self.arrays if array.in_hbm)
 

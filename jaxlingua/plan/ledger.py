@@ -27,7 +27,7 @@ class Collective:
     how: str
     group: int
     calls: int
-    bytes: float
+    bytes: int
     seconds: float
     exposed_seconds: float
 
@@ -199,13 +199,13 @@ def _compute(ledger: Ledger, instruction: Instruction, within: Computation, time
     """An instruction for which the compiler counted cycles; nothing for any other."""
     if not instruction.cycles:
         return Cycles()
-    chip, schedule = ledger.chip, ledger.schedule
+    chip, schedule, counted = ledger.chip, ledger.schedule, float(instruction.cycles)
     if is_matmul := schedule.holds_matmul(instruction):
-        cycles = Cycles(xla=instruction.cycles, cal=instruction.cycles, matmul=instruction.cycles)
+        cycles = Cycles(counted, counted, matmul=counted)
     else:
         bytes_per_cycle = HBM_SHARE * chip.hbm_gb_per_second / chip.clock_ghz
         moving = bytes_moved(instruction, within, schedule) / bytes_per_cycle
-        cycles = Cycles(xla=instruction.cycles, cal=min(instruction.cycles, moving))
+        cycles = Cycles(counted, cal=min(counted, moving))
     kind = "matmul" if is_matmul else "copy" if instruction.opcode == "copy" else "other"
     ideal = matmul_flops(instruction, schedule) / chip.flops_per_cycle
     _write_operation(ledger, kind, instruction, times, cycles.cal / ledger.hertz, ideal / ledger.hertz)
@@ -254,7 +254,7 @@ def _write_collective(
 ) -> None:
     """Add `times` executions to those of its kind, and what they expose to the operations."""
     key = moved.kind, how, moved.group
-    written = ledger.collectives.get(key, Collective(*key, 0, 0.0, 0.0, 0.0))
+    written = ledger.collectives.get(key, Collective(*key, 0, 0, 0.0, 0.0))
     ledger.collectives[key] = replace(
         written,
         calls=written.calls + times,

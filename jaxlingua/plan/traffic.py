@@ -9,7 +9,7 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 _RENAMES = ("bitcast", "copy", "reshape")
 
 
-def bytes_moved(instruction: Instruction, computation: Computation, schedule: Schedule) -> float:
+def bytes_moved(instruction: Instruction, computation: Computation, schedule: Schedule) -> int:
     """HBM bytes that one execution reads and writes.
 
     A fusion that slices an operand reads only the slice, and one that updates part of its operand in place
@@ -27,7 +27,7 @@ def bytes_moved(instruction: Instruction, computation: Computation, schedule: Sc
     return instruction.hbm_bytes + sum(operand.hbm_bytes for operand in operands if operand)
 
 
-def _read(parameter: Instruction, called: Computation, schedule: Schedule) -> float:
+def _read(parameter: Instruction, called: Computation, schedule: Schedule) -> int:
     """What a fusion reads of one operand, through the fusions within it."""
     users = called.users[parameter.name]
     if not users or not parameter.hbm_bytes:
@@ -41,14 +41,14 @@ def _read(parameter: Instruction, called: Computation, schedule: Schedule) -> fl
     return parameter.hbm_bytes
 
 
-def _read_by(fusion: Instruction, operand: Instruction, schedule: Schedule) -> float:
+def _read_by(fusion: Instruction, operand: Instruction, schedule: Schedule) -> int:
     called = schedule.computations.get(fusion.named("calls"), Computation(()))
     numbers = [number for number, name in enumerate(fusion.operands) if name == operand.name]
     inner = [called.parameters[number] for number in numbers if number in called.parameters]
     return sum(_read(parameter, called, schedule) for parameter in inner)
 
 
-def _written(fusion: Instruction, called: Computation) -> float:
+def _written(fusion: Instruction, called: Computation) -> int:
     root = _renamed(called.root, called, _RENAMES)
     if root is None:
         return fusion.hbm_bytes
@@ -56,7 +56,7 @@ def _written(fusion: Instruction, called: Computation) -> float:
         return _update_bytes(root, called) if fusion.hbm_bytes else 0
     if root.opcode != "tuple":
         return fusion.hbm_bytes
-    written = 0.0
+    written = 0
     for name in root.operands:
         result = called.by_name.get(name)
         source = _renamed(result, called, ("bitcast",))
@@ -71,7 +71,7 @@ def _updates_in_place(user: Instruction, parameter: Instruction) -> bool:
     return user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name
 
 
-def _update_bytes(update_slice: Instruction, called: Computation) -> float:
+def _update_bytes(update_slice: Instruction, called: Computation) -> int:
     update = called.by_name.get(update_slice.operands[1])
     return update.bytes if update else 0
 
