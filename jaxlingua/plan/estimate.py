@@ -9,6 +9,7 @@ products only and for the rest the bytes at 85 % of what HBM can do, since the c
 1.25 to 4 times slower than HBM allows. It is the better guess and `xla` the careful one.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,8 +106,8 @@ def mfu(seconds: float, parameters: int, tokens: int, chips: int, chip: Chip) ->
 
 def _step_time(ledger: Ledger, cycles: Cycles, compute_cycles: float) -> StepTime:
     compute, kernels = compute_cycles / ledger.hertz, cycles.kernel / ledger.hertz
-    collectives = sum(each.seconds for each in ledger.collectives.values())
-    exposed = sum(each.exposed_seconds for each in ledger.collectives.values())
+    collectives = math.fsum(each.seconds for each in ledger.collectives.values())
+    exposed = math.fsum(each.exposed_seconds for each in ledger.collectives.values())
     return StepTime(
         matmul_seconds=cycles.matmul / ledger.hertz,
         compute_seconds=compute,

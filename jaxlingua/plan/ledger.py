@@ -81,21 +81,21 @@ class Cycles:
         return Cycles(self.xla * times, self.cal * times, self.kernel * times, self.matmul * times)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pending:
     """A collective that may run under other work, between its first instruction and its last.
 
     Args:
         how: as in `Collective`.
         cover_cycles: compute under which it runs.
-        begun_at: cycles of the computation when it began; None where it is fused into its cover.
+        begun_at: cycles of the computation when it began, where it is not fused into its cover.
     """
 
     collective: Instruction
     how: str
     scattered: bool = False
     cover_cycles: float = 0.0
-    begun_at: float | None = None
+    begun_at: float = 0.0
 
 
 @dataclass
@@ -125,39 +125,35 @@ def walk(schedule: Schedule, chip: Chip, torus: tuple[int, ...]) -> tuple[Ledger
 def _run(ledger: Ledger, name: str, times: int) -> Cycles:
     """Cycles of one execution of a computation that is executed `times` times per step."""
     computation = ledger.schedule.computations[name]
-    pending: dict[str, _Pending] = {}
+    begun: dict[str, _Pending] = {}  # by the instruction that has it in hand
+    fused: dict[str, _Pending] = {}  # by channel
     total = Cycles()
     for instruction in computation.instructions:
-        opcode = instruction.opcode
-        if opcode in ("while", "conditional", "call"):
-            total += _called(ledger, instruction, computation, times)
+        if instruction.opcode in ("while", "conditional", "call"):
+            total += _called(ledger, instruction, times)
         elif instruction.is_kernel:
             total += _kernel(ledger, instruction, times)
-        elif opcode in COLLECTIVES:
+        elif instruction.opcode in COLLECTIVES:
             moved = transfer(instruction, ledger.chip, ledger.torus, scattered=False)
             _write_collective(ledger, instruction, moved, "sync", moved.seconds, times)
         elif collective := _begun(ledger.schedule, instruction):
-            pending[instruction.name] = _Pending(collective, "async", begun_at=total.cal + total.kernel)
-        elif (
-            opcode.endswith(("-update", "-done"))
-            and instruction.operands[:1]
-            and instruction.operands[0] in pending
-        ):
-            ended = pending[instruction.operands[0]]
-            ended.cover_cycles = total.cal + total.kernel - ended.begun_at
+            begun[instruction.name] = _Pending(collective, "async", begun_at=total.cal + total.kernel)
+        elif pending := _went_on(instruction, begun):
+            pending.cover_cycles = total.cal + total.kernel - pending.begun_at
+            begun[instruction.name] = pending
         else:
             cycles = _compute(ledger, instruction, computation, times)
-            _cover(ledger.schedule, instruction, cycles, pending)
+            _cover(ledger.schedule, instruction, cycles, fused)
             total += cycles
-            if opcode == "fusion":
+            if instruction.opcode == "fusion":
                 for kernel in ledger.schedule.kernels_in(instruction.named("calls")):
                     total += _kernel(ledger, kernel, times)
-    for each in pending.values():
+    for each in dict.fromkeys((*begun.values(), *fused.values())):
         _settle(ledger, each, times)
     return total
 
 
-def _called(ledger: Ledger, instruction: Instruction, within: Computation, times: int) -> Cycles:
+def _called(ledger: Ledger, instruction: Instruction, times: int) -> Cycles:
     """A loop with all its trips, the longest branch of a choice, or a call."""
     if instruction.opcode == "call":
         return _run(ledger, instruction.named("to_apply"), times)
@@ -207,7 +203,7 @@ def _compute(ledger: Ledger, instruction: Instruction, within: Computation, time
         moving = bytes_moved(instruction, within, schedule) / bytes_per_cycle
         cycles = Cycles(counted, cal=min(counted, moving))
     kind = "matmul" if is_matmul else "copy" if instruction.opcode == "copy" else "other"
-    ideal = matmul_flops(instruction, schedule) / chip.flops_per_cycle
+    ideal = matmul_flops(instruction, within, schedule) / chip.flops_per_cycle
     _write_operation(ledger, kind, instruction, times, cycles.cal / ledger.hertz, ideal / ledger.hertz)
     return cycles
 
@@ -219,9 +215,14 @@ def _begun(schedule: Schedule, instruction: Instruction) -> Instruction | None:
     return schedule.collective_in(instruction.named("calls")) if instruction.opcode == "async-start" else None
 
 
-def _cover(
-    schedule: Schedule, instruction: Instruction, cycles: Cycles, pending: dict[str, _Pending]
-) -> None:
+def _went_on(instruction: Instruction, begun: dict[str, _Pending]) -> _Pending | None:
+    """The collective that an instruction moves along or ends."""
+    if not instruction.opcode.endswith(("-update", "-done")) or not instruction.operands:
+        return None
+    return begun.get(instruction.operands[0])
+
+
+def _cover(schedule: Schedule, instruction: Instruction, cycles: Cycles, fused: dict[str, _Pending]) -> None:
     """Note the compute of a fusion that holds a collective as what the collective runs under.
 
     The compiler cuts a collective in parts and fuses each into a matrix product. All parts have its channel.
@@ -237,8 +238,7 @@ def _cover(
     )
     key = channel.group(1) if channel else collective.name
     how = "async" if hidden else "sync(fused)"
-    each = pending.setdefault(key, _Pending(collective, how, scattered))
-    each.cover_cycles += cycles.cal
+    fused.setdefault(key, _Pending(collective, how, scattered)).cover_cycles += cycles.cal
 
 
 def _settle(ledger: Ledger, pending: _Pending, times: int) -> None:

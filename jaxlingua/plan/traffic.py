@@ -85,27 +85,25 @@ def _renamed(
     return instruction
 
 
-def matmul_flops(fusion: Instruction, schedule: Schedule) -> int:
-    """Floating-point operations of the matrix products in a fusion.
+def matmul_flops(instruction: Instruction, within: Computation, schedule: Schedule) -> int:
+    """Floating-point operations of a matrix product, or of all those in a fusion.
 
     The compiler writes them as convolutions. A window with padding only spreads a batch over it and adds
     no products.
     """
-    called = schedule.computations.get(fusion.named("calls"), Computation(()))
-    flops = 0
-    for each in called.instructions:
-        if each.opcode == "fusion":
-            flops += matmul_flops(each, schedule)
-        elif each.opcode == "convolution":
-            flops += _convolution_flops(each, called)
-    return flops
+    if instruction.opcode == "convolution":
+        return _convolution_flops(instruction, within)
+    if instruction.opcode != "fusion":
+        return 0
+    called = schedule.computations.get(instruction.named("calls"), Computation(()))
+    return sum(matmul_flops(each, called, schedule) for each in called.instructions)
 
 
-def _convolution_flops(convolution: Instruction, called: Computation) -> int:
+def _convolution_flops(convolution: Instruction, within: Computation) -> int:
     labels = re.search(r"dim_labels=\w+_(\w+)->", convolution.attributes)
     if not labels:
         return 0
-    kernel = called.by_name[convolution.operands[1]].arrays[0]
+    kernel = within.by_name[convolution.operands[1]].arrays[0]
     contracted = kernel.sizes[labels.group(1).index("i")]
     window = re.search(r"window=\{size=([\dx]+)([^}]*)\}", convolution.attributes)
     if window and "pad" not in window.group(2):

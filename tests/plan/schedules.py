@@ -17,9 +17,9 @@ def cycles(count: int) -> str:
 
 
 def matmul(name: str, count: int) -> str:
-    """An instruction that is a matrix product; 4,096 x 4,096 in bf16."""
+    """An instruction that is a matrix product of what is not told."""
     shape = "bf16[4096,4096]{1,0:T(8,128)(2,1)}"
-    return f"%{name} = {shape} convolution(%p, %p), dim_labels=bf_io->bf, {cycles(count)}"
+    return f"%{name} = {shape} convolution(%p, %p), {cycles(count)}"
 
 
 def _computation(head: str, lines: tuple[str, ...]) -> str:

@@ -100,7 +100,8 @@ def test_a_fusion_with_several_results_writes_each_that_it_made():
 def flops(*called: str, **computations: tuple[str, ...]) -> int:
     text = schedule_text("%f = bf16[64,256]{1,0} fusion(%p), calls=%called", called=called, **computations)
     schedule = parse(text)
-    return matmul_flops(schedule.instructions("main")[0], schedule)
+    within = schedule.computations["main"]
+    return matmul_flops(within.instructions[0], within, schedule)
 
 
 A, B = "%a = bf16[64,128]{1,0} parameter(0)", "%b = bf16[128,256]{1,0} parameter(1)"
