@@ -11,6 +11,7 @@ import tempfile
 import types
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,21 @@ from jaxlingua.errors import ConfigError, nearest
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
 
 
+@dataclass(frozen=True)
+class Flag:
+    """An option of a program that is no part of the configuration, such as `--topology v5e:8x8`."""
+
+    name: str
+    about: str
+    value: str = ""  # what stands for its value in the usage; none is a switch
+    is_needed: bool = False
+
+    def usage(self) -> str:
+        """As the usage shows it."""
+        shown = f"{self.name} {self.value}".rstrip()
+        return shown if self.is_needed else f"[{shown}]"
+
+
 def config_from_command_line(program: str, purpose: str, arguments: list[str] | None = None) -> Config:
     """The configuration that `CONFIG [key=value …]` describes; prints help and exits where that is asked for.
 
@@ -36,6 +52,50 @@ def config_from_command_line(program: str, purpose: str, arguments: list[str] | 
         print(help_text(program, purpose))
         sys.exit(0 if arguments else 2)
     return load_config(arguments[0], arguments[1:])
+
+
+def flags_from_command_line(
+    program: str, purpose: str, flags: Sequence[Flag], sections: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """The flags of `CONFIG FLAGS [key=value …]` by name, a switch as "yes", and what else was given.
+
+    Prints help and exits where that is asked for.
+
+    Raises: ConfigError for a flag that is unknown, given twice or without its value, or missing.
+    """
+    arguments = sys.argv[1:]
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text(program, purpose, ("CONFIG",), sections, flags))
+        sys.exit(0 if arguments else 2)
+    known = {flag.name: flag for flag in flags}
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            rest.append(argument)
+            continue
+        if name not in known:
+            raise ConfigError(f"{program}: '{name}' given; {nearest(name, list(known))}; see --help")
+        if name in given:
+            raise ConfigError(f"{name}: given twice; give it once")
+        if not known[name].value:
+            if equals:
+                raise ConfigError(f"{name}: '{value}' given; it takes no value; write {name} alone")
+            value = "yes"
+        elif not equals:
+            value = next(left, "")
+        if not value or value.startswith("--"):
+            raise ConfigError(
+                f"{name}: no value given; {known[name].about} Write it like {name} {known[name].value}"
+            )
+        given[name] = value
+    if missing := [flag for flag in flags if flag.is_needed and flag.name not in given]:
+        raise ConfigError(f"{missing[0].name}: not given; {missing[0].about} Write {missing[0].usage()}")
+    if not rest:
+        raise ConfigError(f"{program}: no CONFIG given; a file, a recipe or the folder of a run is needed")
+    return given, rest
 
 
 def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 — never changed
@@ -379,19 +439,24 @@ def help_text(
     purpose: str,
     usages: Sequence[str] = ("CONFIG",),
     sections: Sequence[str] = tuple(Config.model_fields),
+    flags: Sequence[Flag] = (),
 ) -> str:
     """Usage and every option with type, default and description, made from the configuration's classes.
 
     Args:
         usages: what stands before the options, a line for each way to call it.
         sections: the parts of the configuration that matter to the program.
+        flags: options that are no part of it.
     """
     recipes = sorted({f"configs/{file.name}" for folder in RECIPE_FOLDERS for file in folder.glob("*.yaml")})
+    shown = "".join(f"{flag.usage()} " for flag in flags)
     lines = [
-        *(f"usage: python -m {program} {usage} [key=value …]" for usage in usages),
+        *(f"usage: python -m {program} {usage} {shown}[key=value …]" for usage in usages),
         "",
         purpose,
         "",
+        *(f"{f'{flag.name} {flag.value}'.rstrip()}: {flag.about}" for flag in flags),
+        *[""] * bool(flags),
         *[f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}"]
         * ("CONFIG" in usages),
         "key=value overrides it: train.batch_rows=64, stages[0].steps=9, eval.tasks=[news.eng_Latn-deu_Latn]",

@@ -1,0 +1,160 @@
+"""Compile the training step for TPUs that are not attached, and tell memory, time and what to change."""
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxlingua.command_line import Flag, flags_from_command_line, load_config
+from jaxlingua.errors import ConfigError, exit_with_one_line
+from jaxlingua.plan.topology import topology_of
+
+if TYPE_CHECKING:
+    from jaxlingua.config import Config
+    from jaxlingua.plan.report import Plan
+    from jaxlingua.plan.topology import Topology
+
+PURPOSE = """\
+Compiles the step that training runs with the real TPU compiler, for chips that need not be there, and tells
+memory per chip, estimated step time, collectives, chip-hours and, where it does not fit, what to change.
+No data is read. A compilation takes 1 to 4 minutes; the result is stored, and told again within seconds.
+Exit code: 0 if the step fits, 1 if it does not (or the machine failed), 2 if what was given is wrong."""
+SECTIONS = ("model", "tokens", "sharding", "stages", "train")
+FLAGS = (
+    Flag("--topology", "TPU slice: v4, v5e, v5p or v6e, a colon and its shape.", "v5e:8x8", is_needed=True),
+    Flag("--slices", "How many such slices; sharding.mesh.data spans them.", "2"),
+    Flag("--json", "Print one JSON object instead of a table."),
+    Flag("--dump", "File to write the scheduled program's text to.", "FILE"),
+)
+
+
+def main() -> None:
+    """Check the command line, compile or look up, print; the exit code tells whether it fits."""
+    given, (name, *overrides) = flags_from_command_line("jaxlingua.plan", PURPOSE, FLAGS, SECTIONS)
+    refuse_without_compiler()
+    topology = topology_of(given["--topology"], given.get("--slices", "1"))
+    dump = check_dump(given["--dump"]) if "--dump" in given else None
+    config = load_config(name, overrides)
+    choose_platform()
+
+    plan = make_plan(config, name, topology)
+    from jaxlingua.plan.report import as_json, as_table
+
+    print(json.dumps(as_json(plan), indent=1) if "--json" in given else as_table(plan), flush=True)
+    if dump is not None:
+        write_program(dump, plan)
+    sys.exit(0 if plan.fits else 1)
+
+
+def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
+    """Lower the step, compile it unless that is stored, and estimate."""
+    # Imported only now that the command line is known to be right: JAX and Orbax take seconds.
+    from jaxlingua.model.presets import parameter_count
+    from jaxlingua.plan import program, store
+    from jaxlingua.plan.estimate import estimate, roofline
+    from jaxlingua.plan.report import Plan
+    from jaxlingua.sharding.memory import step_memory
+    from jaxlingua.train.fit import remedies
+
+    with program.told_while(say, f"lowering the step for {topology.describe()}"):
+        lowered = program.lower_step(config, topology)
+        key = store.key_of(lowered.lowered.as_text(), program.identity(lowered, topology))
+    stored = store.load(store.store_folder(), key)
+    if stored.damage:
+        say(f"stored result damaged, compiling again: {stored.damage}")
+    compiled = stored.compiled
+    if compiled is None:
+        say("compiling; 7 billion parameters take 1 to 4 minutes")
+        with program.told_while(say, "compiling"):
+            compiled = program.compile_step(lowered.lowered)
+        try:
+            store.save(store.store_folder(), key, compiled)
+        except OSError as error:
+            say(f"{store.store_folder()}: the result is not stored: {error.strerror or error}")
+    sizes, mesh, train = lowered.sizes, lowered.mesh, config.train
+    memory = step_memory(
+        lowered.state, sizes, mesh, batch_rows=train.batch_rows, micro_batches=lowered.micro_batches,
+        row_length_tokens=config.tokens.row_length_tokens, loss_chunk_tokens=train.loss_chunk_tokens,
+    )  # fmt: skip
+    chip = topology.chip
+    is_too_large = not compiled.fits or compiled.peak > chip.hbm_bytes
+    estimated = None
+    if compiled.text:
+        estimated = estimate(compiled.text, chip, topology.shape)
+    elif compiled.fits:
+        estimated = roofline(config, sizes, mesh, chip, topology.shape)
+    return Plan(
+        config=name,
+        topology=topology,
+        mesh=dict(mesh.shape),
+        batch_rows=train.batch_rows,
+        micro_batches=lowered.micro_batches,
+        row_length_tokens=config.tokens.row_length_tokens,
+        parameters=parameter_count(sizes),
+        memory=memory,
+        compiled=compiled,
+        is_stored=stored.compiled is not None,
+        estimate=estimated,
+        remedies=tuple(remedies(config, sizes, mesh, chip.hbm_bytes)) if is_too_large else (),
+        stages=tuple(config.stages),
+        versions=program.versions(),
+    )
+
+
+def refuse_without_compiler() -> None:
+    """Raises: ConfigError where the TPU compiler is not installed or does not exist for this machine."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != ("Linux", "x86_64"):
+        raise ConfigError(
+            f"jaxlingua.plan: this machine is {system} {machine}; the TPU compiler exists for Linux x86_64; "
+            f"plan on such a machine, it needs no TPU"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError(
+            "jaxlingua.plan: libtpu is not installed; it is the TPU compiler, and needs no TPU; "
+            "pip install 'jaxlingua[plan]'"
+        )
+
+
+def check_dump(name: str) -> Path:
+    """Raises: ConfigError where no file can be written there, before minutes are spent."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"--dump: '{name}' given, which is a folder; the name of a file is allowed")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--dump: '{name}' given; there is no folder '{path.parent}'; make it first")
+    return path
+
+
+def write_program(path: Path, plan: "Plan") -> None:
+    """Raises: ConfigError where the compiler gave no program."""
+    if not plan.compiled.text:
+        raise ConfigError(
+            f"--dump: '{path}' given; there is no scheduled program to write ({plan.compiled.no_text}); "
+            f"leave --dump out"
+        )
+    path.write_text(plan.compiled.text, "utf-8")
+    say(f"{path}: {len(plan.compiled.text) / 2**20:.1f} MiB of program text")
+
+
+def choose_platform() -> None:
+    """The environment that JAX and libtpu are started in: no device is touched, nothing is asked for."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what it keeps of such programs cannot be read back
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    # Only so that libtpu does not complain of a machine without a TPU; the topology decides.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def say(sentence: str) -> None:
+    """On stderr, so that what is printed is the plan alone."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    exit_with_one_line(main)
