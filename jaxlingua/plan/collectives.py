@@ -37,7 +37,7 @@ def transfer(collective: Instruction, chip: Chip, torus: tuple[int, ...], *, sca
     kind = collective.opcode.removesuffix("-start")
     group = group_size(collective, math.prod(torus))
     size = _result_bytes(collective)
-    seconds = link_bytes(kind, size, group) / _bytes_per_second(kind, group, chip, torus)
+    seconds = link_bytes(kind, size, group) / link_bytes_per_second(kind, group, chip, torus)
     if scattered and kind == "all-reduce":
         return Transfer("reduce-scatter", group, size, seconds / 2)
     return Transfer(kind, group, size, seconds)
@@ -94,7 +94,8 @@ def spanned_axes(group: int, torus: tuple[int, ...]) -> tuple[int, ...]:
     return (group,)
 
 
-def _bytes_per_second(kind: str, group: int, chip: Chip, torus: tuple[int, ...]) -> float:
+def link_bytes_per_second(kind: str, group: int, chip: Chip, torus: tuple[int, ...]) -> float:
+    """What one chip sends to the others of its group over all links that lead to them."""
     link = chip.ici_gb_per_second * 1e9
     if kind in ("collective-permute", "ragged-all-to-all", "collective-broadcast"):  # to one neighbor
         return link

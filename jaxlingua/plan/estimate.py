@@ -10,64 +10,19 @@ products only and for the rest the bytes at 85 % of what HBM can do, since the c
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 from jaxlingua.plan.hlo import parse
-from jaxlingua.plan.ledger import Collective, Cycles, Kernel, Ledger, Operation, walk
+from jaxlingua.plan.ledger import Cycles, Ledger, walk
+from jaxlingua.plan.roofline import roofline
+from jaxlingua.plan.step_time import Collective, Estimate, Kernel, Operation, StepTime, mfu
 from jaxlingua.sharding.chips import Chip
+
+__all__ = ["Collective", "Estimate", "Kernel", "Operation", "StepTime", "estimate", "mfu", "roofline"]
 
 TRUST = (
     "against three published v5e throughputs the reading cal was 3 to 25 % too slow; "
     "do not rank two programs by less than 10 %, nor where cal and xla disagree"
 )
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of one step in one reading.
-
-    Args:
-        matmul_seconds: fusions that hold a matrix product; part of `compute_seconds`.
-        compute_seconds: everything but Pallas kernels and waiting.
-        collective_seconds: all collectives, hidden or not. They share the links: a step takes no less.
-        exposed_seconds: what of them no compute hides.
-        seconds: of the step.
-    """
-
-    matmul_seconds: float
-    compute_seconds: float
-    kernel_seconds: float
-    collective_seconds: float
-    exposed_seconds: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a step takes, and how far that can be trusted.
-
-    Args:
-        method: "schedule" of the compiler, or "roofline" where there is none.
-        torus: chips along each axis of a slice.
-        operations: the longest first.
-        unknown_loops: loops whose trips depend on data; counted once.
-        unknown_kernels: Pallas kernels that are not counted.
-        slice_exchange_bytes: what one chip sends to other slices; its time is not counted.
-    """
-
-    method: Literal["schedule", "roofline"]
-    trust: str
-    chip: str
-    torus: tuple[int, ...]
-    cal: StepTime
-    xla: StepTime
-    collectives: tuple[Collective, ...]
-    kernels: tuple[Kernel, ...]
-    operations: tuple[Operation, ...]
-    unknown_loops: tuple[str, ...]
-    unknown_kernels: tuple[str, ...]
-    slice_exchange_bytes: float
 
 
 def estimate(text: str, chip: Chip, torus: tuple[int, ...]) -> Estimate:
@@ -90,18 +45,8 @@ def estimate(text: str, chip: Chip, torus: tuple[int, ...]) -> Estimate:
         operations=tuple(sorted(ledger.operations, key=lambda each: -each.seconds)),
         unknown_loops=tuple(ledger.unknown_loops),
         unknown_kernels=tuple(each.name for each in ledger.kernels.values() if each.seconds is None),
-        slice_exchange_bytes=0.0,
+        slice_exchange_bytes=ledger.slice_exchange_bytes,
     )
-
-
-def mfu(seconds: float, parameters: int, tokens: int, chips: int, chip: Chip) -> float:
-    """The share of the peak that 6 operations per parameter and token make up; recomputation is not counted.
-
-    Args:
-        seconds: of one step.
-        tokens: of one step, on all chips.
-    """
-    return 6.0 * parameters * tokens / (chips * chip.peak_tflops * 1e12 * seconds)
 
 
 def _step_time(ledger: Ledger, cycles: Cycles, compute_cycles: float) -> StepTime:

@@ -6,58 +6,12 @@ from dataclasses import dataclass, field, replace
 from jaxlingua.plan.collectives import Transfer, transfer
 from jaxlingua.plan.hlo import COLLECTIVES, Computation, Instruction, Schedule
 from jaxlingua.plan.kernels import attention_cycles, attention_shape, has_dq_kernel
+from jaxlingua.plan.step_time import Collective, Kernel, Operation
 from jaxlingua.plan.traffic import bytes_moved, matmul_flops
 from jaxlingua.sharding.chips import Chip
 
 # Of the bandwidth that HBM has on paper.
 HBM_SHARE = 0.85
-
-
-@dataclass(frozen=True)
-class Collective:
-    """All collectives of one kind in one step.
-
-    Args:
-        how: "async" runs under compute; "sync" does not; "sync(fused)" neither, with other work fused in.
-        group: chips that take part together.
-        bytes: of the results on one chip.
-    """
-
-    kind: str
-    how: str
-    group: int
-    calls: int
-    bytes: int
-    seconds: float
-    exposed_seconds: float
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """All calls of one Pallas kernel in one step; no seconds where it is unknown."""
-
-    name: str
-    what: str
-    calls: int
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One line of the schedule, with all its executions in one step.
-
-    Args:
-        kind: "matmul", "copy", "other", or a collective that waits.
-        op_name: its path in the Python program.
-        ideal_seconds: of its matrix products at the chip's peak; 0 without any.
-    """
-
-    kind: str
-    name: str
-    op_name: str
-    calls: int
-    seconds: float
-    ideal_seconds: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +64,7 @@ class Ledger:
     kernels: dict[tuple[str, str], Kernel] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     unknown_loops: list[str] = field(default_factory=list)
+    slice_exchange_bytes: int = 0
 
     @property
     def hertz(self) -> float:
@@ -136,6 +91,8 @@ def _run(ledger: Ledger, name: str, times: int) -> Cycles:
         elif instruction.opcode in COLLECTIVES:
             moved = transfer(instruction, ledger.chip, ledger.torus, scattered=False)
             _write_collective(ledger, instruction, moved, "sync", moved.seconds, times)
+        elif instruction.opcode == "send" and "xla_megascale" in instruction.attributes:
+            ledger.slice_exchange_bytes += times * instruction.arrays[0].bytes
         elif collective := _begun(ledger.schedule, instruction):
             begun[instruction.name] = _Pending(collective, "async", begun_at=total.cal + total.kernel)
         elif pending := _went_on(instruction, begun):
