@@ -97,7 +97,7 @@ def devices(topology: Topology) -> list[Any]:
 
 
 def _nearest(name: str) -> list[str]:
-    """The names that are most like one that does not exist: its chip, its shape, its number of chips."""
+    """The names that are most like one that does not exist: its chip, and about its number of chips."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     chip = _ALIASES.get(words[0], words[0])
     sides = _sides(words[1]) if len(words) > 1 and re.fullmatch(r"\d+(x\d+)*", words[1]) else ()
@@ -107,10 +107,8 @@ def _nearest(name: str) -> list[str]:
     chips = [chip] if chip in CHIPS else [known for known in CHIPS if CHIPS[known].torus_dims == len(sides)]
     known = [(chip, shape) for chip in chips or CHIPS for shape in shapes(chip)]
 
-    def distance(candidate: tuple[str, str]) -> tuple[float, int]:
-        others = _sides(candidate[1])
-        shared = sum(min(sides.count(side), others.count(side)) for side in set(sides))
-        return abs(math.log(math.prod(others) / count)), -shared
+    def distance(candidate: tuple[str, str]) -> float:
+        return abs(math.log(math.prod(_sides(candidate[1])) / count))
 
     return [":".join(candidate) for candidate in sorted(known, key=distance)[:_SHOWN]]
 

@@ -34,6 +34,7 @@ def test_slices_from_one_host_to_whole_pods_have_names(name: str):
         ("v5litepod-16", "v5e:4x4, v5e:2x4, v5e:4x8"),
         ("v5p-128", "v5p:4x4x4, v5p:2x4x4, v5p:4x4x8"),  # there v5p counts cores, two to a chip
         ("v4:2x2", "v4:2x2x1, v4:2x2x2, v4:2x2x4"),
+        ("v5p:8x4x4", "v5p:4x4x8, v5p:4x4x12, v5p:4x4x4"),  # the longest side comes last
         ("v7x:4x4", "v5e:4x4, v6e:4x4, v5e:2x4"),
         ("V5E:8X8", "v5e:8x8, v5e:4x8, v5e:8x16"),
         ("v6e:0x4", "v6e:1x1, v6e:2x2, v6e:2x4"),
