@@ -59,17 +59,16 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     from jaxlingua.sharding.memory import step_memory
     from jaxlingua.train.fit import remedies
 
-    with program.told_while(say, f"lowering the step for {topology.describe()}"):
-        lowered = program.lower_step(config, topology)
-        key = store.key_of(lowered.lowered.as_text(), program.identity(lowered, topology))
+    lowering = f"lowering the step for {topology.describe()}"
+    lowered = program.told_while(say, lowering, lambda: program.lower_step(config, topology))
+    key = store.key_of(lowered.lowered.as_text(), program.identity(lowered, topology))
     stored = store.load(store.store_folder(), key)
     if stored.damage:
         say(f"stored result damaged, compiling again: {stored.damage}")
     compiled = stored.compiled
     if compiled is None:
         say("compiling; 7 billion parameters take 1 to 4 minutes")
-        with program.told_while(say, "compiling"):
-            compiled = program.compile_step(lowered.lowered)
+        compiled = program.told_while(say, "compiling", lambda: program.compile_step(lowered.lowered))
         try:
             store.save(store.store_folder(), key, compiled)
         except OSError as error:

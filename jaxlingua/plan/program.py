@@ -6,8 +6,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,23 +210,22 @@ def wanted_bytes(message: str) -> int | None:
     return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
-@contextmanager
-def told_while(say: Callable[[str], None], what: str) -> Iterator[None]:
-    """Say every now and then for how long `what` has been going on, and at the end how long it took."""
-    start, ended = time.perf_counter(), threading.Event()
+def told_while(say: Callable[[str], None], what: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises; says every now and then for how long it has been going on.
 
-    def passed() -> str:
-        return duration(time.perf_counter() - start)
+    It is done in a thread, since the compiler does not listen to Ctrl-C and this one does.
+    """
+    start, outcome = time.perf_counter(), Future()
 
-    def work() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
-            say(f"{what}: {passed()} so far")
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # raised again in the caller's thread
+            outcome.set_exception(error)
 
-    teller = threading.Thread(target=work, name="jaxlingua-plan", daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        teller.join()
-    say(f"{what}: {passed()}")
+    threading.Thread(target=run, name="jaxlingua-plan", daemon=True).start()
+    while not wait([outcome], SECONDS_BETWEEN_LINES).done:
+        say(f"{what}: {duration(time.perf_counter() - start)} so far")
+    result = outcome.result()
+    say(f"{what}: {duration(time.perf_counter() - start)}")
+    return result

@@ -2,7 +2,9 @@
 
 import gzip
 import importlib.util
+import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +253,27 @@ def test_nothing_heavy_is_imported_for_what_is_refused():
         "'jaxlingua[plan]'",
         "[]",
     ]
+
+
+def test_ctrl_c_ends_it_while_the_compiler_is_at_work(planned: Planned, tmp_path: Path):
+    """The compiler holds the thread that called it for minutes."""
+    code = (
+        "import hashlib\n"
+        "from jaxlingua.plan import program\n"
+        "from jaxlingua.plan.__main__ import main\n"
+        "from jaxlingua.errors import exit_with_one_line\n"
+        "program.compile_step = lambda lowered: hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)  # minutes in C\n"
+        "exit_with_one_line(main)"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, str(planned.config), *ON],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    while not (line := started.stderr.readline()).startswith("compiling"):
+        assert line, "it ended by itself"
+    started.send_signal(signal.SIGINT)
+    assert started.wait(timeout=20) == 130
+    assert started.stderr.read().startswith("stopped; ")
 
 
 def test_help_tells_flags_exit_codes_and_the_options_that_matter():

@@ -1,5 +1,6 @@
 """The step that is compiled is the one that training runs, made without data and without devices."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,10 +270,22 @@ def test_a_program_without_a_schedule_keeps_its_memory():
 
 
 def test_a_wait_is_told_while_it_lasts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(program, "SECONDS_BETWEEN_LINES", 0.02)
+    monkeypatch.setattr(program, "SECONDS_BETWEEN_LINES", 0.01)
     said: list[str] = []
-    with program.told_while(said.append, "compiling"):
+
+    def work() -> str:
         while len(said) < 2:
-            pass
+            time.sleep(0.01)
+        return "done"
+
+    assert program.told_while(said.append, "compiling", work) == "done"
     assert set(said[:-1]) == {"compiling: 0 s so far"}
     assert said[-1] == "compiling: 0 s"
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_waited_for():
+    def work() -> None:
+        raise ConfigError("sharding.mesh: no")
+
+    with pytest.raises(ConfigError, match=r"sharding\.mesh: no"):
+        program.told_while(print, "lowering", work)
