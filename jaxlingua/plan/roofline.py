@@ -25,8 +25,8 @@ _OPTIMIZER_PASSES = 7  # fp32 weights, two moments: read and written; the gradie
 _ATTENTION_BLOCK = 1024
 
 TRUST = (
-    "arithmetic without a schedule: matrix products at {share:.0%} of the peak, as in schedules of LLaMA-2-7B; "
-    "cal hides all collectives under compute, xla none; schedules took 1.1 to 1.4 times as long as cal says"
+    "arithmetic without a schedule: matrix products at {share:.0%} of the peak, as in LLaMA-2-7B schedules; "
+    "cal hides all collectives under compute, xla none; schedules took 1.1 to 1.3 times as long as cal says"
 )
 
 

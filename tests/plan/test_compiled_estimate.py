@@ -11,6 +11,7 @@ from jaxlingua.plan.estimate import estimate
 from jaxlingua.plan.program import lower_step
 from jaxlingua.plan.topology import topology_of
 from jaxlingua.sharding.chips import CHIPS
+from tests.plan.conftest import compiler_environment
 
 V5E = CHIPS["v5e"]
 
@@ -40,7 +41,8 @@ def compiled_text() -> str:
             "train": {"batch_rows": 16},
         }
     )
-    return lower_step(config, topology_of("v5e:2x4")).lowered.compile().as_text()
+    with compiler_environment():
+        return lower_step(config, topology_of("v5e:2x4")).lowered.compile().as_text()
 
 
 @pytest.mark.xdist_group("plan")
