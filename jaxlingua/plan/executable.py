@@ -3,9 +3,9 @@
 On v5p and v6e the compiler hands the lookup of embedding rows to a SparseCore, in an `async-update` of three
 operands (libtpu 0.0.51). The jaxlib of JAX 0.10 allows it one and refuses to read the whole program; that of
 JAX 0.12 reads it, but needs Python 3.12. The schedule is all there in the serialized executable: a header,
-then records in blocks (the Riegeli format of Google's tools), one of which holds the program as a protocol
-buffer. From that the operands which jaxlib does not expect are taken away, and nothing else; the estimate does
-not look at them.
+then records in blocks (Riegeli, a format of Google's), one of which holds the program as a protocol buffer.
+From that the operands which jaxlib does not expect are taken away, and nothing else; the estimate does not
+look at them.
 """
 
 from collections.abc import Callable, Iterator
