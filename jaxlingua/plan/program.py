@@ -25,6 +25,7 @@ from jaxlingua.model import presets
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import PRESETS, LlamaConfig
 from jaxlingua.plan.store import Compiled
+from jaxlingua.plan.executable import schedule_text
 from jaxlingua.plan.topology import Topology, devices
 from jaxlingua.progress import duration
 from jaxlingua.sharding.mesh import make_mesh
@@ -178,8 +179,8 @@ def compile_step(lowered: Any) -> Compiled:
     memory, seconds = compiled.memory_analysis(), time.perf_counter() - start
     text, no_text = "", ""
     try:
-        text = compiled.as_text()
-    except jax.errors.JaxRuntimeError as error:  # v5p and v6e: the compiler cannot print its own schedule
+        text = schedule_text(compiled)
+    except jax.errors.JaxRuntimeError as error:  # it cannot be printed
         no_text = str(error).split("\n")[0][:300]
     return Compiled(
         fits=True,
