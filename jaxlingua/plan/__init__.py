@@ -1,9 +1,12 @@
 """The step compiled for TPUs that are not attached: memory, time, and what to change.
 
-topology.py  "v5e:8x8" to devices
-program.py   a configuration and a topology to the lowered step, and that to what the compiler says of it
-store.py     what the compiler said, kept under a hash of the lowered step
-hlo.py       the scheduled program's text to instructions
-estimate.py  instructions to seconds
-report.py    all of it as a table or as JSON
+topology.py     "v5e:8x8" to devices
+program.py      a configuration and a topology to the lowered step, and that to what the compiler says of it
+executable.py   the schedule as text, also where JAX cannot print it
+store.py        what the compiler said, kept under a hash of the lowered step
+hlo.py          the schedule's text to instructions
+traffic.py, kernels.py, collectives.py   what one instruction moves, computes and sends
+ledger.py       the schedule walked through
+estimate.py     cycles to seconds; roofline.py where there are none; step_time.py what both say
+report.py       all of it as a table or as JSON
 """

@@ -24,8 +24,8 @@ from jaxlingua.hub import find_folder
 from jaxlingua.model import presets
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import PRESETS, LlamaConfig
-from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.executable import schedule_text
+from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import Topology, devices
 from jaxlingua.progress import duration
 from jaxlingua.sharding.mesh import make_mesh
