@@ -2,7 +2,7 @@
 
 import math
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from jaxlingua.config import Config
 from jaxlingua.model.presets import LlamaConfig, parameter_count
@@ -11,7 +11,6 @@ from jaxlingua.plan.collectives import link_bytes, link_bytes_per_second
 from jaxlingua.plan.kernels import AttentionShape, attention_cycles
 from jaxlingua.plan.step_time import Collective, Estimate, StepTime
 from jaxlingua.sharding.chips import Chip
-from jaxlingua.sharding.rules import count_micro_batches
 
 # Of the peak, what matrix products reach by the compiler's own count of cycles in LLaMA-2-7B steps (full
 # FSDP; 64 chips, and 16 of v6e; libtpu 0.0.51).
@@ -30,11 +29,13 @@ TRUST = (
 )
 
 
-def roofline(config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chip, torus: tuple[int, ...]) -> Estimate:
+def roofline(
+    config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh, chip: Chip, torus: tuple[int, ...]
+) -> Estimate:
     """Seconds per training step from sizes, tokens and mesh alone.
 
-    `cal` is a bound that a step comes near to where every collective runs under compute; `xla` is what it
-    takes where none does.
+    `cal` is what a step takes where every collective runs under compute, `xla` where none does. A collective
+    of its own says no more than that it may be exposed.
 
     Args:
         torus: chips along each axis of a slice.
@@ -44,7 +45,7 @@ def roofline(config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chip, torus: 
     kernels = _attention_seconds(config, sizes, mesh, chip)
     collectives = _collectives(config, sizes, mesh, chip, torus)
     waiting = math.fsum(each.seconds for each in collectives)
-    hidden = max(0.0, waiting - compute - kernels)
+    beyond = max(0.0, waiting - compute - kernels)
     slices = mesh.size // math.prod(torus)
     gradients = 2 * parameter_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"])
     return Estimate(
@@ -52,7 +53,7 @@ def roofline(config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chip, torus: 
         trust=TRUST.format(share=MATMUL_SHARE[chip.name]),
         chip=chip.name,
         torus=torus,
-        cal=StepTime(matmul, compute, kernels, waiting, hidden, compute + kernels + hidden),
+        cal=StepTime(matmul, compute, kernels, waiting, beyond, compute + kernels + beyond),
         xla=StepTime(matmul, compute, kernels, waiting, waiting, compute + kernels + waiting),
         collectives=collectives,
         kernels=(),
@@ -74,7 +75,7 @@ def matmul_flops(config: Config, sizes: LlamaConfig) -> float:
     return tokens * (6.0 * (layers + sizes.vocab_size * sizes.embed) + 2.0 * again)
 
 
-def elementwise_bytes(config: Config, sizes: LlamaConfig, mesh: Mesh) -> float:
+def elementwise_bytes(config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh) -> float:
     """HBM bytes per chip of the optimizer, and of what layers do beside their products."""
     sharded = mesh.shape["fsdp"] * mesh.shape["tensor"]
     tokens = config.train.batch_rows * config.tokens.row_length_tokens / mesh.size
@@ -98,7 +99,7 @@ def _repeated(remat: str) -> list[str]:
     return [name for name in ("q", "k", "v", "residual", "gate", "up") if name not in kept]
 
 
-def _attention_seconds(config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chip) -> float:
+def _attention_seconds(config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh, chip: Chip) -> float:
     """Two products forward, once more where its output is not kept, and five backward."""
     length = config.tokens.row_length_tokens
     block = min(length, _ATTENTION_BLOCK)
@@ -112,14 +113,15 @@ def _attention_seconds(config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chi
 
 
 def _collectives(
-    config: Config, sizes: LlamaConfig, mesh: Mesh, chip: Chip, torus: tuple[int, ...]
+    config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh, chip: Chip, torus: tuple[int, ...]
 ) -> tuple[Collective, ...]:
     """Weights gathered in bf16, forward and backward; their gradients summed; activations under `tensor`."""
-    micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
+    batch_rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
+    micro_batches = 1 if micro_batch_rows == "auto" else batch_rows // micro_batch_rows
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     data = max(mesh.shape["data"] * math.prod(torus) // mesh.size, 1)  # of one slice
     weights = 2 * parameter_count(sizes) // tensor
-    rows = config.train.batch_rows // micro_batches // (mesh.shape["data"] * fsdp)
+    rows = batch_rows // micro_batches // (mesh.shape["data"] * fsdp)
     activations = 2 * rows * config.tokens.row_length_tokens * sizes.embed
     sums = 4 + sum(name in _repeated(sizes.remat) for name in ("residual",))
     planned = (
@@ -139,4 +141,4 @@ def _collective(
     kind: str, group: int, calls: int, size: int, chip: Chip, torus: tuple[int, ...]
 ) -> Collective:
     seconds = link_bytes(kind, size, group) / link_bytes_per_second(kind, group, chip, torus)
-    return Collective(kind, "unknown", group, calls, calls * size, calls * seconds, 0.0)
+    return Collective(kind, "unknown", group, calls, calls * size, calls * seconds, calls * seconds)

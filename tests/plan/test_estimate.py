@@ -185,6 +185,23 @@ def test_a_step_takes_no_less_than_its_collectives_one_after_another():
     assert found.cal.seconds == found.cal.collective_seconds == pytest.approx(2 * GATHER_SECONDS)
 
 
+def test_what_is_handed_over_for_other_slices_is_counted_in_bytes_and_takes_no_time():
+    """The compiler sends it to the host, whose network is no part of the estimate."""
+    sent = (
+        f"%send.2 = ({WEIGHTS}, u32[], token[]) send(%p, %token), channel_id=6, is_host_transfer=true, "
+        'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'
+    )
+    found = of(
+        matmul("product", 1500),
+        '%layers = (s32[]) while(%p), condition=%less, body=%layer, config={"known_trip_count":{"n":"3"}}',
+        layer=(sent,),
+        less=("%less = pred[] compare(%p, %p), direction=LT",),
+    )
+    assert found.slice_exchange_bytes == 3 * WEIGHTS_BYTES
+    assert found.cal.seconds == pytest.approx(1e-6)
+    assert found.collectives == ()
+
+
 # ── kernels ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 KERNEL = (
