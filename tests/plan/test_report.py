@@ -37,7 +37,7 @@ ESTIMATE = Estimate(
     operations=(),
     unknown_loops=("while.7",),
     unknown_kernels=("mine",),
-    slice_exchange_bytes=0.0,
+    slice_exchange_bytes=0,
 )
 COMPILED = Compiled(
     fits=True,
