@@ -287,7 +287,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def _not_counted(estimate: Estimate) -> list[str]:
     loops = [f"all but one trip of loop {name}" for name in estimate.unknown_loops]
     kernels = [f"kernel {name}" for name in estimate.unknown_kernels]
-    between = f"{_gib(estimate.slice_exchange_bytes):.2f} GiB per chip between slices"
+    between = f"{short(_gib(estimate.slice_exchange_bytes))} GiB per chip between slices"
     return [*loops, *kernels, *[between] * (estimate.slice_exchange_bytes > 0)]
 
 

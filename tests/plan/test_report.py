@@ -220,7 +220,9 @@ def test_a_roofline_is_marked_as_one():
 
 @pytest.mark.parametrize(("slices", "is_told"), [("1", False), ("2", True)])
 def test_what_goes_between_slices_is_not_in_the_time_and_that_is_told(slices: str, is_told: bool):
-    plan = replace(PLAN, topology=topology_of("v5e:8x8", slices))
+    sent = replace(ESTIMATE, slice_exchange_bytes=GIB // 4 if is_told else 0)
+    plan = replace(PLAN, topology=topology_of("v5e:8x8", slices), estimate=sent)
+    assert ("kernel mine, 0.250 GiB per chip between slices" in as_table(plan)) == is_told
     assert ("what goes between slices is not in the estimate of time" in as_table(plan)) == is_told
 
 
