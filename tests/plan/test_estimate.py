@@ -169,7 +169,7 @@ def test_a_collective_that_is_begun_and_ended_by_wrapping_it_is_covered_alike():
 
 
 def test_an_all_reduce_fused_with_the_cut_of_its_result_is_half_the_work_and_exposed():
-    fusion = "%rs = bf16[64,4096]{1,0} fusion(%p), calls=%all-reduce-scatter.1"
+    fusion = f"%rs = bf16[64,4096]{{1,0}} fusion(%p), calls=%all-reduce-scatter.1, {cycles(1500)}"
     found = of(fusion, **{"all-reduce-scatter.1": (REDUCE,)})
     (collective,) = found.collectives
     assert (collective.kind, collective.how) == ("reduce-scatter", "sync(fused)")
@@ -216,12 +216,15 @@ def test_a_kernel_counts_on_its_own_and_within_a_fusion_and_covers_collectives()
     found = of(
         KERNEL.format(n=1),
         "%f = f32[] fusion(%p), calls=%called",
+        '%layers = (s32[]) while(%p), condition=%less, body=%layer, config={"known_trip_count":{"n":"8"}}',
         called=(KERNEL.format(n=2),),
+        layer=(KERNEL.format(n=3),),
+        less=("%less = pred[] compare(%p, %p), direction=LT",),
     )
     (kernel,) = found.kernels
-    assert (kernel.name, kernel.calls) == ("splash_mha_fwd", 2)
-    assert kernel.seconds == pytest.approx(2 * call / HERTZ)
-    assert found.cal.kernel_seconds == found.cal.seconds == kernel.seconds
+    assert (kernel.name, kernel.calls) == ("splash_mha_fwd", 10)
+    assert kernel.seconds == pytest.approx(10 * call / HERTZ)
+    assert found.cal.kernel_seconds == found.cal.seconds == pytest.approx(kernel.seconds)
     assert found.cal.compute_seconds == 0
 
     (collective,) = of(BEGUN, KERNEL.format(n=1), ENDED).collectives

@@ -37,9 +37,11 @@ def test_attributes_that_go_on_over_several_lines_end_neither_instruction_nor_co
 
 
 def test_the_entry_is_what_runs_wherever_it_stands():
-    text = schedule_text(PARAMETER, other=(PARAMETER,))
-    assert parse(text).entry == "main"
-    assert set(parse(text).computations) == {"main", "other"}
+    entry_last = schedule_text(PARAMETER, other=(PARAMETER,))
+    head, other, entry = entry_last.strip().split("\n\n")
+    for text in (entry_last, "\n\n".join((head, entry, other))):
+        assert parse(text).entry == "main"
+        assert set(parse(text).computations) == {"main", "other"}
 
 
 def test_only_what_lies_in_hbm_counts_as_hbm():
@@ -78,6 +80,19 @@ def test_a_collective_is_found_in_the_fusions_of_a_fusion():
     assert schedule.collective_in("main") is None
 
 
+def test_kernels_are_found_in_the_fusions_of_a_fusion():
+    kernel = '%kernel.2 = f32[4]{0} custom-call(%p), custom_call_target="tpu_custom_call"'
+    schedule = parse(
+        schedule_text(
+            PARAMETER,
+            outer=(PARAMETER, "%f = f32[4]{0} fusion(%p), calls=%inner"),
+            inner=(kernel, kernel.replace("tpu_custom_call", "AllocateBuffer")),
+        )
+    )
+    assert [each.name for each in schedule.kernels_in("outer")] == ["kernel.2"]
+    assert list(schedule.kernels_in("main")) == []
+
+
 def loop(condition: tuple[str, ...], attributes: str = "", **computations: tuple[str, ...]) -> int | None:
     text = schedule_text(
         f"%loop = (s32[]) while(%p), condition=%condition, body=%body{attributes}",
@@ -96,6 +111,7 @@ COMPARE = "%less = pred[]{:T(512)} compare(%counter, %limit), direction=LT"
 
 def test_trips_are_those_that_the_compiler_wrote_or_else_the_bound_of_the_condition():
     assert loop((COUNTER, LIMIT, COMPARE)) == 32
+    assert loop((COUNTER, LIMIT, "%one = s32[]{:T(128)} constant(1)", COMPARE)) == 32
     assert loop((COUNTER, LIMIT, COMPARE), ', backend_config={"known_trip_count":{"n":"7"}}') == 7
     fused = ("%less = pred[]{:T(512)} fusion(%p), kind=kLoop, calls=%compared",)
     assert loop(fused, compared=(COUNTER, LIMIT, COMPARE)) == 32
