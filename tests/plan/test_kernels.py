@@ -62,6 +62,18 @@ def test_cycles_are_products_at_a_share_of_the_peak_and_what_blocks_cost():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("splash_mha_fwd.1", (4633, 3808)), ("splash_mha_dkv.1", (9247, 5983))]
+)
+def test_wider_matrix_units_gain_what_static_schedules_of_a_block_say(name, words):
+    """They are four times as large, and head_dim 128 fills no more than half of them."""
+    large = kernel(name, blocks=BLOCKS.replace("512", "1024"))
+    shape = attention_shape(large, fused_backward=True)
+    beside = shape.heads * (shape.blocks * 300 + 2 * 610)
+    v5e, v6e = (attention_cycles(shape, CHIPS[chip]) - beside for chip in ("v5e", "v6e"))
+    assert v5e / v6e == pytest.approx(words[0] / words[1])
+
+
 def test_a_head_dim_of_64_takes_as_long_as_one_of_128():
     half = kernel("splash_mha_fwd.1", queries="bf16[2,8,2048,64]{3,2,1,0}")
     narrow = attention_shape(half, fused_backward=True)
