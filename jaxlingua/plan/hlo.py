@@ -1,6 +1,6 @@
 """The program that the TPU compiler scheduled, read from its text.
 
-The text is what `jax.stages.Compiled.as_text` gives: computations of instructions in the order in which the
+The text is what `executable.schedule_text` gives: computations of instructions in the order in which the
 chip runs them, with the compiler's cycle counts in the attributes. Only what an estimate asks for is read.
 """
 

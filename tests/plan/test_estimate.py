@@ -265,6 +265,9 @@ def test_an_estimate_says_how_it_was_made_and_how_far_to_trust_it():
         "do not rank two programs by less than 10 %, nor where cal and xla disagree"
     )
 
+    elsewhere = estimate(schedule_text(matmul("product", 10)), CHIPS["v5p"], (2, 2, 4)).trust
+    assert "too slow, and for v5p there was nothing to compare with; do not rank" in elsewhere
+
 
 def test_mfu_is_six_operations_per_parameter_and_token_over_the_peak():
     assert mfu(1.0, 6_738_000_000, 262_144, 64, V5E) == pytest.approx(0.8406, abs=1e-4)
