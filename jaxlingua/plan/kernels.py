@@ -13,7 +13,7 @@ from jaxlingua.sharding.chips import CHIPS, Chip
 # schedule. So trust which of two block sizes is faster, not by how much.
 _FORWARD_SHARE, _BACKWARD_SHARE = 0.80, 0.75
 _CYCLES_PER_BLOCK, _CYCLES_PER_BLOCK_ROW = 300, 610
-# What matrix units of 256 x 256 gain over those of 128 x 128, where head_dim 128 fills a half of them at best.
+# What matrix units of 256 x 256 gain over those of 128 x 128; head_dim 128 fills a half of them at best.
 # In static schedules of blocks of 1,024 x 1,024 (libtpu 0.0.51) a forward block is 4,633 instruction words on
 # v5e and 3,808 on v6e, a fused backward one 9,247 and 5,983.
 _FORWARD_GAIN, _BACKWARD_GAIN = 4633 / 3808, 9247 / 5983
