@@ -100,9 +100,10 @@ class ModelConfig(BaseModel):
     compute_dtype: Literal["bfloat16", "float32"] = identity(
         "bfloat16", "Type of activations and of weights while computing; parameters are kept in float32."
     )
-    attention: Literal["auto", "reference", "blockwise"] = free(
+    attention: Literal["auto", "reference", "blockwise", "splash", "cudnn"] = free(
         "auto",
-        "Attention: reference holds all scores, blockwise never does; auto chooses by length and platform.",
+        "Attention: reference holds all scores, blockwise never does, splash is for TPUs and cudnn for GPUs; "
+        "auto chooses by length and platform.",
     )
     attention_block_tokens: int = free(512, "Keys that blockwise attention looks at in one go.", gt=0)
 
@@ -357,6 +358,16 @@ class TrainConfig(BaseModel):
     optimizer: OptimizerConfig = identity(OptimizerConfig(), "The optimizer.")
     remat: Remat = free(
         "full", "Which activations are computed again in the backward pass. Changes memory only."
+    )
+    barriers: bool | Auto = free(
+        "auto",
+        "Whether products and SwiGLU are kept apart, in an order that hides communication; auto is on v5e, "
+        "whose compiler makes use of it. Changes speed only.",
+    )
+    compiler_options: dict[str, bool | int | str] | Auto = free(
+        "auto",
+        "Options of the TPU compiler by name; auto is what is known to help on the chip, {} is none. Changes "
+        "speed only.",
     )
     loss_chunk_tokens: int = free(8192, "Tokens whose logits exist at one time.", gt=0)
     max_nonfinite_steps: int = free(

@@ -1,31 +1,20 @@
-"""Causal attention within segments behind one signature: a reference, and one that never holds T×T scores."""
+"""Causal attention within segments behind one signature; each platform has the kernel that is best there."""
 
-import functools
-from typing import Literal, NamedTuple
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jaxlingua.errors import ConfigError
+from jaxlingua.model.blockwise import blockwise_attention
+from jaxlingua.model.cudnn import cudnn_attention
+from jaxlingua.model.platform import platform
+from jaxlingua.model.reference import Ids, reference_attention
+from jaxlingua.model.splash import splash_attention
 
-Kind = Literal["auto", "reference", "blockwise"]
-KINDS = ("auto", "reference", "blockwise")
-
+KINDS = ("auto", "reference", "blockwise", "splash", "cudnn")
+_PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
 _REFERENCE_SCORES = 1024 * 1024  # "auto": so many scores per head are held at once
-_MASKED = -1e30  # finite, so that a query that sees nothing has no NaN in value or gradient
-
-
-class Ids(NamedTuple):
-    """Segment and position of every query and every key, and how far back a query sees."""
-
-    query_segments: Int[Array, "batch query"]
-    key_segments: Int[Array, "batch key"]
-    query_positions: Int[Array, "batch query"]
-    key_positions: Int[Array, "batch key"]
-    window: Int[Array, ""] | int | None = None
 
 
 def attention(
@@ -48,217 +37,49 @@ def attention(
     of their group, which are never copied. Scores and softmax are float32. Where queries and keys are equally
     many they are taken to be one row, in which each document lies in one piece and its positions increase.
 
-    "auto" chooses by the number of scores alone, never by asking for a device, since a program may be
-    compiled for another platform than the one it is compiled on.
+    "auto" goes by the platform of the mesh that the program is traced for (a program may be compiled for
+    another one than it is compiled on): splash on TPUs and cuDNN on GPUs, where they can (`_refusal`);
+    elsewhere reference for short rows and blockwise for long ones.
 
     Paper: arXiv:2305.13245 (groups), arXiv:2310.06825 (window), arXiv:2112.05682, arXiv:2205.14135 (blocks).
     Same as: jax.nn.dot_product_attention with the equivalent mask.
     """
     if kind not in KINDS:
         raise ConfigError(f"model.attention: unknown kind '{kind}'; choose one of {', '.join(KINDS)}")
-    if kind == "auto":
-        kind = "reference" if q.shape[1] * k.shape[1] <= _REFERENCE_SCORES else "blockwise"
     ids = Ids(query_segments, key_segments, query_positions, key_positions, window)
+    if kind == "auto":
+        kind = _best(q, k, ids)
+    elif kind in _PLATFORMS and (reason := _refusal(kind, q, k, ids)):
+        raise ConfigError(f"model.attention: '{kind}' given; {reason}; set model.attention=auto")
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])  # b t k g h
     if kind == "reference":
         out = checkpoint_name(reference_attention(grouped, k, v, ids), "attention_out")
-    else:
+    elif kind == "blockwise":
         out = blockwise_attention(grouped, k, v, ids, block_tokens)
+    elif kind == "splash":
+        out = splash_attention(grouped, k, v, ids)
+    else:
+        out = checkpoint_name(cudnn_attention(grouped, k, v, ids), "attention_out")
     return out.reshape(q.shape)  # b t n h
 
 
-def visible(ids: Ids) -> Bool[Array, "batch query key"]:
-    """Which keys a query sees: those of its own segment, not padding, not later, not before the window."""
-    own = ids.query_segments[:, :, None] == ids.key_segments[:, None, :]
-    distance = ids.query_positions[:, :, None] - ids.key_positions[:, None, :]
-    near = distance >= 0 if ids.window is None else (distance >= 0) & (distance < ids.window)
-    return own & near & (ids.query_segments != 0)[:, :, None]
+def _best(q: Array, k: Array, ids: Ids) -> str:
+    for kind in _PLATFORMS:
+        if not _refusal(kind, q, k, ids):
+            return kind
+    return "reference" if q.shape[1] * k.shape[1] <= _REFERENCE_SCORES else "blockwise"
 
 
-def _precision(dtype: jnp.dtype) -> str | None:
-    return "highest" if dtype == jnp.float32 else None
-
-
-def reference_attention(
-    q: Float[Array, "batch query kv_heads group head_dim"],
-    k: Float[Array, "batch key kv_heads head_dim"],
-    v: Float[Array, "batch key kv_heads head_dim"],
-    ids: Ids,
-) -> Float[Array, "batch query kv_heads group head_dim"]:
-    """All scores at once: memory grows with query × key.
-
-    The queries of a group stand one after another as rows of one matrix (r), so that each product is a plain
-    batched matrix product: forward and backward in 14 ms, where five-dimensional ones take 23 ms, for 16 rows
-    of 128 tokens, 6 heads of 32, on one CPU core.
-    """
-    batch, length, kv_heads, group, head_dim = q.shape
-    mask = visible(ids)
-    q = q.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads, group * length, head_dim)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    dot = functools.partial(jnp.einsum, precision=_precision(q.dtype))
-    scores = dot("bkrh,bksh->bkrs", q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
-    weights = jax.nn.softmax(jnp.where(jnp.tile(mask, (1, group, 1))[:, None], scores, _MASKED))
-    out = dot("bkrs,bksh->bkrh", weights.astype(v.dtype), v)
-    out = out.reshape(batch, kv_heads, group, length, head_dim).transpose(0, 3, 1, 2, 4)
-    return jnp.where(mask.any(-1)[:, :, None, None, None], out, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def blockwise_attention(
-    q: Float[Array, "batch query kv_heads group head_dim"],
-    k: Float[Array, "batch key kv_heads head_dim"],
-    v: Float[Array, "batch key kv_heads head_dim"],
-    ids: Ids,
-    block_tokens: int,
-) -> Float[Array, "batch query kv_heads group head_dim"]:
-    """A block of queries against a block of keys at a time, forward and backward.
-
-    Cost: block_tokens² scores per head at once. The backward pass keeps q, k, v, the output and one number
-    per query, and computes the scores again. Within a row, blocks after the query or before its window are
-    skipped.
-    """
-    return _forward(q, k, v, ids, block_tokens)[0]
-
-
-class _Blocks(NamedTuple):
-    """Arrays cut along tokens; the leading axis counts blocks."""
-
-    q: Float[Array, "blocks batch kv_heads group block head_dim"]
-    k: Float[Array, "key_blocks batch kv_heads key_block head_dim"]
-    v: Float[Array, "key_blocks batch kv_heads key_block head_dim"]
-    query_ids: Int[Array, "blocks 2 batch block"]
-    key_ids: Int[Array, "key_blocks 2 batch key_block"]
-
-
-def _cut(x: Array, axis: int, block: int) -> Array:
-    """Cut `axis` into blocks, filled up with zeros, and move their count to the front."""
-    count = -(-x.shape[axis] // block)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, count * block - x.shape[axis])
-    x = jnp.pad(x, widths)
-    return jnp.moveaxis(x.reshape(*x.shape[:axis], count, block, *x.shape[axis + 1 :]), axis, 0)
-
-
-def _join(blocks: Array, axis: int, length: int) -> Array:
-    """The inverse of `_cut`."""
-    x = jnp.moveaxis(blocks, 0, axis)
-    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(x, 0, length, axis=axis)
-
-
-def _cut_queries(x: Float[Array, "batch query kv_heads group h"], block: int) -> Array:
-    return _cut(x.transpose(0, 2, 3, 1, 4), 3, block)  # i b k g t h
-
-
-def _cut_all(q: Array, k: Array, v: Array, ids: Ids, block_tokens: int) -> _Blocks:
-    block, key_block = min(block_tokens, q.shape[1]), min(block_tokens, k.shape[1])
-    return _Blocks(
-        q=_cut_queries(q, block),
-        k=_cut(k.transpose(0, 2, 1, 3), 2, key_block),
-        v=_cut(v.transpose(0, 2, 1, 3), 2, key_block),
-        query_ids=_cut(jnp.stack([ids.query_segments, ids.query_positions]), 2, block),
-        key_ids=_cut(jnp.stack([ids.key_segments, ids.key_positions]), 2, key_block),
-    )
-
-
-def _blocks_back(blocks: _Blocks, window: Array | int | None) -> Array | int:
-    """Within one row: how many blocks before its own the window of a query reaches.
-
-    This counts places, and the window positions. The positions of a document increase from place to place, so
-    its tokens are never further apart in the row than in position.
-    """
-    block, count = blocks.q.shape[4], len(blocks.q)
-    return count if window is None else jnp.minimum((window - 2) // block + 1, count)
-
-
-def _scores(
-    q: Array, k: Array, query_ids: Array, key_ids: Array, window: Array | int | None
-) -> tuple[Array, Array]:
-    """Scores of one block of queries and one of keys, in float32 [b k g t s], and which of them count."""
-    mask = visible(Ids(query_ids[0], key_ids[0], query_ids[1], key_ids[1], window))[:, None, None]
-    scores = jnp.einsum(
-        "bkgth,bksh->bkgts", q, k, precision=_precision(q.dtype), preferred_element_type=jnp.float32
-    )
-    return scores * q.shape[-1] ** -0.5, mask
-
-
-def _forward(q: Array, k: Array, v: Array, ids: Ids, block_tokens: int) -> tuple[Array, Array]:
-    """Output [b t k g h] and log of the softmax's denominator [i b k g t]."""
-    blocks = _cut_all(q, k, v, ids, block_tokens)
-    one_row, back = q.shape[1] == k.shape[1], _blocks_back(blocks, ids.window)
-
-    def query_block(_, xs):
-        i, q_i, query_ids = xs
-
-        def key_block(j, carry):
-            out, top, total = carry
-            scores, mask = _scores(q_i, blocks.k[j], query_ids, blocks.key_ids[j], ids.window)
-            new_top = jnp.maximum(top, jnp.where(mask, scores, _MASKED).max(-1))
-            weights = jnp.where(mask, jnp.exp(scores - new_top[..., None]), 0)
-            shrink = jnp.exp(top - new_top)
-            added = jnp.einsum(
-                "bkgts,bksh->bkgth", weights.astype(v.dtype), blocks.v[j], precision=_precision(v.dtype),
-                preferred_element_type=jnp.float32,
-            )  # fmt: skip
-            return out * shrink[..., None] + added, new_top, total * shrink + weights.sum(-1)
-
-        zero = jnp.zeros(q_i.shape, jnp.float32)
-        carry = (zero, jnp.full(q_i.shape[:-1], _MASKED), zero[..., 0])
-        first, stop = (jnp.maximum(i - back, 0), i + 1) if one_row else (0, len(blocks.k))
-        out, top, total = jax.lax.fori_loop(first, stop, key_block, carry)
-        some = jnp.where(total > 0, total, 1.0)  # a query that sees nothing: output 0
-        return None, ((out / some[..., None]).astype(q.dtype), top + jnp.log(some))
-
-    _, (out, log_total) = jax.lax.scan(
-        query_block, None, (jnp.arange(len(blocks.q)), blocks.q, blocks.query_ids)
-    )
-    out = _join(out, 3, q.shape[1]).transpose(0, 3, 1, 2, 4)  # b t k g h
-    # Named here, where the backward pass takes them from, so that a remat policy can keep them.
-    return checkpoint_name(out, "attention_out"), checkpoint_name(log_total, "attention_out")
-
-
-def _forward_and_residuals(q, k, v, ids, block_tokens):
-    out, log_total = _forward(q, k, v, ids, block_tokens)
-    return out, (q, k, v, ids, out, log_total)
-
-
-def _backward(block_tokens, residuals, d_out):
-    """Gradients of q, k, v; the scores are computed again. Paper: arXiv:2205.14135, algorithm 4."""
-    q, k, v, ids, out, log_total = residuals
-    blocks = _cut_all(q, k, v, ids, block_tokens)
-    one_row, back = q.shape[1] == k.shape[1], _blocks_back(blocks, ids.window)
-    block, scale = blocks.q.shape[4], q.shape[-1] ** -0.5
-    dot = functools.partial(jnp.einsum, precision=_precision(q.dtype), preferred_element_type=jnp.float32)
-    d_out_blocks = _cut_queries(d_out, block)
-    inner = _cut_queries(jnp.sum(d_out.astype(jnp.float32) * out, -1, keepdims=True), block)  # i b k g t 1
-
-    def key_block(d_q, xs):
-        j, k_j, v_j, key_ids = xs
-
-        def query_block(i, carry):
-            d_q, d_k, d_v = carry
-            q_i, d_out_i = blocks.q[i], d_out_blocks[i]
-            scores, mask = _scores(q_i, k_j, blocks.query_ids[i], key_ids, ids.window)
-            weights = jnp.where(mask, jnp.exp(scores - log_total[i][..., None]), 0)
-            d_v += dot("bkgts,bkgth->bksh", weights.astype(q.dtype), d_out_i)
-            d_weights = dot("bkgth,bksh->bkgts", d_out_i, v_j)
-            d_scores = (weights * (d_weights - inner[i]) * scale).astype(q.dtype)
-            d_k += dot("bkgts,bkgth->bksh", d_scores, q_i)
-            d_q = d_q.at[i].add(dot("bkgts,bksh->bkgth", d_scores, k_j))
-            return d_q, d_k, d_v
-
-        count = len(blocks.q)
-        first, stop = (j, jnp.minimum(j + back + 1, count)) if one_row else (0, count)
-        zero = jnp.zeros(k_j.shape, jnp.float32)
-        d_q, d_k, d_v = jax.lax.fori_loop(first, stop, query_block, (d_q, zero, zero))
-        return d_q, (d_k.astype(k.dtype), d_v.astype(v.dtype))
-
-    zero = jnp.zeros(blocks.q.shape, jnp.float32)
-    keys = (jnp.arange(len(blocks.k)), blocks.k, blocks.v, blocks.key_ids)
-    d_q, (d_k, d_v) = jax.lax.scan(key_block, zero, keys)
-    d_q = _join(d_q, 3, q.shape[1]).transpose(0, 3, 1, 2, 4).astype(q.dtype)  # b t k g h
-    d_k, d_v = (_join(x, 2, k.shape[1]).transpose(0, 2, 1, 3) for x in (d_k, d_v))  # b s k h
-    return d_q, d_k, d_v, None
-
-
-blockwise_attention.defvjp(_forward_and_residuals, _backward)
+def _refusal(kind: str, q: Array, k: Array, ids: Ids) -> str:
+    """Why a kernel of one platform cannot do this; "" where it can."""
+    if platform() != _PLATFORMS[kind]:
+        return f"it runs on {_PLATFORMS[kind].upper()}s, and this program is for a {platform()}"
+    if q.dtype == jnp.float32:
+        return "it multiplies in bfloat16, and model.compute_dtype is float32"
+    if q.shape[1] != k.shape[1]:
+        return f"it takes whole rows, not {q.shape[1]} queries that follow a cache of {k.shape[1]} keys"
+    if isinstance(ids.window, Array):
+        return "its window is one for all layers, and these differ"
+    if kind == "splash" and q.shape[1] % 128:
+        return f"it takes rows of a multiple of 128 tokens, not of {q.shape[1]}"
+    return ""

@@ -49,7 +49,8 @@ class LlamaConfig:
     max_positions: int = 2048
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: str = "none"
-    attention: Literal["auto", "reference", "blockwise"] = "auto"
+    barriers: bool | Literal["auto"] = "auto"
+    attention: Literal["auto", "reference", "blockwise", "splash", "cudnn"] = "auto"
     attention_block_tokens: int = 512
 
     def __post_init__(self):
@@ -147,13 +148,17 @@ _OVERRIDES = (
 
 
 def llama_config(
-    model: "ModelConfig", vocab_size: int, remat: str = "none", public: LlamaConfig | None = None
+    model: "ModelConfig",
+    vocab_size: int,
+    remat: str = "none",
+    public: LlamaConfig | None = None,
+    barriers: bool | Literal["auto"] = "auto",
 ) -> LlamaConfig:
     """What `model` of a configuration means: its preset, with every field that is not "auto" in place.
 
     Where heads or embed are given and head_dim is not, head_dim is embed / heads; and a preset in which every
     head has its own keys keeps that property.
-    `remat` comes from `train.remat`; generation and evaluation need none.
+    `remat` and `barriers` come from `train`; generation and evaluation need none.
 
     Args:
         public: the sizes of the public checkpoint that the model begins from, which are taken as they are.
@@ -163,6 +168,7 @@ def llama_config(
         _from_preset(model) if public is None else public,
         vocab_size=vocab_size,
         remat=remat,
+        barriers=barriers,
         compute_dtype=model.compute_dtype,
         attention=model.attention,
         attention_block_tokens=model.attention_block_tokens,
@@ -188,6 +194,42 @@ def _from_preset(model: "ModelConfig") -> LlamaConfig:
             )
         changed["head_dim"] = embed // heads
     return replace(preset, **changed)
+
+
+# Names under which presets are published; those of the same sizes that were tuned further are among them.
+_PUBLISHED = {
+    "huggyllama/llama-7b": "llama1-7b",
+    "huggyllama/llama-13b": "llama1-13b",
+    "huggyllama/llama-30b": "llama1-33b",
+    "huggyllama/llama-65b": "llama1-65b",
+    "meta-llama/Llama-2-7b-hf": "llama2-7b",
+    "meta-llama/Llama-2-7b-chat-hf": "llama2-7b",
+    "meta-llama/Llama-2-13b-hf": "llama2-13b",
+    "meta-llama/Llama-2-13b-chat-hf": "llama2-13b",
+    "meta-llama/Llama-2-70b-hf": "llama2-70b",
+    "meta-llama/Llama-2-70b-chat-hf": "llama2-70b",
+    "meta-llama/Meta-Llama-3-8B": "llama3-8b",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llama3-8b",
+    "meta-llama/Meta-Llama-3-70B": "llama3-70b",
+    "meta-llama/Meta-Llama-3-70B-Instruct": "llama3-70b",
+    "meta-llama/Llama-3.1-8B": "llama3.1-8b",
+    "meta-llama/Llama-3.1-8B-Instruct": "llama3.1-8b",
+    "meta-llama/Llama-3.1-70B": "llama3.1-70b",
+    "meta-llama/Llama-3.1-70B-Instruct": "llama3.1-70b",
+    "meta-llama/Llama-3.1-405B": "llama3.1-405b",
+    "meta-llama/Llama-3.2-1B": "llama3.2-1b",
+    "meta-llama/Llama-3.2-1B-Instruct": "llama3.2-1b",
+    "meta-llama/Llama-3.2-3B": "llama3.2-3b",
+    "meta-llama/Llama-3.2-3B-Instruct": "llama3.2-3b",
+}
+
+
+def published_sizes(path: str) -> LlamaConfig | None:
+    """Sizes of a checkpoint by its name on the hub alone, where a preset has them; None for other names.
+
+    For plans, which need no weights and so no permission to read them.
+    """
+    return PRESETS[_PUBLISHED[path]] if path in _PUBLISHED else None
 
 
 def parameter_count(config: LlamaConfig) -> int:

@@ -57,6 +57,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.tracking import fetch, open_tracker
     from jaxlingua.train import announce, run, run_folder
+    from jaxlingua.train.compiler_options import compiler_options
     from jaxlingua.train.held_out import make_held_out
     from jaxlingua.train.objective import Objective
     from jaxlingua.train.optimizer import make_optimizer
@@ -129,6 +130,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
     micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
+    options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
     tracker = open_tracker(
         folder, config.tracking, run.model_size(sizes), console, total_steps=stages[-1].end_step,
         restored_step=restored_step, run_config=config.model_dump(mode="json"),
@@ -145,7 +147,9 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 state = with_fresh_optimizer(state, optimizer, shardings)
             groups = len(stage.batches.group_names)
             objective = Objective(tokenizer.vocab_size, groups, config.train.loss_chunk_tokens)
-            train_step = make_train_step(model, optimizer, schedule, objective, shardings, micro_batches)
+            train_step = make_train_step(
+                model, optimizer, schedule, objective, shardings, micro_batches, options
+            )
             held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
             measured_every = run.held_out_every(config, stage)
             allowed = config.train.max_nonfinite_steps

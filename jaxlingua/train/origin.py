@@ -52,7 +52,8 @@ class Origin:
     def sizes(self, vocab_rows: int) -> LlamaConfig:
         """The model, with a vocabulary padded so that it can be spread."""
         rows = padded_vocab_size(vocab_rows)
-        return llama_config(self.config.model, rows, self.config.train.remat, self.public_sizes)
+        train = self.config.train
+        return llama_config(self.config.model, rows, train.remat, self.public_sizes, train.barriers)
 
     def vocab_rows(self, tokenizer: Tokenizer) -> int:
         """Rows of the embedding that mean something: the tokenizer's, and all that the checkpoint has.

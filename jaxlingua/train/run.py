@@ -21,6 +21,7 @@ from jaxlingua.sharding.rules import check_rows, count_micro_batches, param_shar
 from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tracking import ModelSize
+from jaxlingua.train.compiler_options import compiler_options
 from jaxlingua.train.held_out import HeldOutLoss
 from jaxlingua.train.origin import Origin, open_origin
 
@@ -40,6 +41,7 @@ def refuse_what_cannot_run(config: Config) -> None:
     mesh = make_mesh(config.sharding)
     count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+    compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
     folder = config.run.folder
     if not is_bucket(folder):  # a copy of that one is not here yet
         step = max(numbered_steps(located(f"{folder}/checkpoints")), default=None)

@@ -1,5 +1,6 @@
 """One optimizer update: micro-batches, one division by the batch's target tokens, a guard against NaN."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ def make_train_step(
     objective: Objective,
     shardings: TrainState,
     micro_batches: int = 1,
+    compiler_options: Mapping[str, bool | int | str] | None = None,
 ) -> MeshFunction:
     """The jitted (state, batch) -> (state, metrics). The state given is donated to the new one.
 
@@ -45,6 +47,7 @@ def make_train_step(
         schedule: learning rate by `state.step`.
         shardings: of the state; the batch comes as `sharding.feed` places it.
         micro_batches: into how many passes a batch is split; changes memory, not results.
+        compiler_options: those of `train.compiler_options` for the devices of the shardings.
     """
     mesh = shardings.step.mesh
     step = partial(train_step, model, optimizer, schedule, objective, shardings.params, micro_batches)
@@ -53,6 +56,7 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
+        compiler_options=dict(compiler_options) if compiler_options else None,
     )
     return MeshFunction(jitted, mesh)
 

@@ -9,7 +9,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxlingua.errors import ConfigError
-from jaxlingua.model import attention as attention_module
+from jaxlingua.model import blockwise as blockwise_module
 from jaxlingua.model.attention import attention
 
 FP32_LAYER = 1e-5
@@ -177,13 +177,13 @@ def test_blocks_of_any_size_leave_a_window_alone(window, block_tokens):
 def test_blocks_that_no_query_sees_are_not_computed(window, blocks, monkeypatch):
     """Eight blocks of eight places: 36 pairs are not after the query; counted as they run, both ways."""
     computed = []
-    scores = attention_module._scores
+    scores = blockwise_module._scores
 
     def counted(*arguments):
         jax.debug.callback(lambda: computed.append(1))
         return scores(*arguments)
 
-    monkeypatch.setattr(attention_module, "_scores", counted)
+    monkeypatch.setattr(blockwise_module, "_scores", counted)
     q, k, v, _ = case(length=64)
     segments, positions = jnp.ones((2, 64), jnp.int32), jnp.tile(jnp.arange(64, dtype=jnp.int32), (2, 1))
     ids = {"query_segments": segments, "key_segments": segments}
@@ -300,5 +300,6 @@ def test_an_unknown_kind_is_refused():
         attention(q, k, v, **ids, kind="flash", block_tokens=8)
     assert (
         str(refusal.value)
-        == "model.attention: unknown kind 'flash'; choose one of auto, reference, blockwise"
+        == "model.attention: unknown kind 'flash'; choose one of auto, reference, blockwise, "
+        "splash, cudnn"
     )

@@ -10,7 +10,14 @@ import pytest
 from jaxlingua.config import ModelConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.llama import Llama
-from jaxlingua.model.presets import PRESETS, LlamaConfig, llama_config, parameter_count
+from jaxlingua.model.presets import (
+    _PUBLISHED,
+    PRESETS,
+    LlamaConfig,
+    llama_config,
+    parameter_count,
+    published_sizes,
+)
 from tests.tiny import tiny_llama_config
 
 # As the authors give them, or as the files of the released checkpoints add up.
@@ -138,3 +145,10 @@ def test_an_unknown_remat_policy_is_refused_with_the_nearest_name():
         ConfigError, match=r"^train.remat: unknown policy 'save_qvk'; did you mean 'save_qkv'\?$"
     ):
         llama_config(ModelConfig(preset="tiny-test"), 512, remat="save_qvk")
+
+
+def test_a_published_name_has_the_sizes_of_its_preset_and_no_other_name_has_any():
+    assert published_sizes("meta-llama/Llama-2-7b-hf") == PRESETS["llama2-7b"]
+    assert published_sizes("meta-llama/Llama-3.2-1B-Instruct") == PRESETS["llama3.2-1b"]
+    assert published_sizes("someone/Llama-2-7b-hf") is None
+    assert set(_PUBLISHED.values()) == {name for name in PRESETS if not name.startswith("tiny")}

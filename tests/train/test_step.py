@@ -36,11 +36,11 @@ MESHES = {
 
 
 @lru_cache
-def _prepared(mesh, micro_batches, optimizer):
+def _prepared(mesh, micro_batches, barriers, optimizer):
     tx, schedule = make_optimizer(
         OptimizerConfig(**{"peak_lr": 3e-3, "warmup_steps": 2, **dict(optimizer)}), STEPS
     )
-    model = tiny_model()
+    model = tiny_model(barriers=barriers)
     state = initial_state(model, tx, mesh, seed=0)
     shardings = shardings_of(state)
     return (
@@ -50,20 +50,20 @@ def _prepared(mesh, micro_batches, optimizer):
     )
 
 
-def trainer(mesh, micro_batches=1, **optimizer):
+def trainer(mesh, micro_batches=1, barriers=False, **optimizer):
     """A new state, and the step of a tiny model, compiled once per kind."""
-    state, shardings, step_fn = _prepared(mesh, micro_batches, tuple(sorted(optimizer.items())))
+    state, shardings, step_fn = _prepared(mesh, micro_batches, barriers, tuple(sorted(optimizer.items())))
     copies = jax.tree.map(np.array, state)  # never the cached buffers, which a step would consume
     return jax.device_put(copies, shardings), step_fn
 
 
-def train(mesh, steps=STEPS, micro_batches=1, **optimizer):
+def train(mesh, steps=STEPS, micro_batches=1, barriers=False, **optimizer):
     """Losses, last state and the step function after a few steps on batches that repeat."""
 
     def batch_fn(step, start, stop):
         return jax.tree.map(lambda x: x[start:stop], random_batch(rows=8, seed=step % 4))
 
-    state, step_fn = trainer(mesh, micro_batches, **optimizer)
+    state, step_fn = trainer(mesh, micro_batches, barriers, **optimizer)
     losses = []
     for _, batch in feed(batch_fn, range(steps), 8, mesh):
         state, metrics = step_fn(state, batch)
@@ -84,6 +84,13 @@ def test_eight_devices_give_the_losses_of_one(on_one_device, axes):
     np.testing.assert_allclose(losses, on_one_device[0], rtol=FP32_STEPS)
     assert losses[-1] < losses[0] - 0.5  # it learns, so that the comparison means something
     assert int(state.step) == STEPS
+
+
+@pytest.mark.parametrize("axes", MESHES.values(), ids=MESHES)
+def test_barriers_change_no_loss(on_one_device, axes):
+    """The order of the backward pass that TPUs are given, here on a CPU."""
+    losses, _, _ = train(mesh_of(**axes), barriers=True, micro_batches=1 if axes else 2)
+    np.testing.assert_allclose(losses, on_one_device[0], rtol=FP32_STEPS)
 
 
 def test_twenty_steps_compile_one_program(on_one_device):

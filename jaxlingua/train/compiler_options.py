@@ -1,0 +1,59 @@
+"""Options of the TPU compiler by chip generation: which, why, and the libtpu that they were tried with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxlingua.errors import ConfigError
+
+TRIED_WITH = "libtpu 0.0.51"
+
+Value = bool | int | str
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option, and why."""
+
+    value: Value
+    reason: str
+
+
+# By JAX's name of the chip. A generation that is not here has none: for v4 and v6e none was found to help,
+# and v5p refuses those of v5e ("not supported on platforms other than TPU v5e").
+OPTIONS: dict[str, dict[str, Option]] = {
+    "TPU v5 lite": {
+        "xla_enable_async_all_reduce": Option(
+            True, "Sums of gradients over devices may run beside products; the next option needs it."
+        ),
+        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": Option(
+            True,
+            "Each sum is made part of the product that hides it: LLaMA-2 7B on 8x8 waits 0.29 s without.",
+        ),
+        "xla_jf_crs_combiner_threshold_in_bytes": Option(
+            0, "Sums stay apart; joined to three per layer they are too long to hide behind one product."
+        ),
+    },
+}
+
+
+def compiler_options(given: Mapping[str, Value] | Literal["auto"], device_kind: str) -> dict[str, Value]:
+    """What the training step is compiled with.
+
+    Args:
+        given: `train.compiler_options`; "auto" takes those of the table.
+        device_kind: of the devices it is compiled for, as JAX names them.
+    Raises: ConfigError for an option of the table that belongs to another generation, where its compiler
+        would refuse it or compute something wrong.
+    """
+    own = OPTIONS.get(device_kind, {})
+    if given == "auto":
+        return {name: option.value for name, option in own.items()}
+    for other, options in OPTIONS.items():
+        for name in given:
+            if name in options and name not in own:
+                raise ConfigError(
+                    f"train.compiler_options: '{name}' given; it is for {other}, these devices are "
+                    f"{device_kind}; leave it out, or set train.compiler_options=auto"
+                )
+    return dict(given)
