@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxlingua.checkpoint.huggingface.config_json import read_config
 from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
 from jaxlingua.config import Config, DataConfig, OptimizerConfig, StageConfig, source_languages
-from jaxlingua.errors import CheckpointError
+from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.hub import find_folder
 from jaxlingua.model import presets
 from jaxlingua.model.llama import Llama
@@ -57,6 +57,7 @@ class Program:
     sizes: LlamaConfig
     state: TrainState  # abstract, with shardings
     micro_batches: int
+    options: dict[str, bool | int | str]  # of the compiler
 
 
 def versions() -> dict[str, str]:
@@ -84,9 +85,10 @@ def lower_step(config: Config, topology: Topology) -> Program:
     optimizer, schedule = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))
     state = abstract_state(model, optimizer, mesh)
     objective = Objective(vocab_size, group_count(stage, config.data), config.train.loss_chunk_tokens)
-    step = make_train_step(model, optimizer, schedule, objective, shardings_of(state), micro_batches)
+    options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
+    step = make_train_step(model, optimizer, schedule, objective, shardings_of(state), micro_batches, options)
     batch = abstract_batch(config.train.batch_rows, config.tokens.row_length_tokens, mesh)
-    return Program(step.lower(state, batch), mesh, sizes, state, micro_batches)
+    return Program(step.lower(state, batch), mesh, sizes, state, micro_batches, options)
 
 
 def planned_origin(config: Config) -> Origin:
@@ -157,7 +159,7 @@ def identity(program: Program, topology: Topology) -> dict[str, Any]:
         "topology": topology.name,
         "slices": topology.slices,
         "devices": [device.id for device in program.mesh.devices.flat],
-        "options": compiler_options(topology.chip.device_kind),
+        "options": program.options,
         "environment": {name: os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")},
         "versions": versions(),
     }
@@ -166,6 +168,7 @@ def identity(program: Program, topology: Topology) -> dict[str, Any]:
 def compile_step(lowered: Any) -> Compiled:
     """Hand the step to the TPU compiler, which needs no TPU. A step that does not fit is no error.
 
+    Raises: ConfigError for options that the compiler does not know.
     Cost: 4 s for a tiny model, 40 s to 4 min for 7 billion parameters, 1 to 2 GB.
     """
     start = time.perf_counter()
@@ -174,6 +177,7 @@ def compile_step(lowered: Any) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         wanted = wanted_bytes(str(error))
         if wanted is None:
+            refuse_options(str(error))
             raise
         return Compiled(False, wanted, 0, 0, 0, 0, 0, time.perf_counter() - start, "", "it does not fit")
     memory, seconds = compiled.memory_analysis(), time.perf_counter() - start
@@ -194,6 +198,15 @@ def compile_step(lowered: Any) -> Compiled:
         text=text or "",
         no_text=no_text,
     )
+
+
+def refuse_options(message: str) -> None:
+    """Raises: ConfigError where it is options that the compiler complains of."""
+    if re.search("No such compile option|into flag", message):
+        raise ConfigError(
+            f"train.compiler_options: the compiler refuses them ({message.splitlines()[0][:200]}); leave "
+            f"that one out, or set train.compiler_options=auto"
+        )
 
 
 def wanted_bytes(message: str) -> int | None:

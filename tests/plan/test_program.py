@@ -20,6 +20,7 @@ from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import batch_sharding, count_micro_batches
 from jaxlingua.tokens import stages as flow
 from jaxlingua.tokens.tokenizer import load_tokenizer
+from jaxlingua.train.compiler_options import compiler_options
 from jaxlingua.train.objective import Objective
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.origin import open_origin
@@ -73,7 +74,10 @@ def text_as_the_page_builds_it(config: Config, folder: Path) -> tuple[str, int]:
     groups = len(stage.batches.group_names)
     objective = Objective(tokenizer.vocab_size, groups, config.train.loss_chunk_tokens)
     micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
-    step = make_train_step(model, optimizer, schedule, objective, shardings_of(abstract), micro_batches)
+    options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
+    step = make_train_step(
+        model, optimizer, schedule, objective, shardings_of(abstract), micro_batches, options
+    )
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh)),
         stage.batches.batch(0),
@@ -252,6 +256,26 @@ def test_a_step_that_does_not_fit_is_an_answer_and_no_error():
 def test_any_other_failure_of_the_compiler_keeps_its_traceback():
     with pytest.raises(jax.errors.JaxRuntimeError, match="Mosaic"):
         program.compile_step(lowered_that(raising("INTERNAL: Mosaic failed")))
+
+
+def test_the_options_of_training_reach_the_compiler():
+    """It refuses what it does not know, so it has seen it."""
+    step = lower_step(tiny(train={"compiler_options": {"xla_nonsense": True}}), CHIPS)
+    with pytest.raises(ConfigError) as refused:
+        program.compile_step(step.lowered)
+    assert str(refused.value) == (
+        "train.compiler_options: the compiler refuses them (INVALID_ARGUMENT: No such compile option: 'xla_nonsense'); "
+        "leave that one out, or set train.compiler_options=auto"
+    )
+
+
+def test_each_chip_has_its_own_options_and_another_set_is_another_step():
+    own = program.identity(lower_step(tiny(), CHIPS), CHIPS)
+    assert own["options"]["xla_enable_async_all_reduce"] is True
+    none = program.identity(lower_step(tiny(train={"compiler_options": {}}), CHIPS), CHIPS)
+    assert none == {**own, "options": {}}
+    v4 = topology_of("v4:2x2x2")
+    assert program.identity(lower_step(tiny(), v4), v4)["options"] == {}
 
 
 def test_a_program_without_a_schedule_keeps_its_memory():
