@@ -342,6 +342,11 @@ class OptimizerConfig(BaseModel):
     beta1: float = identity(0.9, "Decay of the first moment.", ge=0, lt=1)
     beta2: float = identity(0.999, "Decay of the second moment.", ge=0, lt=1)
     eps: float = identity(1e-8, "Added to the root of AdamW's second moment.", gt=0)
+    first_moment_dtype: Literal["float32", "bfloat16"] = identity(
+        "float32",
+        "Type of AdamW's and Lion's first moment; bfloat16 saves 2 bytes per parameter. AdamW's second stays "
+        "float32, since bfloat16 cannot add a thousandth (1 - beta2); nor in Lion's, so set its beta2=0.99.",
+    )
     clip_norm: PositiveFloat | Literal["off"] = identity(
         1.0, "Global norm that gradients are cut to, or off."
     )
@@ -568,11 +573,16 @@ def check_tokens(tokens: TokensConfig, model: ModelConfig) -> None:
 
 
 def check_train(train: TrainConfig) -> None:
-    """A micro-batch divides the batch."""
+    """A micro-batch divides the batch; an optimizer without a first moment is given no type for it."""
     if train.micro_batch_rows != "auto" and train.batch_rows % train.micro_batch_rows:
         raise ConfigError(
             f"train.micro_batch_rows: {train.micro_batch_rows} given, which does not divide "
             f"train.batch_rows={train.batch_rows}; use a divisor of {train.batch_rows}"
+        )
+    if train.optimizer.kind == "adafactor" and train.optimizer.first_moment_dtype != "float32":
+        raise ConfigError(
+            f"train.optimizer.first_moment_dtype: '{train.optimizer.first_moment_dtype}' given; Adafactor "
+            f"keeps no first moment; leave it out, or set train.optimizer.kind=adamw"
         )
 
 

@@ -32,10 +32,17 @@ def make_optimizer(
 
 # Adafactor without momentum and without scaling by parameter size, so that peak_lr means for it what it
 # means for the others; its second moment forgets as 1 - step^-0.8 and does not use beta2.
+# Only a first moment may be bfloat16, whose neighbors are 1/256 to 1/128 of a value apart. With beta1 = 0.9 a
+# gradient moves it by a tenth of its distance; with beta2 = 0.999 a second moment would need gradients twice
+# its root to be moved at all, and would never fall: x - x / 1000 is rounded to x.
 _DIRECTIONS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]] = {
-    "adamw": lambda config: optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+    "adamw": lambda config: optax.scale_by_adam(
+        b1=config.beta1, b2=config.beta2, eps=config.eps, mu_dtype=config.first_moment_dtype
+    ),
     "adafactor": lambda config: optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0)),
-    "lion": lambda config: optax.scale_by_lion(b1=config.beta1, b2=config.beta2),
+    "lion": lambda config: optax.scale_by_lion(
+        b1=config.beta1, b2=config.beta2, mu_dtype=config.first_moment_dtype
+    ),
 }
 
 

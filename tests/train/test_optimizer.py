@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlingua.config import OptimizerConfig
+from jaxlingua.config import OptimizerConfig, TrainConfig, check_train
 from jaxlingua.errors import ConfigError
 from jaxlingua.train.optimizer import decayed, make_optimizer, make_schedule
+from jaxlingua.train.state import abstract_state
 from tests.model.families import EVERY_FEATURE
-from tests.train.world import parameters, tiny_model
+from tests.train.world import mesh_of, parameters, tiny_model
 
 torch = pytest.importorskip("torch")
 
@@ -101,6 +102,78 @@ def test_adafactor_is_torch_s_formula_on_a_factored_matrix():
     update /= max(1.0, np.sqrt((update**2).mean()))
     np.testing.assert_allclose(updates["w"], -1e-2 * update, rtol=1e-4)
     assert max(leaf.size for leaf in jax.tree.leaves(state)) == 140  # rows and columns, no full second moment
+
+
+def first_moment_in(dtype, kind, beta2=0.99):
+    return OptimizerConfig(
+        kind=kind, peak_lr=1e-3, schedule="constant", warmup_steps=0, beta2=beta2, clip_norm="off",
+        first_moment_dtype=dtype,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "same"),
+    [
+        ("adamw", optax.adam(1e-3, b2=0.99, mu_dtype="bfloat16")),
+        ("lion", optax.lion(1e-3, b2=0.99, mu_dtype="bfloat16", weight_decay=0.0)),
+    ],
+)
+def test_a_first_moment_in_bfloat16_is_optax_s_and_not_that_of_float32(kind, same):
+    params = trees(0)
+    state = same.init(params)
+    for step in range(10):
+        updates, state = same.update(trees(step + 1), state, params)
+        params = optax.apply_updates(params, updates)
+    ours = run(first_moment_in("bfloat16", kind))
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, atol=1e-6), ours, params)
+    exact = run(first_moment_in("float32", kind))
+    difference = jax.tree.map(lambda got, want: np.abs(got - want).max(), ours, exact)
+    assert max(jax.tree.leaves(difference)) > 1e-5, "it makes a difference, and a small one"
+    assert max(jax.tree.leaves(difference)) < 5e-3
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lion"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_the_first_moment_is_bfloat16_and_it_is_split_like_its_parameter(kind, dtype):
+    optimizer, _ = make_optimizer(first_moment_in(dtype, kind), 100)
+    state = abstract_state(tiny_model(), optimizer, mesh_of(fsdp=4, tensor=2))
+    direction = state.opt_state[0]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(direction.mu)} == {dtype}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+    moments = [direction.mu] if kind == "lion" else [direction.mu, direction.nu]
+    assert kind == "lion" or {leaf.dtype.name for leaf in jax.tree.leaves(direction.nu)} == {"float32"}
+    for moment in moments:
+        assert jax.tree.map(lambda leaf: leaf.sharding, moment) == jax.tree.map(
+            lambda leaf: leaf.sharding, state.params
+        )
+
+
+def test_a_second_moment_in_bfloat16_would_never_fall():
+    """Why there is no option for it: gradients of zero for 1,000 steps should take two thirds of it away."""
+    tx, _ = make_optimizer(OptimizerConfig(beta2=0.999, clip_norm="off"), 1000)
+    params = {"w": jnp.zeros(3)}
+    state = tx.init(params)
+    _, state = tx.update({"w": jnp.ones(3)}, state, params, learning_rate=0.0)
+    kept, rounded = state[0].nu["w"], state[0].nu["w"].astype(jnp.bfloat16)
+    first = rounded
+    for _ in range(1000):
+        rounded = (0.999 * rounded.astype(jnp.float32)).astype(jnp.bfloat16)
+    update = jax.jit(lambda state: tx.update({"w": jnp.zeros(3)}, state, params, learning_rate=0.0)[1])
+    for _ in range(1000):
+        state = update(state)
+    assert (rounded == first).all()
+    np.testing.assert_allclose(state[0].nu["w"], kept * 0.999**1000, rtol=1e-4)
+
+
+def test_a_first_moment_s_type_is_refused_where_there_is_none():
+    with pytest.raises(ConfigError) as error:
+        check_train(TrainConfig(optimizer=OptimizerConfig(kind="adafactor", first_moment_dtype="bfloat16")))
+    assert str(error.value) == (
+        "train.optimizer.first_moment_dtype: 'bfloat16' given; Adafactor keeps no first moment; leave it out, "
+        "or set train.optimizer.kind=adamw"
+    )
+    # A run's resolved config.yaml names every field.
+    check_train(TrainConfig(optimizer=OptimizerConfig(kind="adafactor", first_moment_dtype="float32")))
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adafactor", "lion"])
