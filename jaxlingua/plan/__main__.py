@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
 from jaxlingua.errors import ConfigError, exit_with_one_line
@@ -57,7 +57,6 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     from jaxlingua.plan.estimate import estimate, roofline
     from jaxlingua.plan.report import Plan
     from jaxlingua.sharding.memory import step_memory
-    from jaxlingua.train.fit import remedies
 
     lowering = f"lowering the step for {topology.describe()}"
     lowered = program.told_while(say, lowering, lambda: program.lower_step(config, topology))
@@ -97,10 +96,19 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
         compiled=compiled,
         is_stored=stored.compiled is not None,
         estimate=estimated,
-        remedies=tuple(remedies(config, sizes, mesh, chip.hbm_bytes)) if is_too_large else (),
+        remedies=remedies_of(config, lowered, chip.hbm_bytes) if is_too_large else (),
         stages=tuple(config.stages),
         versions=program.versions(),
     )
+
+
+def remedies_of(config: "Config", program: Any, hbm_bytes: int) -> tuple[Any, ...]:
+    """The cheapest changes that make a step fit, by arithmetic."""
+    if importlib.util.find_spec("jaxlingua.train.fit") is None:
+        return ()
+    from jaxlingua.train.fit import remedies
+
+    return tuple(remedies(config, program.sizes, program.mesh, hbm_bytes))
 
 
 def refuse_without_compiler() -> None:

@@ -11,7 +11,6 @@ from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import Topology
 from jaxlingua.progress import duration
 from jaxlingua.sharding.memory import Memory
-from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
 READINGS = ("cal", "xla")
@@ -39,7 +38,7 @@ class Plan:
     compiled: Compiled
     is_stored: bool
     estimate: Estimate | None  # None where the step does not fit
-    remedies: Sequence[Remedy]
+    remedies: Sequence[Any]  # train/fit.py
     stages: Sequence[StageConfig]
     versions: Mapping[str, str]
 
@@ -136,7 +135,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
             {
                 "change": remedy.change,
                 "total_gib": _gib(remedy.total_bytes),
-                "extra_flops_share": round(remedy.extra_flops_share, 3),
+                "extra_compute": round(remedy.extra_compute, 3),
+                "note": remedy.note,
             }
             for remedy in plan.remedies
         ],
@@ -208,9 +208,11 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
     yield "cheapest changes, by arithmetic:"
     rows = [("  change", "GiB per chip", "more arithmetic")]
     for remedy in plan.remedies:
-        more = f"{100 * remedy.extra_flops_share:.0f} %" if remedy.extra_flops_share else "none"
+        more = f"{100 * remedy.extra_compute:.0f} %" if remedy.extra_compute else "none"
         rows.append((f"  {remedy.change}", short(_gib(remedy.total_bytes)), more))
-    yield from _columns(rows)
+    notes = ["", *(remedy.note for remedy in plan.remedies)]
+    for line, note in zip(_columns(rows), notes, strict=True):
+        yield f"{line}  {note}".rstrip()
 
 
 def _time_lines(plan: Plan) -> Iterator[str]:

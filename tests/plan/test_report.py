@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace as Remedy
 
 import pytest
 
@@ -11,7 +12,6 @@ from jaxlingua.plan.report import Plan, as_json, as_table
 from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import topology_of
 from jaxlingua.sharding.memory import Memory
-from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
 TIME = StepTime(
@@ -81,8 +81,8 @@ TOO_LARGE = replace(
     compiled=replace(COMPILED, fits=False, peak=20 * GIB, text="", no_text="it does not fit"),
     estimate=None,
     remedies=(
-        Remedy(change="train.micro_batch_rows=64", total_bytes=12 * GIB, extra_flops_share=0.0),
-        Remedy(change="train.remat=full", total_bytes=10 * GIB, extra_flops_share=0.33),
+        Remedy(change="train.micro_batch_rows=64", total_bytes=12 * GIB, extra_compute=0.0, note=""),
+        Remedy(change="train.remat=full", total_bytes=10 * GIB, extra_compute=0.33, note="slower"),
     ),
 )
 
@@ -130,8 +130,8 @@ def test_a_step_that_does_not_fit_has_no_time_but_remedies():
     assert told["step_seconds"] == told["estimated_mfu"] == {"cal": None, "xla": None}
     assert told["chip_hours"]["run"] == {"cal": None, "xla": None}
     assert told["remedies"] == [
-        {"change": "train.micro_batch_rows=64", "total_gib": 12.0, "extra_flops_share": 0.0},
-        {"change": "train.remat=full", "total_gib": 10.0, "extra_flops_share": 0.33},
+        {"change": "train.micro_batch_rows=64", "total_gib": 12.0, "extra_compute": 0.0, "note": ""},
+        {"change": "train.remat=full", "total_gib": 10.0, "extra_compute": 0.33, "note": "slower"},
     ]
 
 
@@ -199,7 +199,7 @@ def test_the_table_of_a_plan_that_does_not_fit():
         "cheapest changes, by arithmetic:",
         "  change                     GiB per chip  more arithmetic",
         "  train.micro_batch_rows=64          12.0             none",
-        "  train.remat=full                   10.0             33 %",
+        "  train.remat=full                   10.0             33 %  slower",
         "",
         "memory is exact, the compiler's own",
         "compiled in 1 min 01 s with jax 0.10.2, libtpu 0.0.51",
