@@ -38,7 +38,7 @@ def attention(
     many they are taken to be one row, in which each document lies in one piece and its positions increase.
 
     "auto" goes by the platform of the mesh that the program is traced for (a program may be compiled for
-    another one than it is compiled on): splash on TPUs and cuDNN on GPUs, where they can (`_refusal`);
+    another one than it is compiled on): splash on TPUs and cuDNN on GPUs, where they can;
     elsewhere reference for short rows and blockwise for long ones.
 
     Paper: arXiv:2305.13245 (groups), arXiv:2310.06825 (window), arXiv:2112.05682, arXiv:2205.14135 (blocks).
@@ -48,8 +48,10 @@ def attention(
         raise ConfigError(f"model.attention: unknown kind '{kind}'; choose one of {', '.join(KINDS)}")
     ids = Ids(query_segments, key_segments, query_positions, key_positions, window)
     if kind == "auto":
-        kind = _best(q, k, ids)
-    elif kind in _PLATFORMS and (reason := _refusal(kind, q, k, ids)):
+        kind = best_kind(q.dtype, q.shape[1], k.shape[1], not isinstance(window, Array))
+    elif kind in _PLATFORMS and (
+        reason := _refusal(kind, q.dtype, q.shape[1], k.shape[1], not isinstance(window, Array))
+    ):
         raise ConfigError(f"model.attention: '{kind}' given; {reason}; set model.attention=auto")
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])  # b t k g h
     if kind == "reference":
@@ -63,23 +65,28 @@ def attention(
     return out.reshape(q.shape)  # b t n h
 
 
-def _best(q: Array, k: Array, ids: Ids) -> str:
+def best_kind(dtype: jnp.dtype, queries: int, keys: int, has_one_window: bool = True) -> str:
+    """What "auto" is for rows of these lengths in the mesh that is set.
+
+    Args:
+        has_one_window: whether the window, if any, is the same for all layers.
+    """
     for kind in _PLATFORMS:
-        if not _refusal(kind, q, k, ids):
+        if not _refusal(kind, dtype, queries, keys, has_one_window):
             return kind
-    return "reference" if q.shape[1] * k.shape[1] <= _REFERENCE_SCORES else "blockwise"
+    return "reference" if queries * keys <= REFERENCE_SCORES else "blockwise"
 
 
-def _refusal(kind: str, q: Array, k: Array, ids: Ids) -> str:
+def _refusal(kind: str, dtype: jnp.dtype, queries: int, keys: int, has_one_window: bool) -> str:
     """Why a kernel of one platform cannot do this; "" where it can."""
     if platform() != _PLATFORMS[kind]:
         return f"it runs on {_PLATFORMS[kind].upper()}s, and this program is for a {platform()}"
-    if q.dtype == jnp.float32:
+    if dtype == jnp.float32:
         return "it multiplies in bfloat16, and model.compute_dtype is float32"
-    if q.shape[1] != k.shape[1]:
-        return f"it takes whole rows, not {q.shape[1]} queries that follow a cache of {k.shape[1]} keys"
-    if isinstance(ids.window, Array):
+    if queries != keys:
+        return f"it takes whole rows, not {queries} queries that follow a cache of {keys} keys"
+    if not has_one_window:
         return "its window is one for all layers, and these differ"
-    if kind == "splash" and q.shape[1] % 128:
-        return f"it takes rows of a multiple of 128 tokens, not of {q.shape[1]}"
+    if kind == "splash" and queries % 128:
+        return f"it takes rows of a multiple of 128 tokens, not of {queries}"
     return ""

@@ -13,7 +13,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
-from jaxlingua.model.attention import attention
+from jaxlingua.model.attention import attention, best_kind
 from jaxlingua.model.cache import Cache, note_tokens, write_layer
 from jaxlingua.model.platform import device_kind
 from jaxlingua.model.presets import LlamaConfig
@@ -69,7 +69,7 @@ def _project(
         weights.append(module.param(name, _normal(std, axes), sizes, jnp.float32).astype(x.dtype))
     results = products(
         x.reshape(-1, *x.shape[2:]), weights, inputs, tuple(outputs.values()),
-        precision=config.precision, is_ordered=_has_barriers(config),
+        precision=config.precision, is_ordered=has_barriers(config),
     )  # fmt: skip
     if bias:
         results = tuple(
@@ -87,12 +87,21 @@ def _bias(module: nn.Module, name: str, out: str) -> Array:
     return module.param(f"{name}_bias", init, sizes, jnp.float32)
 
 
-def _has_barriers(config: LlamaConfig) -> bool:
-    """Of TPUs only the compiler of v5e hides sums over devices behind products (train/compiler_options.py).
+def has_barriers(config: LlamaConfig) -> bool:
+    """What `barriers` is in the mesh that is set.
 
+    Of TPUs only the compiler of v5e hides sums over devices behind products (train/compiler_options.py).
     Where it cannot, the order leaves more of them to wait for: 0.41 s instead of 0.34 s of a 7B step.
     """
     return device_kind() == "TPU v5 lite" if config.barriers == "auto" else config.barriers
+
+
+def attention_of_rows(config: LlamaConfig, row_length_tokens: int) -> str:
+    """What `attention` is for whole rows in the mesh that is set."""
+    if config.attention != "auto":
+        return config.attention
+    dtype = jnp.dtype(config.compute_dtype)
+    return best_kind(dtype, row_length_tokens, row_length_tokens, config.sliding_layers is None)
 
 
 class RmsNorm(nn.Module):
@@ -168,7 +177,7 @@ def _swiglu(gate: Array, up: Array, config: LlamaConfig) -> Array:
     XLA for TPUs computes it inside the matrix products before and after it, in the backward pass once for
     every tile, which makes these up to 1.9 times as long.
     """
-    if not _has_barriers(config):
+    if not has_barriers(config):
         return nn.silu(gate) * up
     gate, up = jax.lax.optimization_barrier((gate, up))
     return jax.lax.optimization_barrier(nn.silu(gate) * up)
