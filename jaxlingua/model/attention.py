@@ -14,7 +14,7 @@ from jaxlingua.model.splash import splash_attention
 
 KINDS = ("auto", "reference", "blockwise", "splash", "cudnn")
 _PLATFORMS = {"splash": "tpu", "cudnn": "gpu"}
-_REFERENCE_SCORES = 1024 * 1024  # "auto": so many scores per head are held at once
+REFERENCE_SCORES = 1024 * 1024  # "auto": so many scores per head are held at once
 
 
 def attention(

@@ -9,20 +9,29 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxlingua.config import OptimizerConfig
+from jaxlingua.model.attention import REFERENCE_SCORES
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.model.remat import POLICIES
-from jaxlingua.sharding.rules import rows_multiple
+from jaxlingua.model.remat import ACTIVATIONS, POLICIES
+from jaxlingua.sharding.rules import RULES
 
 MIB = 2**20
+_LANES = 128  # of a TPU: the last axis of an array is padded to a multiple of it
+_FACTORED_FROM = 128  # optax.scale_by_factored_rms factors matrices whose two longest axes have this length
+
+# Up to some number of logits per position, libtpu 0.0.51 computes their gradient as part of the products that
+# take it, and writes it out beyond: 32,000 is seen of the one, 64,128 of the other.
+_FUSED_VOCAB = 32_768
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes that one device holds at the fullest moment of a step.
 
-    Parameters and optimizer are exact. Gradients are counted once, or twice where micro-batches are added
-    up. The rest is an estimate: what the remat policy keeps, the work of the layer that is being done, and
-    the logits of a chunk with the gathered head. The last two never meet, so only the larger counts.
+    Parameters and optimizer are exact; all else is an estimate, and 0 where that moment is another one.
+    `weights` are copies of the layers' parameters in the compute dtype, before they are gathered;
+    `activations` is what the remat policy keeps of all layers, `layer` the work of the one that is being
+    done. `layer` and `logits` never meet, so only the larger counts.
     """
 
     parameters: int
@@ -31,16 +40,45 @@ class Memory:
     activations: int
     layer: int
     logits: int
+    weights: int = 0
 
     @property
     def total(self) -> int:
-        kept = self.parameters + self.optimizer + self.gradients + self.activations
+        kept = self.parameters + self.optimizer + self.gradients + self.activations + self.weights
         return kept + max(self.layer, self.logits)
 
     def describe(self) -> str:
         """One line for the log, in MiB."""
-        parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in asdict(self).items())
+        parts = ", ".join(f"{name} {size / MIB:,.1f}" for name, size in self.parts().items())
         return f"{self.total / MIB:,.1f} MiB per device ({parts})"
+
+    def parts(self) -> dict[str, int]:
+        """By kind; `weights` only where there are any."""
+        return {name: size for name, size in asdict(self).items() if size or name != "weights"}
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How a batch and a model lie on devices.
+
+    Args:
+        mesh: size of each axis, of devices that need not exist.
+        platform, device_kind: of the devices, as JAX names them.
+    """
+
+    mesh: Mapping[str, int]
+    platform: str
+    device_kind: str
+    batch_rows: int
+    micro_batches: int
+    row_length_tokens: int
+    loss_chunk_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Of one pass on one device."""
+        shards = self.mesh["data"] * self.mesh["fsdp"]
+        return self.batch_rows // self.micro_batches // shards * self.row_length_tokens
 
 
 def bytes_per_device(tree: Any) -> int:
@@ -66,16 +104,237 @@ def step_memory(
     Args:
         state: a train state or its abstract shapes with shardings.
     """
-    parameters, tensor = bytes_per_device(state.params), mesh.shape["tensor"]
-    tokens = batch_rows // micro_batches // rows_multiple(mesh) * row_length_tokens
+    device = mesh.devices.flat[0]
+    placing = Placing(
+        dict(mesh.shape), device.platform, device.device_kind, batch_rows, micro_batches, row_length_tokens,
+        loss_chunk_tokens,
+    )  # fmt: skip
+    return _memory(config, placing, bytes_per_device(state.params), bytes_per_device(state.opt_state))
+
+
+def planned_memory(config: LlamaConfig, optimizer: OptimizerConfig, placing: Placing) -> Memory:
+    """The same for a state that is not described yet, on devices that need not exist; microseconds."""
+    shapes = parameter_shapes(config)
+    parameters = sum(4 * _shard_size(axes, placing.mesh) for axes in shapes.values())
+    moments = optimizer_bytes(optimizer, shapes, placing.mesh)
+    return _memory(config, placing, parameters, moments)
+
+
+def _memory(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int) -> Memory:
+    if placing.platform == "tpu":
+        return _on_tpu(config, placing, parameters, optimizer)
+    tokens, tensor, length = placing.tokens, placing.mesh["tensor"], placing.row_length_tokens
     return Memory(
         parameters=parameters,
-        optimizer=bytes_per_device(state.opt_state),
-        gradients=parameters * (2 if micro_batches > 1 else 1),
-        activations=tokens * config.layers * kept_bytes_per_token(config, tensor, row_length_tokens),
-        layer=tokens * 2 * layer_bytes_per_token(config, tensor, row_length_tokens),
-        logits=_loss_bytes(config, mesh, min(loss_chunk_tokens, tokens)),
+        optimizer=optimizer,
+        gradients=parameters * (2 if placing.micro_batches > 1 else 1),
+        activations=tokens * config.layers * kept_bytes_per_token(config, tensor, length),
+        layer=tokens * 2 * layer_bytes_per_token(config, tensor, length),
+        logits=_loss_bytes(config, placing, min(placing.loss_chunk_tokens, tokens)),
     )
+
+
+# ── what is exact: parameters and the state of their optimizer ─────────────────────────────────────────────
+
+Axes = tuple[tuple[str, int], ...]
+
+
+def parameter_shapes(config: LlamaConfig) -> dict[str, Axes]:
+    """Logical axes with their sizes of every parameter, by its path."""
+    names = ("embed", "layers", "heads", "kv_heads", "head_dim", "mlp")
+    size = {name: getattr(config, name) for name in names} | {"vocab": config.vocab_size}
+
+    def axes(names: str) -> Axes:
+        return tuple((name, size[name]) for name in names.split())
+
+    layer = {
+        "attention/q": "embed heads head_dim",
+        "attention/k": "embed kv_heads head_dim",
+        "attention/v": "embed kv_heads head_dim",
+        "attention/o": "heads head_dim embed",
+        "mlp/gate": "embed mlp",
+        "mlp/up": "embed mlp",
+        "mlp/down": "mlp embed",
+    }
+    if config.qkv_bias:
+        layer |= {
+            "attention/q_bias": "heads head_dim",
+            "attention/k_bias": "kv_heads head_dim",
+            "attention/v_bias": "kv_heads head_dim",
+        }
+    if config.mlp_bias:
+        layer |= {"mlp/gate_bias": "mlp", "mlp/up_bias": "mlp"}
+    shapes = {f"layers/{name}": axes(f"layers {names}") for name, names in layer.items()}
+    whole = {"attention_norm/scale": config.embed, "mlp_norm/scale": config.embed}  # on every device
+    whole |= {"attention/o_bias": config.embed} if config.o_bias else {}
+    whole |= {"mlp/down_bias": config.embed} if config.mlp_bias else {}
+    if config.qk_norm:
+        whole |= {"attention/q_norm/scale": config.head_dim, "attention/k_norm/scale": config.head_dim}
+    for name, length in whole.items():
+        shapes[f"layers/{name}"] = (("layers", config.layers), ("norm", length))
+    shapes |= {"embed/embedding": axes("vocab embed"), "final_norm/scale": (("norm", config.embed),)}
+    return shapes if config.tie_embeddings else shapes | {"head/kernel": axes("embed vocab")}
+
+
+def optimizer_bytes(optimizer: OptimizerConfig, shapes: Mapping[str, Axes], mesh: Mapping[str, int]) -> int:
+    """Moments of the optimizer and its counter on one device."""
+    if optimizer.kind == "adafactor":
+        return 4 + sum(_factored_bytes(axes, mesh) for axes in shapes.values())
+    first = 2 if optimizer.first_moment_dtype == "bfloat16" else 4
+    second = 4 if optimizer.kind == "adamw" else 0
+    return 4 + (first + second) * sum(_shard_size(axes, mesh) for axes in shapes.values())
+
+
+def _factored_bytes(axes: Axes, mesh: Mapping[str, int]) -> int:
+    """Adafactor's second moment: two sums for the two longest axes, or all of it; one number for the rest."""
+    order = np.argsort([size for _, size in axes])
+    if len(axes) < 2 or axes[order[-2]][1] < _FACTORED_FROM:
+        return 4 * (_shard_size(axes, mesh) + 2)
+    sums = ([axis for place, axis in enumerate(axes) if place != gone] for gone in order[-2:])
+    return 4 * (sum(_shard_size(tuple(left), mesh) for left in sums) + 1)
+
+
+def _shard_size(axes: Axes, mesh: Mapping[str, int]) -> int:
+    table = dict(RULES)
+    return math.prod(size // (mesh[table[name]] if table[name] else 1) for name, size in axes)
+
+
+# ── TPUs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _on_tpu(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int) -> Memory:
+    """The fullest of three moments of the step as libtpu 0.0.51 schedules it (benchmarks/plan_memory.py).
+
+    In each lie parameters, optimizer and, with micro-batches, the float32 sums of all gradients so far.
+
+    1. The loss: all that the layers keep; the layers' weights in the compute dtype, which XLA makes for all
+       layers at once, before the loop; the logits.
+    2. A layer's backward pass, taken at the first one, where everything is still kept: the same, with the
+       gradients of all layers in float32, for which XLA makes room before the loop; what is left of the
+       logits; the layer's work.
+    3. The update: all gradients, and one more array for the longest parameter.
+    """
+    shapes = parameter_shapes(config)
+    layers = {name: axes for name, axes in shapes.items() if name.startswith("layers/")}
+    gradients = {name: _gradient_bytes(config, name, axes, placing) for name, axes in shapes.items()}
+    sums = sum(gradients.values()) if placing.micro_batches > 1 else 0
+    weights = _itemsize(config) * sum(_shard_size(axes, placing.mesh) for axes in layers.values())
+    hidden = placing.tokens * config.embed * _itemsize(config)
+    kept = placing.tokens * config.layers * _kept_on_tpu(config, placing)
+    logits, left = _loss_on_tpu(config, placing)
+    stacked, longest = sum(gradients[name] for name in layers), max(gradients.values())
+    state = {"parameters": parameters, "optimizer": optimizer}
+    logits += 3 * hidden  # the last hidden states, and in float32 for their norm
+    moments = (
+        Memory(**state, gradients=sums, activations=kept, weights=weights, layer=0, logits=logits),
+        Memory(
+            **state, gradients=sums + stacked + left, activations=kept, weights=weights,
+            layer=_layer_on_tpu(config, placing) + hidden, logits=0,
+        ),
+        Memory(**state, gradients=(sums or parameters) + longest, activations=0, layer=0, logits=0),
+    )  # fmt: skip
+    return max(moments, key=lambda memory: memory.total)
+
+
+def _gradient_bytes(config: LlamaConfig, name: str, axes: Axes, placing: Placing) -> int:
+    """The float32 gradient of one parameter of all layers, as it lies in HBM.
+
+    XLA gives each a layout that fills the lanes, but for two matrices in the ordered backward pass, whose
+    last axis is the split one: 64 numbers of LLaMA-2 7B's 4,096 on each of 64 chips take the room of 128.
+    """
+    size = _shard_size(axes, placing.mesh)
+    if name.endswith(("attention/o", "mlp/down")) and is_ordered(config, placing.device_kind):
+        last = axes[-1][1] // placing.mesh["fsdp"]
+        size = size // last * _padded(last)
+    return 4 * size
+
+
+def _kept_on_tpu(config: LlamaConfig, placing: Placing) -> int:
+    """Bytes per token that a layer leaves: as elsewhere, with what the kernel's arrays have beside.
+
+    Keys, values and the output stay as the kernel has them, head_dim filled up to 128 lanes; queries do not.
+    Beside the output the softmax's normalizer is kept.
+    """
+    tensor = placing.mesh["tensor"]
+    kept = kept_bytes_per_token(config, tensor, placing.row_length_tokens)
+    if not _is_splash(config, placing):
+        return kept
+    names, sizes = _kept_names(config), named_activations(config, tensor)
+    padding = _padded(config.head_dim) / config.head_dim - 1
+    padded = sum(sizes[name] for name in ("k", "v", "attention_out") if name in names)
+    normalizer = 4 * config.heads // tensor if "attention_out" in names else 0
+    return kept + int(padded * padding) * _itemsize(config) + normalizer
+
+
+def _kept_names(config: LlamaConfig) -> tuple[str, ...]:
+    """What the policy keeps; "none" keeps all, and "dots" what products give, which attention is not."""
+    if config.remat == "dots":
+        return tuple(name for name in ACTIVATIONS if name != "attention_out")
+    return POLICIES.get(config.remat, ACTIVATIONS)
+
+
+def _layer_on_tpu(config: LlamaConfig, placing: Placing) -> int:
+    """The work of one layer where it is most: in the MLP's backward pass, whatever was kept.
+
+    - gate and up, which become their own gradients in place, and the gradient of their product;
+    - of the MLP's matrices one gradient, on its way to be summed over devices, and where they are split over
+      devices one that was gathered, or two where the backward pass is not ordered;
+    - by heads, for attention, whose backward pass is still to come: queries, keys, values, and its output
+      twice, once as the kernel has it and once as the product with o does; the last axis fills the lanes;
+    - of the kernel's own outputs its normalizer, which it writes to all 128 lanes in float32, unless a
+      policy has kept it;
+    - the residual stream, its norm and its gradient.
+    """
+    tokens, tensor, size = placing.tokens, placing.mesh["tensor"], _itemsize(config)
+    mlp, heads, kv_heads = config.mlp // tensor, config.heads // tensor, config.kv_heads // tensor
+    width = _padded(config.head_dim)
+    gathered = (1 if is_ordered(config, placing.device_kind) else 2) if placing.mesh["fsdp"] > 1 else 0
+    matrices = (gathered + 1) * config.embed * mlp * size
+    numbers = 3 * mlp + (3 * heads + 2 * kv_heads) * width + 3 * config.embed
+    if not _is_splash(config, placing):
+        is_whole = _holds_scores(config, placing.row_length_tokens)
+        scores = 2 * heads * placing.row_length_tokens * 4 if is_whole else 0
+        return matrices + tokens * (numbers * size + scores)
+    lanes = 0 if "attention_out" in _kept_names(config) else 4 * heads * _LANES
+    return matrices + tokens * (numbers * size + lanes)
+
+
+def _loss_on_tpu(config: LlamaConfig, placing: Placing) -> tuple[int, int]:
+    """Bytes of the loss at its fullest, and what of them waits until after the layers' backward pass.
+
+    In one chunk: logits in float32, the head in the compute dtype, and the logits' gradient, unless that is
+    computed inside the two products that take it. What waits is the head's gradient, to be summed over
+    devices, or on a single one the logits' gradient that it is made of. In several: logits of one, the
+    head, its gradient in float32 as it was and as it becomes; the sum waits. Over micro-batches the
+    gathered head stays.
+    """
+    tokens, size = placing.tokens, _itemsize(config)
+    vocab, chunk = config.vocab_size // placing.mesh["tensor"], min(placing.loss_chunk_tokens, placing.tokens)
+    head = vocab * config.embed
+    stays = head * size if placing.micro_batches > 1 else 0
+    if chunk < tokens:
+        return chunk * vocab * 4 + head * (size + 8), head * 4 + stays
+    is_alone = math.prod(placing.mesh.values()) == 1
+    gradient = chunk * vocab * size if vocab > _FUSED_VOCAB else 0
+    return chunk * vocab * 4 + gradient + head * size, (chunk * vocab if is_alone else head) * size + stays
+
+
+def _is_splash(config: LlamaConfig, placing: Placing) -> bool:
+    """Whether the kernel of model/attention.py is taken."""
+    is_able = config.compute_dtype == "bfloat16" and placing.row_length_tokens % 128 == 0
+    return config.attention in ("auto", "splash") and is_able and config.sliding_layers is None
+
+
+def is_ordered(config: LlamaConfig, device_kind: str) -> bool:
+    """Whether the backward pass takes one weight after the other (model/products.py)."""
+    return device_kind == "TPU v5 lite" if config.barriers == "auto" else config.barriers
+
+
+def _padded(size: int) -> int:
+    return -(-size // _LANES) * _LANES
+
+
+# ── other devices ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def kept_bytes_per_token(config: LlamaConfig, tensor: int, row_length_tokens: int) -> int:
@@ -94,7 +353,7 @@ def layer_bytes_per_token(config: LlamaConfig, tensor: int, row_length_tokens: i
     Reference attention adds the float32 scores of every head and their softmax. The backward pass holds
     about as much again as gradients.
     """
-    scores = 0 if config.attention == "blockwise" else 2 * config.heads // tensor * row_length_tokens
+    scores = 2 * config.heads // tensor * row_length_tokens if _holds_scores(config, row_length_tokens) else 0
     numbers = 4 * config.embed + sum(named_activations(config, tensor).values()) + 2 * config.mlp // tensor
     return numbers * _itemsize(config) + 4 * scores
 
@@ -114,11 +373,17 @@ def named_activations(config: LlamaConfig, tensor: int) -> Mapping[str, int]:
     }
 
 
-def _loss_bytes(config: LlamaConfig, mesh: Mesh, chunk: int) -> int:
+def _loss_bytes(config: LlamaConfig, placing: Placing, chunk: int) -> int:
     """Logits of a chunk and their gradient, the gathered head, and this device's share of its gradient."""
-    vocab = config.vocab_size // mesh.shape["tensor"]
-    gathered = vocab * config.embed * _itemsize(config) if mesh.shape["fsdp"] > 1 else 0
+    vocab = config.vocab_size // placing.mesh["tensor"]
+    gathered = vocab * config.embed * _itemsize(config) if placing.mesh["fsdp"] > 1 else 0
     return chunk * vocab * 4 * 2 + gathered + vocab * config.embed * 4
+
+
+def _holds_scores(config: LlamaConfig, row_length_tokens: int) -> bool:
+    """Whether attention holds all scores at once, as model/attention.py decides it without a kernel."""
+    is_short = row_length_tokens**2 <= REFERENCE_SCORES
+    return config.attention == "reference" or (config.attention == "auto" and is_short)
 
 
 def _itemsize(config: LlamaConfig) -> int:

@@ -69,6 +69,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     folder, restored_step, telling = home.path, home.step, partial(told, console.say)
     origin = open_origin(config, folder, restored_step)
     run.refuse_what_does_not_fit(config, origin)
+    run.refuse_too_little_memory(config, origin)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):

@@ -10,14 +10,17 @@ from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.report import headlines, mean_of, models_of, number, score_rows
 from jaxlingua.eval.tasks import Task
+from jaxlingua.model.llama import attention_of_rows, has_barriers
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.memory import step_memory
 from jaxlingua.sharding.mesh import describe_mesh
-from jaxlingua.sharding.rules import count_micro_batches
+from jaxlingua.sharding.rules import count_micro_batches, sharding_context
 from jaxlingua.tokens.describe import describe_source, describe_stage, sample_rows
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import Console
+from jaxlingua.train.compiler_options import compiler_options
+from jaxlingua.train.fit import warning
 
 
 def say_what_will_run(
@@ -67,8 +70,7 @@ def say_what_will_run(
     for task in tasks:
         console.say(f"task {task.describe()}")
     console.say(describe_mesh(mesh))
-    computes = f"computes in {sizes.compute_dtype}, remat {sizes.remat}"
-    console.say(f"model: {parameter_count(sizes):,} parameters; {computes}")
+    console.say(f"model: {parameter_count(sizes):,} parameters; {_computes(config, sizes, mesh)}")
     rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
     memory = step_memory(
         state,
@@ -80,6 +82,20 @@ def say_what_will_run(
         loss_chunk_tokens=config.train.loss_chunk_tokens,
     )
     console.say(f"memory by arithmetic: {memory.describe()}")
+    if doubt := warning(memory, mesh):
+        console.say(f"warning: {doubt}")
+
+
+def _computes(config: Config, sizes: LlamaConfig, mesh: Mesh) -> str:
+    """How the step is computed; what "auto" became."""
+    with sharding_context(mesh):
+        attention = attention_of_rows(sizes, config.tokens.row_length_tokens)
+        ordered = ", with barriers" if has_barriers(sizes) else ""
+    options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
+    compiled = f"; compiled with {' '.join(f'{name}={value}' for name, value in options.items())}"
+    return f"computes in {sizes.compute_dtype}, {attention} attention, remat {sizes.remat}{ordered}" + (
+        compiled if options else ""
+    )
 
 
 def say_scores(console: Console, report: dict[str, Any], folder: str) -> None:

@@ -20,8 +20,10 @@ from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import check_rows, count_micro_batches, param_shardings
 from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
+from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.compiler_options import compiler_options
+from jaxlingua.train.fit import refuse_no_room
 from jaxlingua.train.held_out import HeldOutLoss
 from jaxlingua.train.origin import Origin, open_origin
 
@@ -45,7 +47,9 @@ def refuse_what_cannot_run(config: Config) -> None:
     folder = config.run.folder
     if not is_bucket(folder):  # a copy of that one is not here yet
         step = max(numbered_steps(located(f"{folder}/checkpoints")), default=None)
-        refuse_what_does_not_fit(config, open_origin(config, Path(folder), step))
+        origin = open_origin(config, Path(folder), step)
+        refuse_what_does_not_fit(config, origin)
+        refuse_too_little_memory(config, origin)
 
 
 def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None = None) -> None:
@@ -67,6 +71,21 @@ def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None =
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)
     param_shardings(Llama(model), make_mesh(config.sharding) if mesh is None else mesh)
+
+
+def refuse_too_little_memory(config: Config, origin: Origin) -> None:
+    """Check the step against the memory of the devices that are here, before any data is read.
+
+    Where the vocabulary depends on a tokenizer that is not read yet, the smallest one is assumed.
+
+    Raises: ConfigError with what to change.
+    """
+    rows = 1
+    if origin.public_sizes is not None:
+        rows = origin.public_sizes.vocab_size
+    elif is_learned(config.tokens, config.model.path):
+        rows = config.tokens.vocab_size
+    refuse_no_room(config, origin.sizes(rows), make_mesh(config.sharding))
 
 
 def refuse_unknown_best(config: CheckpointConfig, stages: Sequence[Stage]) -> None:

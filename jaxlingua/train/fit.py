@@ -1,0 +1,319 @@
+"""Whether a run fits on its devices, by arithmetic before anything is allocated; what to change if not."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from jaxlingua.config import Config, OptimizerConfig
+from jaxlingua.errors import ConfigError
+from jaxlingua.model.presets import LlamaConfig
+from jaxlingua.model.remat import POLICIES
+from jaxlingua.sharding.chips import chip_of
+from jaxlingua.sharding.memory import Memory, Placing, planned_memory
+
+GIB = 2**30
+MOST = 5  # remedies that are told
+SMALLEST_CHUNK = 512
+
+# How far the arithmetic may be off, as a share of what the compiler says: on TPUs ten programs were compared
+# (benchmarks/plan_memory.py), elsewhere tests/sharding/test_memory.py allows this much.
+MARGINS = {"tpu": 0.05}
+OTHER_MARGIN = 0.25
+
+SMALL_PASSES = "the weights are gathered once per pass"
+OTHER_TRAINING = "changes the training: not for a run that is resumed"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change after which a step fits.
+
+    Args:
+        change: as written on the command line; "more chips: 16" is of the same kind, as sharding.mesh.fsdp.
+        total_bytes: per device, after it.
+        extra_compute: matmul work that is done again, as a share of what a step needs; less than 0 where the
+            change spares some of what is repeated now.
+        note: what else it costs.
+    """
+
+    change: str
+    total_bytes: int
+    extra_compute: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """All that decides the memory of a step."""
+
+    sizes: LlamaConfig
+    mesh: Mapping[str, int]
+    platform: str
+    device_kind: str
+    optimizer: OptimizerConfig
+    batch_rows: int
+    micro_batch_rows: int
+    row_length_tokens: int
+    loss_chunk_tokens: int
+
+    @property
+    def shards(self) -> int:
+        """Over how many devices the rows are spread."""
+        return self.mesh["data"] * self.mesh["fsdp"]
+
+    @property
+    def micro_batches(self) -> int:
+        return self.batch_rows // self.micro_batch_rows
+
+    @property
+    def tokens(self) -> int:
+        """Of one pass on one device."""
+        return self.micro_batch_rows // self.shards * self.row_length_tokens
+
+    def memory(self) -> Memory:
+        placing = Placing(
+            self.mesh, self.platform, self.device_kind, self.batch_rows, self.micro_batches,
+            self.row_length_tokens, self.loss_chunk_tokens,
+        )  # fmt: skip
+        return planned_memory(self.sizes, self.optimizer, placing)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """One change of one kind; `delay` orders those that repeat no matmul by the time that they take."""
+
+    kind: str
+    change: str
+    case: Mapping[str, object]
+    delay: float
+    note: str = ""
+
+
+def remedies(config: Config, sizes: LlamaConfig, mesh: Mesh, hbm_bytes: int) -> list[Remedy]:
+    """At most five changes after which a step takes no more than `hbm_bytes` per device, by arithmetic.
+
+    Those that cost nothing but time come first, the cheapest in time first of all; then those that change
+    the training; last more chips. Of each kind there is one, the cheapest that is enough, but every remat
+    policy that is. Only where no change alone suffices are two of them taken together.
+
+    Cost: milliseconds.
+    """
+    return _remedies(_case(config, sizes, mesh), hbm_bytes)
+
+
+def refuse_no_room(config: Config, sizes: LlamaConfig, mesh: Mesh) -> None:
+    """Refuse what cannot fit on the devices of `mesh`, before anything is allocated.
+
+    It is refused only where the arithmetic cannot be wrong: with more than its margin too much. What the
+    devices have is not always known; then nothing is said.
+
+    Raises: ConfigError.
+    """
+    capacity = capacity_bytes(mesh)
+    if capacity is None:
+        return
+    case = _case(config, sizes, mesh)
+    memory = case.memory()
+    if memory.total <= capacity * (1 + _margin(case.platform)):
+        return
+    parts = ", ".join(f"{name} {size / GIB:,.2f}" for name, size in memory.parts().items() if size)
+    raise ConfigError(
+        f"memory: {memory.total / GIB:,.2f} GiB per device needed ({parts}); {_has(mesh, capacity)}; "
+        f"{_advice(case, capacity)}"
+    )
+
+
+def warning(memory: Memory, mesh: Mesh) -> str:
+    """What is said of a step that may or may not fit; "" of all others."""
+    capacity = capacity_bytes(mesh)
+    if capacity is None or memory.total <= capacity * (1 - _margin(_platform(mesh))):
+        return ""
+    return f"it may not fit: {memory.total / GIB:,.2f} GiB by arithmetic; {_has(mesh, capacity)}"
+
+
+def capacity_bytes(mesh: Mesh) -> int | None:
+    """What one device of this process has for a program; None where that is not known.
+
+    Of TPUs it is the compiler's figure, of GPUs the runtime's. CPU devices share what the machine has left.
+    """
+    device = mesh.devices.flat[0]
+    if (chip := chip_of(device.device_kind)) is not None:
+        return chip.hbm_bytes
+    if device.platform == "cpu":
+        available = available_ram_bytes()
+        return None if available is None else available // max(len(mesh.local_devices), 1)
+    stats = mesh.local_devices[0].memory_stats() if mesh.local_devices else None
+    return (stats or {}).get("bytes_limit")
+
+
+def available_ram_bytes(meminfo: str = "/proc/meminfo") -> int | None:
+    """RAM that programs could still have, as Linux says; None elsewhere."""
+    try:
+        lines = Path(meminfo).read_text("ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None
+
+
+# ── what there is to change ────────────────────────────────────────────────────────────────────────────────
+
+
+def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
+    train = config.train
+    rows = train.batch_rows if train.micro_batch_rows == "auto" else train.micro_batch_rows
+    return _Case(
+        sizes, dict(mesh.shape), _platform(mesh), mesh.devices.flat[0].device_kind, train.optimizer,
+        train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
+    )  # fmt: skip
+
+
+def _remedies(case: _Case, room: int) -> list[Remedy]:
+    free, training = list(_free_changes(case)), list(_training_changes(case))
+    found = _fitting(case, ([change] for change in free), room)
+    found += _fitting(case, ([change] for change in training), room)
+    if not found:
+        found = _fitting(case, _pairs(free, free), room) + _fitting(case, _pairs(free, training), room)
+    chips = _fitting(case, ([change] for change in _more_chips(case)), room)
+    return found[: MOST - len(chips)] + chips
+
+
+def _fitting(case: _Case, candidates: Iterable[list[_Change]], room: int) -> list[Remedy]:
+    """The cheapest candidate of each set of kinds that fits, cheapest first; policies count one by one."""
+    best: dict[tuple[str, ...], tuple[float, Remedy]] = {}
+    for changes in candidates:
+        remedy = _applied(case, changes)
+        cost = remedy.extra_compute + sum(change.delay for change in changes)
+        kinds = tuple(change.change if change.kind == "remat" else change.kind for change in changes)
+        if remedy.total_bytes <= room and (kinds not in best or cost < best[kinds][0]):
+            best[kinds] = (cost, remedy)
+    return [remedy for _, remedy in sorted(best.values(), key=lambda found: found[0])]
+
+
+def _pairs(first: list[_Change], second: list[_Change]) -> Iterator[list[_Change]]:
+    pairs = combinations(first, 2) if first is second else product(first, second)
+    return ([one, other] for one, other in pairs if one.kind != other.kind)
+
+
+def _applied(case: _Case, changes: list[_Change]) -> Remedy:
+    after = case
+    for change in changes:
+        after = replace(after, **change.case)
+    return Remedy(
+        change=" ".join(change.change for change in changes),
+        total_bytes=after.memory().total,
+        extra_compute=repeated_share(after.sizes, case.row_length_tokens)
+        - repeated_share(case.sizes, case.row_length_tokens),
+        note="; ".join(change.note for change in changes if change.note),
+    )
+
+
+def _free_changes(case: _Case) -> Iterator[_Change]:
+    """What changes memory and time only."""
+    chunk = min(case.loss_chunk_tokens, case.tokens) // 2
+    while chunk >= SMALLEST_CHUNK:
+        name = f"train.loss_chunk_tokens={chunk}"
+        yield _Change("chunk", name, {"loss_chunk_tokens": chunk}, 0.001 * case.tokens / chunk)
+        chunk //= 2
+    for rows in range(case.micro_batch_rows - 1, 0, -1):
+        if case.batch_rows % rows == 0 and rows % case.shards == 0:
+            name, passes = f"train.micro_batch_rows={rows}", case.batch_rows // rows
+            yield _Change("passes", name, {"micro_batch_rows": rows}, 0.01 * passes, SMALL_PASSES)
+    for policy in POLICIES:
+        if policy != case.sizes.remat:
+            yield _Change("remat", f"train.remat={policy}", {"sizes": replace(case.sizes, remat=policy)}, 0.0)
+    if case.mesh["data"] > 1 and case.sizes.embed % case.shards == 0:
+        mesh = {**case.mesh, "data": 1, "fsdp": case.shards}
+        name = f"sharding.mesh.data=1 sharding.mesh.fsdp={case.shards}"
+        yield _Change("mesh", name, {"mesh": mesh}, 0.02, "weights are gathered instead of kept whole")
+
+
+def _training_changes(case: _Case) -> Iterator[_Change]:
+    """What another optimizer state would save."""
+    optimizer = case.optimizer
+    if optimizer.kind != "adafactor" and optimizer.first_moment_dtype == "float32":
+        changed = optimizer.model_copy(update={"first_moment_dtype": "bfloat16"})
+        name = "train.optimizer.first_moment_dtype=bfloat16"
+        yield _Change("optimizer", name, {"optimizer": changed}, 0.0, OTHER_TRAINING)
+    if optimizer.kind != "adafactor":
+        changed = optimizer.model_copy(update={"kind": "adafactor", "first_moment_dtype": "float32"})
+        name = "train.optimizer.kind=adafactor"
+        yield _Change("adafactor", name, {"optimizer": changed}, 0.0, OTHER_TRAINING)
+
+
+def _more_chips(case: _Case) -> Iterator[_Change]:
+    """Twice, four times ... as many, as far as the rows of a pass and the width of the model reach."""
+    shards = case.shards
+    while case.micro_batch_rows % (shards := 2 * shards) == 0 == case.sizes.embed % shards:
+        mesh, chips = {**case.mesh, "data": 1, "fsdp": shards}, shards * case.mesh["tensor"]
+        yield _Change("chips", f"more chips: {chips}", {"mesh": mesh}, float(chips))
+
+
+def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
+    """Matmul work that the backward pass does again under `sizes.remat`, over what a step has to do.
+
+    Example:
+        >>> from jaxlingua.model.presets import PRESETS
+        >>> round(repeated_share(replace(PRESETS["llama2-7b"], remat="full"), 2048), 3)
+        0.257
+    """
+    queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    products = {  # numbers that a token is multiplied with, by the activation that results
+        "q": sizes.embed * queries,
+        "k": sizes.embed * keys,
+        "v": sizes.embed * keys,
+        "attention_out": queries * row_length_tokens,  # scores and their product with v, half of them masked
+        "residual": queries * sizes.embed,
+        "up": sizes.embed * sizes.mlp,
+        "gate": sizes.embed * sizes.mlp,
+    }
+    layer = sum(products.values()) + sizes.mlp * sizes.embed
+    kept = POLICIES.get(sizes.remat, tuple(products))  # "none" and "dots" repeat no product
+    if "attention_out" in kept and "residual" not in kept:
+        repeated = {"residual", "up", "gate"} | {"q", "k", "v"}
+    else:
+        repeated = set(products)
+    again = sum(products[name] for name in repeated - set(kept))
+    step = 3 * (sizes.layers * layer + sizes.embed * sizes.vocab_size)
+    return sizes.layers * again / step
+
+
+# ── sentences ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _advice(case: _Case, room: int) -> str:
+    if found := _remedies(case, room):
+        return "cheapest remedies: " + ", ".join(_told(remedy) for remedy in found)
+    free, training = list(_free_changes(case)), list(_training_changes(case))
+    candidates = [*([change] for change in free + training), *_pairs(free, free), *_pairs(free, training)]
+    least = min((_applied(case, changes) for changes in candidates), key=lambda remedy: remedy.total_bytes)
+    return (
+        f"no two changes are enough, the least is {least.total_bytes / GIB:,.2f} GiB with {least.change}; "
+        f"take more devices, or devices with more memory"
+    )
+
+
+def _told(remedy: Remedy) -> str:
+    more = f", {100 * remedy.extra_compute:.0f} % more matmul work" if remedy.extra_compute > 0 else ""
+    note = f", {remedy.note}" if remedy.note else ""
+    return f"{remedy.change} ({remedy.total_bytes / GIB:,.2f} GiB{more}{note})"
+
+
+def _has(mesh: Mesh, capacity: int) -> str:
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":
+        count = len(mesh.local_devices)
+        whose = "the one device" if count == 1 else f"each of the {count} devices"
+        return f"{whose} of this machine has {capacity / GIB:,.2f}"
+    return f"{device.device_kind} has {capacity / GIB:,.2f}"
+
+
+def _margin(platform: str) -> float:
+    return MARGINS.get(platform, OTHER_MARGIN)
+
+
+def _platform(mesh: Mesh) -> str:
+    return mesh.devices.flat[0].platform
