@@ -91,6 +91,24 @@ def test_bfloat16_keeps_scores_in_float32(kind):
     assert error < 2 * allowed
 
 
+def test_cudnn_s_own_kernels_take_it_forward_and_backward(monkeypatch):
+    """Lowered for a GPU that is not here: grouped heads, bfloat16 and the mask of segments are what they can do."""
+    checks = "jax._src.cudnn.fused_attention_stablehlo.check_"
+    monkeypatch.setattr(f"{checks}cudnn_version", lambda: 91300)
+    monkeypatch.setattr(f"{checks}compute_capability", lambda *_: True)
+    q = jax.ShapeDtypeStruct((2, 2048, 8, 4, 128), jnp.bfloat16)
+    kv = jax.ShapeDtypeStruct((2, 2048, 8, 128), jnp.bfloat16)
+    row = jax.ShapeDtypeStruct((2, 2048), jnp.int32)
+
+    def total(q, k, v, segments, positions):
+        return cudnn_attention(q, k, v, Ids(segments, segments, positions, positions)).sum()
+
+    traced = jax.jit(jax.grad(total, (0, 1, 2))).trace(q, kv, kv, row, row)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaScaleBiasSoftmax(" in program
+    assert "__cudnn$fmhaScaleBiasSoftmaxBackward(" in program
+
+
 def test_splash_on_a_mesh_is_splash_on_one_device():
     """Rows over data and fsdp, heads over tensor, each device's kernel on its own part."""
     qkv, (segments, positions), weight = case(256, 4, 2, 64, rows=4)
