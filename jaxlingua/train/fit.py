@@ -246,6 +246,8 @@ def _training_changes(case: _Case) -> Iterator[_Change]:
 
 def _more_chips(case: _Case) -> Iterator[_Change]:
     """Twice, four times ... as many, as far as the rows of a pass and the width of the model reach."""
+    if case.platform == "cpu":  # they share the memory of one machine
+        return
     shards = case.shards
     while case.micro_batch_rows % (shards := 2 * shards) == 0 == case.sizes.embed % shards:
         mesh, chips = {**case.mesh, "data": 1, "fsdp": shards}, shards * case.mesh["tensor"]
@@ -290,9 +292,10 @@ def _advice(case: _Case, room: int) -> str:
     free, training = list(_free_changes(case)), list(_training_changes(case))
     candidates = [*([change] for change in free + training), *_pairs(free, free), *_pairs(free, training)]
     least = min((_applied(case, changes) for changes in candidates), key=lambda remedy: remedy.total_bytes)
+    larger = "a machine" if case.platform == "cpu" else "more chips, or chips"
     return (
         f"no two changes are enough, the least is {least.total_bytes / GIB:,.2f} GiB with {least.change}; "
-        f"take more devices, or devices with more memory"
+        f"take {larger} with more memory"
     )
 
 
