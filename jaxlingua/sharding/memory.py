@@ -206,6 +206,8 @@ def _on_tpu(config: LlamaConfig, placing: Placing, parameters: int, optimizer: i
     """The fullest of three moments of the step as libtpu 0.0.51 schedules it (benchmarks/plan_memory.py).
 
     In each lie parameters, optimizer and, with micro-batches, the float32 sums of all gradients so far.
+    What the compiler puts into the chip's fast memory (128 MiB on v5e) is counted as if it lay in HBM: models
+    with a layer's work of that order take less than is said here.
 
     1. The loss: all that the layers keep; the layers' weights in the compute dtype, which XLA makes for all
        layers at once, before the loop; the logits.
