@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -123,6 +123,8 @@ def planned_memory(config: LlamaConfig, optimizer: OptimizerConfig, placing: Pla
 def _memory(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int) -> Memory:
     if placing.platform == "tpu":
         return _on_tpu(config, placing, parameters, optimizer)
+    if placing.platform == "gpu" and config.attention == "auto" and config.compute_dtype == "bfloat16":
+        config = replace(config, attention="cudnn")  # whose kernel holds no scores
     tokens, tensor, length = placing.tokens, placing.mesh["tensor"], placing.row_length_tokens
     return Memory(
         parameters=parameters,

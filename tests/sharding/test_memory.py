@@ -154,6 +154,19 @@ def test_the_arithmetic_is_within_5_percent_of_what_the_tpu_compiler_told(case):
     assert abs(total / compiled - 1) < TPU_ESTIMATE, (total, compiled)
 
 
+def test_on_a_gpu_no_scores_are_held_where_its_kernel_is_taken():
+    def layer(platform: str, dtype: str) -> int:
+        sizes = replace(PRESETS["llama3.2-1b"], compute_dtype=dtype, remat="full")
+        mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+        return planned_memory(
+            sizes, OptimizerConfig(), Placing(mesh, platform, platform, 4, 1, 1024, 8192)
+        ).layer
+
+    scores = 2 * 4 * 1024 * (2 * 32 * 1024 * 4)  # as the gradient too; float32, before and after the softmax
+    assert layer("cpu", "bfloat16") - layer("gpu", "bfloat16") == scores
+    assert layer("gpu", "float32") == layer("cpu", "float32")
+
+
 SMALL = {"embed": 1024, "layers": 4, "heads": 8, "kv_heads": 8, "head_dim": 128, "mlp": 2816}
 
 
