@@ -10,9 +10,10 @@ import sys
 import tempfile
 import types
 import typing
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -33,8 +34,13 @@ class Flag:
 
     name: str
     about: str
-    value: str = ""  # what stands for its value in the usage; none is a switch
+    value: str = ""  # what stands for its value in the usage; none is a switch, "[FILE.yaml]" may be left out
     is_needed: bool = False
+
+    @property
+    def ending(self) -> str:
+        """That of a value which may be left out, so that it is known from what else follows the flag."""
+        return PurePath(self.value.strip("[]")).suffix if self.value.startswith("[") else ""
 
     def usage(self) -> str:
         """As the usage shows it."""
@@ -57,9 +63,9 @@ def config_from_command_line(program: str, purpose: str, arguments: list[str] | 
 def flags_from_command_line(
     program: str, purpose: str, flags: Sequence[Flag], sections: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The flags of `CONFIG FLAGS [key=value …]` by name, a switch as "yes", and what else was given.
+    """The flags of `CONFIG FLAGS [key=value …]` by name, and what else was given.
 
-    Prints help and exits where that is asked for.
+    A switch is "yes", a value that was left out is "". Prints help and exits where help is asked for.
 
     Raises: ConfigError for a flag that is unknown, given twice or without its value, or missing.
     """
@@ -70,8 +76,9 @@ def flags_from_command_line(
     known = {flag.name: flag for flag in flags}
     given: dict[str, str] = {}
     rest: list[str] = []
-    left = iter(arguments)
-    for argument in left:
+    left = deque(arguments)
+    while left:
+        argument = left.popleft()
         name, equals, value = argument.partition("=")
         if not argument.startswith("-"):
             rest.append(argument)
@@ -84,8 +91,12 @@ def flags_from_command_line(
             if equals:
                 raise ConfigError(f"{name}: '{value}' given; it takes no value; write {name} alone")
             value = "yes"
+        elif not equals and (ending := known[name].ending):
+            is_value = bool(rest and left) and left[0].endswith(ending) and "=" not in left[0]
+            given[name] = left.popleft() if is_value else ""
+            continue
         elif not equals:
-            value = next(left, "")
+            value = left.popleft() if left else ""
         if not value or value.startswith("--"):
             raise ConfigError(
                 f"{name}: no value given; {known[name].about} Write it like {name} {known[name].value}"
@@ -248,13 +259,46 @@ def _read_with_base(path: Path) -> dict[str, Any]:
     base_name = given.pop("extends", None)
     if base_name is None:
         return given
-    beside = path.parent / str(base_name)
-    base = _read_file(beside if beside.is_file() else find_config(str(base_name)))
+    base = _read_file(_base_path(path, str(base_name)))
     if "extends" in base:
         raise ConfigError(
             f"{path}: extends '{base_name}', which itself extends '{base['extends']}'; only one is allowed"
         )
     return merge(base, given)
+
+
+def _base_path(path: Path, base_name: str) -> Path:
+    beside = path.parent / base_name
+    return beside if beside.is_file() else find_config(base_name)
+
+
+def extending(name: str, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """What to write into a file in `folder` that extends the configuration `name` with `overrides`.
+
+    Where that one extends another itself, the file extends the other and holds what both of them change.
+    """
+    path = find_config(name)
+    base_name = _read_file(path).get("extends")
+    base_path = path if base_name is None else _base_path(path, str(base_name))
+    base, given = _read_file(base_path), _read_with_base(path)
+    for override in overrides:
+        apply_override(given, override)
+    is_recipe = base_path.parent in RECIPE_FOLDERS
+    shown = base_path.name if is_recipe else os.path.relpath(base_path, folder)
+    return {"extends": shown, **_difference(base, given)}
+
+
+def _difference(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What `merge` needs to make `given` of `base`, which has no key that `given` lacks."""
+    changed: dict[str, Any] = {}
+    for key, value in given.items():
+        before = base.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if inside := _difference(before, value):
+                changed[key] = inside
+        elif key not in base or value != before:
+            changed[key] = value
+    return changed
 
 
 def merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -9,4 +9,6 @@ traffic.py, kernels.py, collectives.py   what one instruction moves, computes an
 ledger.py       the schedule walked through
 estimate.py     cycles to seconds; roofline.py where there are none; step_time.py what both say
 report.py       all of it as a table or as JSON
+candidates.py   --search: the ways to run a step, narrowed down by arithmetic; search.py plans and chooses;
+findings.py     what it found, and the configuration and the plot that are written
 """

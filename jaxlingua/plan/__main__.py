@@ -6,8 +6,9 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
 from jaxlingua.errors import ConfigError, exit_with_one_line
 from jaxlingua.plan.topology import topology_of
@@ -21,11 +22,17 @@ PURPOSE = """\
 Compiles the step that training runs with the real TPU compiler, for chips that need not be there, and tells
 memory per chip, estimated step time, collectives, chip-hours and, where it does not fit, what to change.
 No data is read. A compilation takes 1 to 4 minutes; the result is stored, and told again within seconds.
+With --search up to 12 such plans are made, and the fastest that fits is written with a plot of all.
 Exit code: 0 if the step fits, 1 if it does not (or the machine failed), 2 if what was given is wrong."""
 SECTIONS = ("model", "tokens", "sharding", "stages", "train")
 FLAGS = (
     Flag("--topology", "TPU slice: v4, v5e, v5p or v6e, a colon and its shape.", "v5e:8x8", is_needed=True),
     Flag("--slices", "How many such slices; sharding.mesh.data spans them.", "2"),
+    Flag(
+        "--search",
+        "Try meshes, remat policies and micro-batches; write the best as a configuration.",
+        "[FILE.yaml]",
+    ),
     Flag("--json", "Print one JSON object instead of a table."),
     Flag("--dump", "File to write the scheduled program's text to.", "FILE"),
 )
@@ -37,8 +44,12 @@ def main() -> None:
     refuse_without_compiler()
     topology = topology_of(given["--topology"], given.get("--slices", "1"))
     dump = check_dump(given["--dump"]) if "--dump" in given else None
+    wanted = check_search(given, name, topology) if "--search" in given else None
     config = load_config(name, overrides)
     choose_platform()
+    if wanted is not None:
+        make_search(config, name, overrides, topology, wanted, is_json="--json" in given)
+        sys.exit(0)
 
     plan = make_plan(config, name, topology)
     from jaxlingua.plan.report import as_json, as_table
@@ -57,6 +68,7 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     from jaxlingua.plan.estimate import estimate, roofline
     from jaxlingua.plan.report import Plan
     from jaxlingua.sharding.memory import step_memory
+    from jaxlingua.train.fit import remedies
 
     lowering = f"lowering the step for {topology.describe()}"
     lowered = program.told_while(say, lowering, lambda: program.lower_step(config, topology))
@@ -96,19 +108,25 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
         compiled=compiled,
         is_stored=stored.compiled is not None,
         estimate=estimated,
-        remedies=remedies_of(config, lowered, chip.hbm_bytes) if is_too_large else (),
+        remedies=remedies(config, sizes, mesh, chip.hbm_bytes) if is_too_large else (),
         stages=tuple(config.stages),
         versions=program.versions(),
     )
 
 
-def remedies_of(config: "Config", program: Any, hbm_bytes: int) -> tuple[Any, ...]:
-    """The cheapest changes that make a step fit, by arithmetic."""
-    if importlib.util.find_spec("jaxlingua.train.fit") is None:
-        return ()
-    from jaxlingua.train.fit import remedies
+def make_search(
+    config: "Config", name: str, overrides: list[str], topology: "Topology", wanted: Path, *, is_json: bool
+) -> None:
+    """Search, write the best to `wanted` and the plot beside it, print all candidates."""
+    from jaxlingua.plan import findings
+    from jaxlingua.plan.search import search
 
-    return tuple(remedies(config, program.sizes, program.mesh, hbm_bytes))
+    found = search(config, name, overrides, topology, say)
+    findings.write(found, wanted, overrides)
+    if is_json:
+        print(json.dumps(findings.as_json(found, wanted), indent=1), flush=True)
+    else:
+        print(f"{findings.as_table(found)}\nwritten: {wanted} and {findings.plot_of(wanted)}", flush=True)
 
 
 def refuse_without_compiler() -> None:
@@ -133,6 +151,37 @@ def check_dump(name: str) -> Path:
         raise ConfigError(f"--dump: '{name}' given, which is a folder; the name of a file is allowed")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--dump: '{name}' given; there is no folder '{path.parent}'; make it first")
+    return path
+
+
+def check_search(given: dict[str, str], name: str, topology: "Topology") -> Path:
+    """The file that the best of a search is written to.
+
+    Raises: ConfigError where it cannot be, or where it or the plot beside it is there already.
+    """
+    if "--dump" in given:
+        raise ConfigError("--dump: given with --search, which plans many steps; leave one of them out")
+    if is_bucket(name):
+        raise ConfigError(
+            f"--search: '{name}' given, which is in a bucket; a configuration on this machine can be "
+            f"extended; copy its config.yaml here"
+        )
+    slices = f"-x{topology.slices}" if topology.slices > 1 else ""
+    stem = Path(name).name.removesuffix(".yaml")
+    file = given["--search"] or f"{stem}-{topology.name.replace(':', '-')}{slices}.yaml"
+    path = Path(file).expanduser()
+    if path.suffix != ".yaml":
+        raise ConfigError(
+            f"--search: '{file}' given; a name that ends in .yaml is allowed; write --search best.yaml"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--search: '{file}' given; there is no folder '{path.parent}'; make it first")
+    for there in (path, path.with_suffix(".png")):
+        if there.exists():
+            raise ConfigError(
+                f"--search: '{there}' is there already, and nothing is overwritten; move it, or give another "
+                f"name with --search FILE.yaml"
+            )
     return path
 
 

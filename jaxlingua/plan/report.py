@@ -11,6 +11,7 @@ from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import Topology
 from jaxlingua.progress import duration
 from jaxlingua.sharding.memory import Memory
+from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
 READINGS = ("cal", "xla")
@@ -38,7 +39,7 @@ class Plan:
     compiled: Compiled
     is_stored: bool
     estimate: Estimate | None  # None where the step does not fit
-    remedies: Sequence[Any]  # train/fit.py
+    remedies: Sequence[Remedy]
     stages: Sequence[StageConfig]
     versions: Mapping[str, str]
 
@@ -124,7 +125,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "row_length_tokens": plan.row_length_tokens,
         "parameters": plan.parameters,
         "memory": {
-            "by_arithmetic_gib": {name: _gib(size) for name, size in _parts(plan.memory).items()},
+            "by_arithmetic_gib": {name: _gib(size) for name, size in plan.memory.parts().items()},
             "arithmetic_total_gib": _gib(plan.memory.total),
             "arguments_gib": _gib(compiled.arguments) if compiled.fits else None,
             "temporaries_gib": _gib(compiled.temporaries) if compiled.fits else None,
@@ -186,8 +187,8 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def _memory_lines(plan: Plan) -> Iterator[str]:
     hbm, compiled = plan.topology.chip.hbm_gib, plan.compiled
-    parts = [(f"  {name}", short(_gib(size))) for name, size in _parts(plan.memory).items()]
-    yield from _columns(
+    parts = [(f"  {name}", short(_gib(size))) for name, size in plan.memory.parts().items()]
+    yield from columns(
         [("memory per chip, GiB", ""), *parts, ("by arithmetic", short(_gib(plan.memory.total)))]
     )
     peak = _gib(compiled.peak)
@@ -211,7 +212,7 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
         more = f"{100 * remedy.extra_compute:.0f} %" if remedy.extra_compute else "none"
         rows.append((f"  {remedy.change}", short(_gib(remedy.total_bytes)), more))
     notes = ["", *(remedy.note for remedy in plan.remedies)]
-    for line, note in zip(_columns(rows), notes, strict=True):
+    for line, note in zip(columns(rows), notes, strict=True):
         yield f"{line}  {note}".rstrip()
 
 
@@ -240,7 +241,7 @@ def _time_lines(plan: Plan) -> Iterator[str]:
     if plan.steps is not None:
         name = f"chip-hours of the run's {plan.steps:,} steps"
         rows.append(row(name, lambda reading: plan.chip_hours(reading, plan.steps)))
-    yield from _columns(rows)
+    yield from columns(rows)
     if plan.estimate.method != "roofline":
         yield f"({ABOUT_READINGS})"
     if plan.steps is None:
@@ -261,7 +262,7 @@ def _collective_lines(plan: Plan) -> Iterator[str]:
                 short(found.exposed_seconds),
             )
         )
-    yield from _columns(rows) if len(rows) > 1 else ["collectives: none are known of"]
+    yield from columns(rows) if len(rows) > 1 else ["collectives: none are known of"]
     if missing := _not_counted(plan.estimate):
         yield f"not counted: {', '.join(missing)}"
 
@@ -278,7 +279,7 @@ def short(number: float | int) -> str:
     return f"{number:,.{digits}f}"
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Words at the left, all else at the right."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for first, *others in rows:
@@ -296,10 +297,6 @@ def _not_counted(estimate: Estimate) -> list[str]:
 def _trust(plan: Plan) -> str:
     told = [MEMORY_IS_EXACT] + ([f"time: {plan.estimate.trust}"] if plan.estimate else [])
     return "; ".join(told + [ACROSS_SLICES] * (plan.topology.slices > 1))
-
-
-def _parts(memory: Memory) -> dict[str, int]:
-    return {name: size for name, size in asdict(memory).items() if isinstance(size, int)}
 
 
 def _gib(size: float | int) -> float:

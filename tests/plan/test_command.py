@@ -139,6 +139,7 @@ def test_a_step_that_does_not_fit_ends_with_1_and_says_by_how_much(
     assert told["fits"] is False
     assert told["peak_hbm_gib"] > 15.75
     assert told["step_seconds"] == {"cal": None, "xla": None}
+    assert told["remedies"]
 
 
 def test_no_program_is_written_where_there_is_none(
@@ -179,6 +180,28 @@ def test_no_program_is_written_where_there_is_none(
             "--topology v5e:8x8",
         ),
         (["CONFIG", *ON, *ON], "--topology: given twice; give it once"),
+        (
+            ["CONFIG", *ON, "--search", "nowhere/best.yaml"],
+            "--search: 'nowhere/best.yaml' given; there is no folder 'nowhere'; make it first",
+        ),
+        (
+            ["CONFIG", *ON, "--search=best.txt"],
+            "--search: 'best.txt' given; a name that ends in .yaml is allowed; write --search best.yaml",
+        ),
+        (
+            ["CONFIG", *ON, "--search="],
+            "--search: no value given; Try meshes, remat policies and micro-batches; write the best as a "
+            "configuration. Write it like --search [FILE.yaml]",
+        ),
+        (
+            ["CONFIG", *ON, "--search", "--dump", "step.txt"],
+            "--dump: given with --search, which plans many steps; leave one of them out",
+        ),
+        (
+            ["gs://bucket/run", *ON, "--search"],
+            "--search: 'gs://bucket/run' given, which is in a bucket; a configuration on this machine can be "
+            "extended; copy its config.yaml here",
+        ),
         (["CONFIG", *ON, "--json=yes"], "--json: 'yes' given; it takes no value; write --json alone"),
         (["CONFIG", *ON, "--slice", "2"], "jaxlingua.plan: '--slice' given; did you mean '--slices'?; see --help"),
         (
@@ -279,7 +302,8 @@ def test_help_tells_flags_exit_codes_and_the_options_that_matter():
     answer = plan("--help")
     assert answer.code == 0
     assert answer.out.startswith(
-        "usage: python -m jaxlingua.plan CONFIG --topology v5e:8x8 [--slices 2] [--json] [--dump FILE] [key=value …]\n"
+        "usage: python -m jaxlingua.plan CONFIG --topology v5e:8x8 [--slices 2] [--search [FILE.yaml]] [--json] "
+        "[--dump FILE] [key=value …]\n"
     )
     assert "Exit code: 0 if the step fits, 1 if it does not" in answer.out
     assert "--dump FILE: File to write the scheduled program's text to." in answer.out

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace as Remedy
 
 import pytest
 
@@ -12,6 +11,7 @@ from jaxlingua.plan.report import Plan, as_json, as_table
 from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import topology_of
 from jaxlingua.sharding.memory import Memory
+from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
 TIME = StepTime(
