@@ -274,11 +274,7 @@ def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
     }
     layer = sum(products.values()) + sizes.mlp * sizes.embed
     kept = POLICIES.get(sizes.remat, tuple(products))  # "none" and "dots" repeat no product
-    if "attention_out" in kept and "residual" not in kept:
-        repeated = {"residual", "up", "gate"} | {"q", "k", "v"}
-    else:
-        repeated = set(products)
-    again = sum(products[name] for name in repeated - set(kept))
+    again = sum(weights for name, weights in products.items() if name not in kept)
     step = 3 * (sizes.layers * layer + sizes.embed * sizes.vocab_size)
     return sizes.layers * again / step
 
