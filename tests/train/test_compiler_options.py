@@ -17,7 +17,7 @@ V5E = "xla_enable_async_all_reduce"
 def test_auto_is_the_table_of_the_chip_and_nothing_elsewhere():
     assert compiler_options("auto", "TPU v5 lite")[V5E] is True
     assert V5E not in compiler_options("auto", "TPU v6 lite")
-    for kind in ("TPU v5", "TPU v4", "NVIDIA H100 80GB HBM3", "cpu"):
+    for kind in ("TPU v5", "NVIDIA H100 80GB HBM3", "cpu"):
         assert compiler_options("auto", kind) == {}
 
 
