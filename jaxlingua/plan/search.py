@@ -7,7 +7,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,20 +161,22 @@ def _moment_dtypes(optimizer: OptimizerConfig) -> tuple[str, ...]:
 
 
 def planned(
-    chosen: Sequence[Candidate], name: str, overrides: Sequence[str], topology: Topology, say: Say
+    chosen: Sequence[Candidate], config: str, overrides: Sequence[str], topology: Topology, say: Say
 ) -> list[Outcome]:
     """The plan of every candidate by `python -m jaxlingua.plan`, as many at a time as there is room for."""
-    command = [sys.executable, "-m", "jaxlingua.plan", name, "--topology", topology.name, "--json"]
+    command = [sys.executable, "-m", "jaxlingua.plan", config, "--topology", topology.name, "--json"]
     command += ["--slices", str(topology.slices), *overrides]
     commands = [[*command, *candidate.overrides] for candidate in chosen]
     outcomes: dict[int, Outcome] = {}
     start = time.perf_counter()
-    for place, code, out, err in _finished(commands, processes(), say):
-        outcome = outcomes[place] = _outcome(chosen[place], code, out, err)
-        passed = time.perf_counter() - start
-        left = passed / len(outcomes) * (len(chosen) - len(outcomes))
-        more = f"; {duration(left)} left" if left else f"; {duration(passed)} in all"
-        say(f"search: {len(outcomes)} of {len(chosen)}: {outcome.candidate.name}: {_told(outcome)}{more}")
+    with closing(_finished(commands, processes(), say)) as finished:  # no process outlives an interruption
+        for place, code, out, err in finished:
+            outcome = outcomes[place] = _outcome(chosen[place], code, out, err)
+            passed = time.perf_counter() - start
+            left = passed / len(outcomes) * (len(chosen) - len(outcomes))
+            more = f"; {duration(left)} left" if left else f"; {duration(passed)} in all"
+            name = outcome.candidate.name
+            say(f"search: {len(outcomes)} of {len(chosen)}: {name}: {_told(outcome)}{more}")
     return [outcomes[place] for place in range(len(chosen))]
 
 
@@ -184,7 +187,9 @@ def processes() -> int:
     return max(1, cores // 2 if room is None else min(cores // 2, room // PROCESS_BYTES))
 
 
-def _finished(commands: Sequence[list[str]], workers: int, say: Say) -> Iterator[tuple[int, int, str, str]]:
+def _finished(
+    commands: Sequence[list[str]], workers: int, say: Say
+) -> Generator[tuple[int, int, str, str], None, None]:
     """Run commands, some at a time; gives number, exit code, stdout and stderr of each as it ends.
 
     Those that still run are killed where this one is stopped.
@@ -267,6 +272,7 @@ def _nothing_fits(
     if compiled:
         first = min(compiled, key=lambda outcome: (outcome.peak_gib, outcome.candidate.order))
         smallest, least = first.candidate, f"{first.peak_gib:.2f} GiB by the compiler"
+        room = int(room * smallest.total_bytes / (first.peak_gib * GIB))  # arithmetic was off by so much
     config = load_config(name, [*overrides, *smallest.overrides])
     origin = planned_origin(config)
     sizes = origin.sizes(planned_vocab_size(config, origin))
