@@ -211,6 +211,9 @@ def test_of_one_mesh_none_is_compiled_that_another_beats_in_everything():
     field = narrowed([larger, slower, smaller, best, nearer, elsewhere], ROOM)
     assert field.chosen == (best, smaller, nearer, elsewhere)
     assert field.slower == 2
+    two = candidate(1, 500, remat("minimal"), ("train.micro_batch_rows", "8"))
+    one = candidate(2, 600, remat("none"))  # slower and larger, but nearer to what was given
+    assert narrowed([one, two], ROOM).chosen == (two, one)
 
 
 def test_the_same_are_chosen_in_whatever_order_they_come():
