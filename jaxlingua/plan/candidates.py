@@ -175,7 +175,7 @@ def possible_meshes(config: Config, sizes: LlamaConfig, topology: Topology) -> l
             mesh = config.sharding.mesh.model_copy(update=shape)
             try:
                 found.append(make_mesh(config.sharding.model_copy(update={"mesh": mesh}), chips))
-            except NotImplementedError:  # JAX does not split an axis of a torus in three dimensions
+            except ShardingError:  # JAX does not split every side that is no power of 2
                 continue
     return found
 

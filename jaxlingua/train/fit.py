@@ -13,6 +13,7 @@ from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.chips import chip_of
 from jaxlingua.sharding.memory import Memory, Placing, planned_memory
+from jaxlingua.sharding.mesh import count_slices
 
 GIB = 2**30
 MOST = 5  # remedies that are told
@@ -32,7 +33,8 @@ class Remedy:
     """A change after which a step fits.
 
     Args:
-        change: as written on the command line; "more chips: 16" is of the same kind, as sharding.mesh.fsdp.
+        change: as written on the command line; "more chips: 16" is of the same kind, as sharding.mesh.fsdp,
+            in as many slices.
         total_bytes: per device, after it.
         extra_compute: matmul work that is done again, as a share of what a step needs; less than 0 where the
             change spares some of what is repeated now.
@@ -51,6 +53,7 @@ class _Case:
 
     sizes: LlamaConfig
     mesh: Mapping[str, int]
+    slices: int
     platform: str
     device_kind: str
     optimizer: OptimizerConfig
@@ -166,7 +169,8 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
     train = config.train
     rows = train.batch_rows if train.micro_batch_rows == "auto" else train.micro_batch_rows
     return _Case(
-        sizes, dict(mesh.shape), _platform(mesh), mesh.devices.flat[0].device_kind, train.optimizer,
+        sizes, dict(mesh.shape), count_slices(mesh.devices.flat), _platform(mesh),
+        mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
     )  # fmt: skip
 
@@ -225,9 +229,10 @@ def _free_changes(case: _Case) -> Iterator[_Change]:
     for policy in POLICIES:
         if policy != case.sizes.remat:
             yield _Change("remat", f"train.remat={policy}", {"sizes": replace(case.sizes, remat=policy)}, 0.0)
-    if case.mesh["data"] > 1 and case.sizes.embed % case.shards == 0:
-        mesh = {**case.mesh, "data": 1, "fsdp": case.shards}
-        name = f"sharding.mesh.data=1 sharding.mesh.fsdp={case.shards}"
+    data, fsdp = case.slices, case.shards // case.slices
+    if case.mesh["data"] > data and case.sizes.embed % fsdp == 0:
+        mesh = {**case.mesh, "data": data, "fsdp": fsdp}
+        name = f"sharding.mesh.data={data} sharding.mesh.fsdp={fsdp}"
         yield _Change("mesh", name, {"mesh": mesh}, 0.02, "weights are gathered instead of kept whole")
 
 
@@ -248,10 +253,11 @@ def _more_chips(case: _Case) -> Iterator[_Change]:
     """Twice, four times ... as many, as far as the rows of a pass and the width of the model reach."""
     if case.platform == "cpu":  # they share the memory of one machine
         return
-    shards = case.shards
-    while case.micro_batch_rows % (shards := 2 * shards) == 0 == case.sizes.embed % shards:
-        mesh, chips = {**case.mesh, "data": 1, "fsdp": shards}, shards * case.mesh["tensor"]
-        yield _Change("chips", f"more chips: {chips}", {"mesh": mesh}, float(chips))
+    data, fsdp = case.slices, case.shards // case.slices
+    note = f"in {data} slices" if data > 1 else ""
+    while case.micro_batch_rows % (data * (fsdp := 2 * fsdp)) == 0 == case.sizes.embed % fsdp:
+        mesh, chips = {**case.mesh, "data": data, "fsdp": fsdp}, data * fsdp * case.mesh["tensor"]
+        yield _Change("chips", f"more chips: {chips}", {"mesh": mesh}, float(chips), note)
 
 
 def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:

@@ -1,12 +1,16 @@
 """Sizes of the mesh: "auto" takes what is left, and what does not multiply to the devices is refused."""
 
+import math
+from itertools import permutations, product
+
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AxisType
 
 from jaxlingua.config import MeshConfig, ShardingConfig
 from jaxlingua.errors import ShardingError
-from jaxlingua.sharding.mesh import describe_mesh, make_mesh, mesh_sizes
+from jaxlingua.sharding.mesh import AXES, describe_mesh, make_mesh, mesh_sizes
 
 
 def sizes(data, fsdp, tensor, devices=8):
@@ -48,17 +52,100 @@ def test_the_mesh_has_automatic_axes_and_tells_what_it_became():
     )
 
 
-class SliceDevice:
-    """A device of one of two slices, as far as the check goes."""
+class Chip:
+    """A TPU chip that is not here, as far as a layout looks at it."""
 
-    def __init__(self, slice_index):
-        self.slice_index = slice_index
+    platform = "tpu"
+    core_on_chip = 0
+    client = jax.devices()[0].client
+
+    def __init__(self, kind, coords, slice_index):
+        self.device_kind, self.coords, self.slice_index = kind, coords, slice_index
+
+
+def chips(kind, *sides, slices=1):
+    places = [place[::-1] for place in product(*(range(side) for side in reversed((*sides, 1)[:3])))]
+    return [Chip(kind, place, index) for index in range(slices) for place in places]
+
+
+def laid_out(sizes, devices):
+    return make_mesh(ShardingConfig(mesh=MeshConfig(**dict(zip(AXES, sizes, strict=True)))), devices)
+
+
+def all_sizes(count):
+    divisors = [size for size in range(1, count + 1) if count % size == 0]
+    return [sizes for sizes in product(divisors, repeat=3) if math.prod(sizes) == count]
+
+
+@pytest.mark.parametrize(("kind", "sides", "count"), [
+    ("cpu", (8,), 10),
+    ("TPU v5 lite", (2, 4), 10),
+    ("TPU v5 lite", (8, 8), 28),
+    ("TPU v4", (2, 2, 4), 14),
+    ("TPU v4", (4, 4, 4), 10),
+    ("TPU v5p", (4, 4, 8), 18),
+    ("TPU v6 lite", (4, 8), 9),
+])  # fmt: skip
+def test_devices_are_where_jax_puts_them_by_itself_if_it_does(kind, sides, count):
+    """On v5e it does for every mesh, on others only where axes lie along whole sides."""
+    devices, found = jax.devices() if kind == "cpu" else chips(kind, *sides), []
+    for sizes in all_sizes(len(devices)):
+        try:
+            theirs = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+        except NotImplementedError:
+            continue
+        found.append((laid_out(sizes, devices).devices == theirs.devices).all())
+    assert found == [True] * count
+
+
+@pytest.mark.parametrize(("kind", "sides", "slices"), [
+    ("TPU v4", (2, 2, 4), 1),
+    ("TPU v4", (4, 4, 4), 1),
+    ("TPU v5p", (4, 4, 12), 1),
+    ("TPU v6 lite", (4, 8), 1),
+    ("TPU v5 lite", (8, 8), 2),
+    ("TPU v5p", (4, 4, 4), 2),
+    ("TPU v5 lite", (4, 4), 4),
+])  # fmt: skip
+def test_every_mesh_is_laid_out_also_where_sides_of_the_torus_are_split(kind, sides, slices):
+    devices = chips(kind, *sides, slices=slices)
+    for data, fsdp, tensor in all_sizes(len(devices) // slices):
+        mesh = laid_out((slices * data, fsdp, tensor), devices)
+        assert mesh.devices.shape == (slices * data, fsdp, tensor)
+        assert set(mesh.devices.flat) == set(devices)
+        by_slice = mesh.devices.reshape(slices, -1)
+        assert all(len({device.slice_index for device in row}) == 1 for row in by_slice)
+
+
+def test_neighbors_along_a_split_side_are_neighbors_in_the_torus():
+    """Tensor, of which most is sent, lies along one side of 4 chips that it shares with fsdp."""
+    mesh = laid_out((1, 32, 2), chips("TPU v4", 4, 4, 4))
+    for one, other in mesh.devices.reshape(32, 2):
+        assert np.abs(np.subtract(one.coords, other.coords)).sum() == 1
+
+
+def test_a_mesh_that_jax_cannot_lay_out_is_refused_in_one_line():
+    """It splits sides with different factors, 2 x 2 x 5 here, in the wrong places."""
+    devices = chips("TPU v5p", 8, 12, 20)
+    with pytest.raises(ShardingError) as error:
+        laid_out((8, 24, 10), devices)
+    text = str(error.value)
+    assert text.startswith(
+        "sharding.mesh: data=8, fsdp=24, tensor=10 cannot be laid out on 8x12x20 chips by JAX ("
+    )
+    assert text.endswith("); choose sizes that are products of whole sides")
+    assert "\n" not in text
+    for sides in permutations((8, 12, 20)):  # as told
+        assert laid_out(sides, devices).devices.shape == sides
+        assert laid_out((1, sides[0] * sides[1], sides[2]), devices).devices.shape[2] == sides[2]
+    with pytest.raises(ShardingError) as error:
+        laid_out((16, 24, 10), [*devices, *chips("TPU v5p", 8, 12, 20, slices=2)[1920:]])
+    assert "on 2 slices of 8x12x20 chips by JAX (" in str(error.value)
 
 
 def test_over_several_slices_only_data_may_span_them():
-    devices = [SliceDevice(i // 4) for i in range(8)]
     with pytest.raises(ShardingError) as error:
-        make_mesh(ShardingConfig(), devices)
+        make_mesh(ShardingConfig(), chips("TPU v5 lite", 2, 2, slices=2))
     assert str(error.value) == (
         "sharding.mesh: data=1 cannot be spread over 2 slices; use a multiple of 2, "
         "so that fsdp and tensor stay inside a slice"

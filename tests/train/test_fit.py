@@ -25,6 +25,8 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.model.presets import PRESETS
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.memory import Memory, Placing, planned_memory
+from jaxlingua.sharding.mesh import make_mesh
+from jaxlingua.sharding.rules import count_micro_batches
 from jaxlingua.train import fit, run
 from jaxlingua.train.fit import (
     GIB,
@@ -49,6 +51,7 @@ class Device:
     platform: str
     bytes_limit: int | None
     process_index: int = 0
+    slice_index: int = 0
     client: Any = jax.devices()[0].client
 
     def memory_stats(self) -> dict[str, int] | None:
@@ -57,9 +60,12 @@ class Device:
 
 def mesh_like(
     *, data: int = 1, fsdp: int = 1, tensor: int = 1, kind: str = "TPU v5 lite", platform: str = "tpu",
-    bytes_limit: int | None = None,
+    bytes_limit: int | None = None, slices: int = 1,
 ) -> Mesh:  # fmt: skip
-    devices = [Device(kind, platform, bytes_limit) for _ in range(data * fsdp * tensor)]
+    """As many devices as that; `data` spans the slices, which come one after another."""
+    count = data * fsdp * tensor
+    indices = [number * slices // count for number in range(count)]
+    devices = [Device(kind, platform, bytes_limit, slice_index=index) for index in indices]
     return Mesh(np.array(devices).reshape(data, fsdp, tensor), ("data", "fsdp", "tensor"))
 
 
@@ -75,6 +81,8 @@ RUNS = {
     "policies are not enough": (run_of("llama2-7b", 64), mesh_like(fsdp=8)),
     "one chip": (run_of("llama3.2-1b", 8, "full"), mesh_like()),
     "copies": (run_of("llama3.2-1b", 64, "full"), mesh_like(data=8)),
+    "copies in slices": (run_of("llama3.2-1b", 64, "full"), mesh_like(data=8, slices=2)),
+    "slices": (run_of("llama2-7b", 64, "save_attention"), mesh_like(data=4, fsdp=4, slices=2)),
     "split rows": (run_of("llama2-7b", 512, micro_batch_rows=256), mesh_like(fsdp=64)),
 }
 
@@ -83,7 +91,9 @@ def applied(change: str, config: Config, sizes, mesh) -> int:
     """Total bytes after a change, computed anew from what the change says."""
     shape, train = dict(mesh.shape), config.train.model_dump() | {"optimizer": config.train.optimizer}
     if change.startswith("more chips: "):
-        shape |= {"data": 1, "fsdp": int(change.removeprefix("more chips: ")) // shape["tensor"]}
+        slices = len({device.slice_index for device in mesh.devices.flat})
+        chips = int(change.removeprefix("more chips: "))
+        shape |= {"data": slices, "fsdp": chips // shape["tensor"] // slices}
         change = ""
     for part in change.split():
         name, value = part.split("=")
@@ -115,6 +125,48 @@ def test_every_remedy_fits_when_it_is_applied_and_tells_what_it_takes(name):
     assert 1 <= len(found) <= 5
     for remedy in found:
         assert remedy.total_bytes == applied(remedy.change, config, sizes, mesh) <= ROOM, remedy
+
+
+def built(change: str, config: Config, mesh: Mesh) -> Mesh:
+    """The mesh of a run with this change, as training makes it of the devices or of as many more."""
+    slices, count, given = (
+        len({device.slice_index for device in mesh.devices.flat}),
+        mesh.size,
+        dict(mesh.shape),
+    )
+    for part in change.replace("more chips: ", "chips=").split():
+        name, value = part.split("=")
+        if name == "chips":
+            count, given = int(value), {"data": slices, "tensor": given["tensor"]}
+        elif name.startswith("sharding.mesh."):
+            given[name.rpartition(".")[2]] = int(value)
+    devices = [Device("cpu", "cpu", None, slice_index=number * slices // count) for number in range(count)]
+    return make_mesh(ShardingConfig(mesh=MeshConfig(**given)), devices)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_mesh_of_every_remedy_can_be_made_also_of_several_slices(name):
+    """On a platform without a torus: how chips are laid out is tested with the mesh."""
+    (config, sizes), mesh = RUNS[name]
+    for remedy in remedies(config, sizes, mesh, ROOM):
+        after = built(remedy.change, config, mesh)
+        assert sizes.embed % after.shape["fsdp"] == 0, remedy
+        if remedy.change.startswith("more chips"):
+            assert count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, after) >= 1
+
+
+def test_over_several_slices_remedies_keep_weights_inside_a_slice():
+    found = {}
+    for name in ("copies in slices", "slices"):
+        (config, sizes), mesh = RUNS[name]
+        found[name] = [(remedy.change, remedy.note) for remedy in remedies(config, sizes, mesh, ROOM)]
+    gathered = "weights are gathered instead of kept whole"
+    assert ("sharding.mesh.data=2 sharding.mesh.fsdp=4", gathered) in found["copies in slices"]
+    assert found["copies in slices"][-1] == ("more chips: 16", "in 2 slices")
+    assert found["slices"][-1] == ("more chips: 32", "in 2 slices")
+    config, sizes = run_of("llama3.2-1b", 64, "full")
+    changes = fit._free_changes(fit._case(config, sizes, mesh_like(data=2, fsdp=4, slices=2)))
+    assert not [change for change in changes if change.kind == "mesh"]  # data is as small as it can be
 
 
 def test_remedies_come_by_their_time_then_other_trainings_then_more_chips():
