@@ -2,10 +2,12 @@
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 from difflib import SequenceMatcher
 from pathlib import PurePath
+from typing import TextIO
 
 
 class JaxlinguaError(Exception):
@@ -73,14 +75,27 @@ _PATH_ERRNOS = {
     *(errno.ENAMETOOLONG, errno.ELOOP),
 }
 
+_ENDED_BY_SIGPIPE = 128 + 13  # as a shell tells it of other programs
+
 
 def exit_with_one_line(main: Callable[[], None]) -> None:
     """Run `main` and turn errors that a user can mend into one line on stderr and an exit code.
 
-    Everything else keeps its traceback: it is our bug.
+    Output that nobody reads any more, as behind `| head`, ends it without a word. Everything else keeps its
+    traceback: it is our bug.
     """
     try:
-        main()
+        try:
+            main()
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except BrokenPipeError:
+        if not (_has_no_reader(sys.stdout) or _has_no_reader(sys.stderr)):
+            raise  # another pipe or connection broke
+        drop_output()
+        sys.exit(_ENDED_BY_SIGPIPE)
     except JaxlinguaError as error:
         what = "stopped" if isinstance(error, Stopped) else "error"
         print(f"{what}: {one_line(error)}", file=sys.stderr)
@@ -100,6 +115,41 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # the usual exit could crash in a computation that is still going on in a thread
+
+
+def _flush() -> None:
+    print(end="", flush=True)  # fails here, not at exit, where it would be told with a traceback
+
+
+def drop_output() -> None:
+    """Let standard output, and messages that nobody reads, go nowhere.
+
+    What is still to be written of them would fail again at exit, with a traceback of its own.
+    """
+    lost = [sys.stdout, *[sys.stderr] * _has_no_reader(sys.stderr)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in lost:
+        if (number := _file_number(stream)) is not None:
+            os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _has_no_reader(stream: TextIO | None) -> bool:
+    """Whether `stream` is a pipe of which the other end is closed."""
+    number = _file_number(stream)
+    if number is None:
+        return False
+    ends = select.poll()
+    ends.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in ends.poll(0))
+
+
+def _file_number(stream: TextIO | None) -> int | None:
+    """None for a stream that is no file of the system, as in tests and notebooks."""
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def machine_error(where: object, error: OSError) -> MachineError:

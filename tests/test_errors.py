@@ -48,3 +48,36 @@ exit_with_one_line(main)
     assert done.stdout == "training\n"
     assert done.stderr.startswith("stopped; run the same command again")
     assert done.stderr.count("\n") == 1
+
+
+def program_with(main: str) -> str:
+    return (
+        f"import os, sys\nfrom jaxlingua.errors import exit_with_one_line\ndef main():\n    {main}\n"
+        f"exit_with_one_line(main)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "main",
+    ["print('x' * 10**6)", "print('x')", "print('x', flush=True)", "print('x'); sys.exit(0)"],
+    ids=["much", "little", "flushed", "exit"],
+)
+def test_output_that_nobody_reads_ends_a_command_without_a_word(main: str):
+    """As behind `| head`; 141 is what a shell tells of programs that the signal ended."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-c", program_with(main)], stdout=writes, stderr=subprocess.PIPE, text=True,
+        timeout=30, check=False,
+    )  # fmt: skip
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_keeps_its_traceback():
+    main = "reads, writes = os.pipe(); os.close(reads); os.write(writes, b'x')"
+    done = subprocess.run(
+        [sys.executable, "-c", program_with(main)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
-from jaxlingua.errors import ConfigError, exit_with_one_line
+from jaxlingua.errors import ConfigError, MachineError, drop_output, exit_with_one_line
 from jaxlingua.plan.topology import topology_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main() -> None:
     plan = make_plan(config, name, topology)
     from jaxlingua.plan.report import as_json, as_table
 
-    print(json.dumps(as_json(plan), indent=1) if "--json" in given else as_table(plan), flush=True)
+    tell(json.dumps(as_json(plan), indent=1) if "--json" in given else as_table(plan))
     if dump is not None:
         write_program(dump, plan)
     sys.exit(0 if plan.fits else 1)
@@ -76,6 +76,8 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     stored = store.load(store.store_folder(), key)
     if stored.damage:
         say(f"stored result damaged, compiling again: {stored.damage}")
+    if stored.unreadable:
+        say(f"stored results cannot be read, so this one is compiled: {stored.unreadable}")
     compiled = stored.compiled
     if compiled is None:
         say("compiling; 7 billion parameters take 1 to 4 minutes")
@@ -124,9 +126,9 @@ def make_search(
     found = search(config, name, overrides, topology, say)
     findings.write(found, wanted, overrides)
     if is_json:
-        print(json.dumps(findings.as_json(found, wanted), indent=1), flush=True)
+        tell(json.dumps(findings.as_json(found, wanted), indent=1))
     else:
-        print(f"{findings.as_table(found)}\nwritten: {wanted} and {findings.plot_of(wanted)}", flush=True)
+        tell(f"{findings.as_table(found)}\nwritten: {wanted} and {findings.plot_of(wanted)}")
 
 
 def refuse_without_compiler() -> None:
@@ -151,6 +153,9 @@ def check_dump(name: str) -> Path:
         raise ConfigError(f"--dump: '{name}' given, which is a folder; the name of a file is allowed")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--dump: '{name}' given; there is no folder '{path.parent}'; make it first")
+    written = path if path.exists() else path.absolute().parent
+    if not os.access(written, os.W_OK):
+        raise ConfigError(f"--dump: '{name}' given; '{written}' cannot be written; give another file")
     return path
 
 
@@ -186,13 +191,18 @@ def check_search(given: dict[str, str], name: str, topology: "Topology") -> Path
 
 
 def write_program(path: Path, plan: "Plan") -> None:
-    """Raises: ConfigError where the compiler gave no program."""
+    """Raises: ConfigError where the compiler gave no program, MachineError where it cannot be written."""
     if not plan.compiled.text:
         raise ConfigError(
             f"--dump: '{path}' given; there is no scheduled program to write ({plan.compiled.no_text}); "
             f"leave --dump out"
         )
-    path.write_text(plan.compiled.text, "utf-8")
+    try:
+        path.write_text(plan.compiled.text, "utf-8")
+    except OSError as error:
+        raise MachineError(
+            f"--dump: '{path}' given; {error.strerror or error}; give another file, or free some space"
+        ) from None
     say(f"{path}: {len(plan.compiled.text) / 2**20:.1f} MiB of program text")
 
 
@@ -205,6 +215,23 @@ def choose_platform() -> None:
     # Only so that libtpu does not complain of a machine without a TPU; the topology decides.
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
+def tell(text: str) -> None:
+    """The plan, on standard output.
+
+    Raises: MachineError where that cannot be written, as a file on a full disk.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise MachineError(
+            f"standard output: {error.strerror or error}; free some space, or send it elsewhere, and run the "
+            f"same command again: what was compiled is stored"
+        ) from None
 
 
 def say(sentence: str) -> None:

@@ -134,13 +134,14 @@ def _header(found: Search, config: Path) -> Iterator[str]:
     chips = f"{topology.chips} chip{'s' if topology.chips > 1 else ''}"
     slices = f" --slices {topology.slices}" if topology.slices > 1 else ""
     estimated = "roofline" if told["method"] == "roofline" else "estimated"
+    least, most = ("at least ", "at most ") if told.get("is_lower_bound") else ("", "")
     yield f"What: {found.config} on TPU {topology.name}, the best of a search: {best.candidate.name}."
     yield f"Command: python -m jaxlingua.train {config.name}"
     yield (
-        f"Hardware and wall time: TPU {topology.name}, {chips}; {estimated} "
+        f"Hardware and wall time: TPU {topology.name}, {chips}; {estimated} {least}"
         f"{figure(best.seconds('cal'))} s a step, "
-        f"MFU {best.mfu('cal'):.3f} / {best.mfu('xla'):.3f} (cal / xla), "
-        f"{figure(told['chip_hours']['per_1000_steps']['cal'])} chip-hours per 1,000 steps."
+        f"MFU {most}{best.mfu('cal'):.3f} / {best.mfu('xla'):.3f} (cal / xla), "
+        f"{least}{figure(told['chip_hours']['per_1000_steps']['cal'])} chip-hours per 1,000 steps."
     )
     yield (
         f"Memory: {best.peak_gib:.2f} of {topology.chip.hbm_gib:.2f} GiB per chip; planned: "

@@ -62,8 +62,7 @@ def attention_shape(kernel: Instruction, *, fused_backward: bool) -> AttentionSh
         fused_backward: dq comes from the kernel of dk and dv.
     """
     path = f"{kernel.name} {kernel.op_name}"
-    queries = _queries(kernel) if re.search(r"splash|flash_attention|flash_mha|ragged_paged", path) else None
-    if queries is None:
+    if not re.search(r"splash|flash_attention|flash_mha|ragged_paged", path):
         return None
     suffix, products = "", 2
     if "dkv" in path:
@@ -71,12 +70,16 @@ def attention_shape(kernel: Instruction, *, fused_backward: bool) -> AttentionSh
     elif "dq" in path:
         suffix, products = "_dq", 3
     blocks = dict(re.findall(r'\\"(block_\w+)\\": (\d+)', kernel.attributes))
+    told = blocks.get(f"block_q{suffix}")
+    queries = _queries(kernel, int(told) if told else None)
+    if queries is None:
+        return None
     *leading, tokens, head_dim = queries.sizes
     return AttentionShape(
         heads=math.prod(leading),
         tokens=tokens,
         head_dim=head_dim,
-        block_q=min(int(blocks.get(f"block_q{suffix}", _DEFAULT_BLOCK)), tokens),
+        block_q=min(int(told or _DEFAULT_BLOCK), tokens),
         block_kv=min(int(blocks.get(f"block_kv{suffix}", _DEFAULT_BLOCK)), tokens),
         products=products,
     )
@@ -91,12 +94,12 @@ def has_dq_kernel(schedule: Schedule) -> bool:
 def attention_cycles(shape: AttentionShape, chip: Chip) -> float:
     """Cycles of one call: the products at a share of the peak, and what blocks cost beside them.
 
-    A head_dim below 128 leaves lanes empty.
+    A head_dim that is no multiple of 128 leaves lanes empty, and takes as long as the next one that is.
     """
     forward = shape.products == 2
-    block = 2 * shape.block_q * shape.block_kv * shape.head_dim * shape.products
-    per_cycle = chip.flops_per_cycle * min(1.0, shape.head_dim / _LANES)
-    per_cycle *= _FORWARD_SHARE if forward else _BACKWARD_SHARE
+    lanes = math.ceil(shape.head_dim / _LANES) * _LANES
+    block = 2 * shape.block_q * shape.block_kv * lanes * shape.products
+    per_cycle = chip.flops_per_cycle * (_FORWARD_SHARE if forward else _BACKWARD_SHARE)
     if chip.name == "v6e":
         gain = _FORWARD_GAIN if forward else _BACKWARD_GAIN
         per_cycle *= gain * CHIPS["v5e"].flops_per_cycle / chip.flops_per_cycle
@@ -105,13 +108,20 @@ def attention_cycles(shape: AttentionShape, chip: Chip) -> float:
     return shape.heads * (shape.active_blocks * block / per_cycle + beside)
 
 
-def _queries(kernel: Instruction) -> Array | None:
-    """The operand that holds the queries: the first with heads, tokens and a head_dim."""
+def _queries(kernel: Instruction, block: int | None) -> Array | None:
+    """The operand that holds the queries: the first with heads, tokens and a head_dim.
+
+    Args:
+        block: queries of a block where that is told. Tokens are a multiple of it, which tells the queries
+            from the statistics of the softmax, [heads 8 tokens], whatever head_dim is.
+    """
     found = re.search(
         r"operand_layout_constraints=\{(.*?)\}, frontend|operand_layout_constraints=\{(.*)", kernel.attributes
     )
     text = (found.group(1) or found.group(2) or "") if found else ""
     for array in arrays(text[:3000]):
-        if len(array.sizes) >= 3 and array.dtype in ("bf16", "f32") and array.sizes[-1] in (64, 128, 256):
-            return array
+        if len(array.sizes) >= 3 and array.dtype in ("bf16", "f32"):
+            tokens = array.sizes[-2]
+            if tokens % (block or min(_DEFAULT_BLOCK, tokens)) == 0:
+                return array
     return None

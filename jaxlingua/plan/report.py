@@ -22,6 +22,7 @@ ABOUT_READINGS = (
 )
 MEMORY_IS_EXACT = "memory is exact, the compiler's own"
 ACROSS_SLICES = "what goes between slices is not in the estimate of time"
+BOUND = "work is not counted, so seconds and chip-hours are at least, MFU and tokens per second at most"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.compiled.fits and self.compiled.peak <= self.topology.chip.hbm_bytes
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the step takes longer than the estimate says."""
+        return self.estimate is not None and self.estimate.is_lower_bound
 
     @property
     def step_tokens(self) -> int:
@@ -100,6 +106,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "hbm_gib": chip.hbm_gib,
         "step_seconds": readings(plan.seconds, 6),
         "estimated_mfu": readings(plan.mfu, 4),
+        "is_lower_bound": plan.is_lower_bound,
         "method": plan.estimate.method if is_priced else None,
         "trust": _trust(plan),
         "tokens_per_second_per_chip": readings(plan.tokens_per_second_per_chip, 1),
@@ -224,22 +231,23 @@ def _time_lines(plan: Plan) -> Iterator[str]:
         return lambda reading: getattr(getattr(plan.estimate, reading), name)
 
     title = "one step (ROOFLINE, no schedule)" if plan.estimate.method == "roofline" else "one step"
+    least, most = (", at least", ", at most") if plan.is_lower_bound else ("", "")
     rows = [
         (title, *READINGS),
         row("  compute, s", part("compute_seconds")),
         row("  kernels, s", part("kernel_seconds")),
         row("  exposed collectives, s", part("exposed_seconds")),
-        row("seconds", plan.seconds),
-        row("MFU (6N), %", lambda reading: 100 * (plan.mfu(reading) or 0.0)),
-        row("tokens per second per chip", plan.tokens_per_second_per_chip),
-        row("chip-hours per 1,000 steps", lambda r: plan.chip_hours(r, 1000)),
+        row(f"seconds{least}", plan.seconds),
+        row(f"MFU (6N), %{most}", lambda reading: 100 * (plan.mfu(reading) or 0.0)),
+        row(f"tokens per second per chip{most}", plan.tokens_per_second_per_chip),
+        row(f"chip-hours per 1,000 steps{least}", lambda r: plan.chip_hours(r, 1000)),
         row(
-            "chip-hours per billion tokens",
+            f"chip-hours per billion tokens{least}",
             lambda reading: plan.chip_hours(reading, plan.steps_per_billion_tokens),
         ),
     ]
     if plan.steps is not None:
-        name = f"chip-hours of the run's {plan.steps:,} steps"
+        name = f"chip-hours of the run's {plan.steps:,} steps{least}"
         rows.append(row(name, lambda reading: plan.chip_hours(reading, plan.steps)))
     yield from columns(rows)
     if plan.estimate.method != "roofline":
@@ -296,7 +304,7 @@ def _not_counted(estimate: Estimate) -> list[str]:
 
 def _trust(plan: Plan) -> str:
     told = [MEMORY_IS_EXACT] + ([f"time: {plan.estimate.trust}"] if plan.estimate else [])
-    return "; ".join(told + [ACROSS_SLICES] * (plan.topology.slices > 1))
+    return "; ".join(told + [BOUND] * plan.is_lower_bound + [ACROSS_SLICES] * (plan.topology.slices > 1))
 
 
 def _gib(size: float | int) -> float:

@@ -99,6 +99,11 @@ class Estimate:
     unknown_kernels: tuple[str, ...]
     slice_exchange_bytes: int
 
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether work of the chip itself is not counted, so that a step takes longer than is told."""
+        return bool(self.unknown_loops or self.unknown_kernels)
+
 
 def mfu(seconds: float, parameters: int, tokens: int, chips: int, chip: Chip) -> float:
     """The share of the peak that 6 operations per parameter and token make up; recomputation is not counted.

@@ -43,10 +43,11 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Stored:
-    """An entry, or what is said of one that is damaged."""
+    """An entry, or what is said of one that is damaged, or that may be there but cannot be read."""
 
     compiled: Compiled | None
     damage: str = ""
+    unreadable: str = ""
 
 
 def store_folder() -> Path:
@@ -68,8 +69,10 @@ def load(folder: Path, key: str) -> Stored:
         content = json.loads(gzip.decompress(path.read_bytes()))
     except FileNotFoundError:
         return Stored(None)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
         return Stored(None, f"{path}: {error}")
+    except OSError as error:
+        return Stored(None, unreadable=f"{folder}: {error.strerror or error}")
     wanted = {field.name for field in fields(Compiled)}
     compiled = content.get("compiled") if isinstance(content, dict) else None
     if not isinstance(compiled, dict) or content.get("key") != key or compiled.keys() != wanted:

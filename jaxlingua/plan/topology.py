@@ -22,6 +22,7 @@ _PODS = {"v4": (16, 16, 16), "v5p": (16, 20, 28)}
 _ALIASES = {"v5litepod": "v5e", "v5lite": "v5e", "v6lite": "v6e", "trillium": "v6e", "v5": "v5p"}
 _CORES_PER_CHIP = {"v4": 2, "v5p": 2}
 _SHOWN = 3
+_LONGEST_SHOWN = 40  # characters of a name that does not exist
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ def topology_of(name: str, slices: str = "1") -> Topology:
         )
     chip, _, size = name.partition(":")
     if chip not in CHIPS or size not in shapes(chip):
+        shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
         raise ConfigError(
-            f"--topology: '{name}' given, which does not exist; nearest: {', '.join(_nearest(name))}; give a "
-            f"slice that exists as CHIP:SHAPE, and with --slices how many of it"
+            f"--topology: '{shown}' given, which does not exist; nearest: {', '.join(_nearest(name))}; give "
+            f"a slice that exists as CHIP:SHAPE, and with --slices how many of it"
         )
     return Topology(name, CHIPS[chip], _sides(size), int(slices))
 
@@ -100,7 +102,7 @@ def _nearest(name: str) -> list[str]:
     """The names that are most like one that does not exist: its chip, and about its number of chips."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     chip = _ALIASES.get(words[0], words[0])
-    sides = _sides(words[1]) if len(words) > 1 and re.fullmatch(r"\d+(x\d+)*", words[1]) else ()
+    sides = _sides(words[1]) if len(words) > 1 and re.fullmatch(r"\d{1,6}(x\d{1,6}){0,3}", words[1]) else ()
     count = math.prod(sides) or 1
     if len(sides) == 1:
         count = max(count // _CORES_PER_CHIP.get(chip, 1), 1)

@@ -125,7 +125,10 @@ def test_a_cache_that_cannot_be_written_is_told_and_the_plan_with_it(
     answer = plan(str(planned.config), *ON)
     assert answer.code == 1
     assert "DOES NOT FIT: 0.25 GiB too many" in answer.out
-    assert f"{tmp_path / 'cache'}/jaxlingua/plans: the result is not stored: Not a directory" in answer.err
+    folder = f"{tmp_path / 'cache'}/jaxlingua/plans"
+    assert f"{folder}: the result is not stored: Not a directory" in answer.err
+    assert f"stored results cannot be read, so this one is compiled: {folder}: Not a directory" in answer.err
+    assert "damaged" not in answer.err
 
 
 def test_a_step_that_does_not_fit_ends_with_1_and_says_by_how_much(
@@ -156,6 +159,48 @@ def test_no_program_is_written_where_there_is_none(
         f"leave --dump out"
     )
     assert not (tmp_path / "step.txt").exists()
+
+
+def test_a_disk_that_is_full_is_told_with_the_file_of_dump(planned: Planned, cache: Path):
+    answer = plan(str(planned.config), *ON, "--dump", "/dev/full")
+    assert answer.code == 1
+    assert answer.out, "the plan itself is told"
+    assert answer.err.splitlines()[-1] == (
+        "error: --dump: '/dev/full' given; No space left on device; give another file, or free some space"
+    )
+
+
+def test_a_folder_of_dump_that_cannot_be_written_is_refused_before_the_compiler_runs(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Root may write anywhere, so the system's answer is given here."""
+    monkeypatch.setattr(command.os, "access", lambda path, mode: path != tmp_path)
+    assert refused(plan(str(planned.config), *ON, "--dump", str(tmp_path / "step.txt"))) == (
+        f"error: --dump: '{tmp_path}/step.txt' given; '{tmp_path}' cannot be written; give another file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reader", "code", "told"),
+    [
+        ("| true", 141, ""),
+        (
+            "> /dev/full",
+            1,
+            "error: standard output: No space left on device; free some space, or send it elsewhere, and run "
+            "the same command again: what was compiled is stored\n",
+        ),
+    ],
+)
+def test_output_that_cannot_be_written_ends_without_a_traceback(
+    planned: Planned, cache: Path, reader: str, code: int, told: str
+):
+    script = (
+        f"{sys.executable} -m jaxlingua.plan {planned.config} {' '.join(ON)} --json {reader}; "
+        f"exit ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 # ── what it refuses ────────────────────────────────────────────────────────────────────────────────────────

@@ -36,7 +36,7 @@ def test_blocks_and_queries_are_read_from_the_kernel():
 def test_blocks_are_512_where_none_are_told_and_never_longer_than_the_row():
     shape = attention_shape(kernel("splash_mha_dq.1"), fused_backward=False)
     assert (shape.block_q, shape.block_kv) == (512, 512)
-    short = kernel("splash_mha_fwd.1", queries="bf16[2,8,256,128]{3,2,1,0}")
+    short = kernel("splash_mha_fwd.1", queries="bf16[2,8,256,128]{3,2,1,0}", blocks="")
     shape = attention_shape(short, fused_backward=False)
     assert (shape.block_q, shape.block_kv) == (256, 256)
 
@@ -79,6 +79,31 @@ def test_a_head_dim_of_64_takes_as_long_as_one_of_128():
     narrow = attention_shape(half, fused_backward=True)
     wide = attention_shape(kernel("splash_mha_fwd.1"), fused_backward=True)
     assert attention_cycles(narrow, CHIPS["v5e"]) == pytest.approx(attention_cycles(wide, CHIPS["v5e"]))
+
+
+@pytest.mark.parametrize("head_dim", [32, 80, 100, 128, 160])
+def test_the_queries_are_found_whatever_their_head_dim_is(head_dim: int):
+    """As the compiler writes a fused backward kernel: statistics of [heads 8 tokens] follow them."""
+    wanted = f"bf16[8,4,256,{head_dim}]{{3,2,1,0}}"
+    statistics = "f32[8,4,8,256]{3,2,1,0}"
+    blocks = '\\"block_q_dkv\\": 256, \\"block_kv_dkv\\": 256'
+    for operands in (f"{wanted}, {statistics}", f"{statistics}, {wanted}"):
+        found = attention_shape(
+            kernel("splash_mha_dkv.1", queries=operands, blocks=blocks), fused_backward=True
+        )
+        assert (found.heads, found.tokens, found.head_dim) == (32, 256, head_dim)
+        assert (found.block_q, found.block_kv) == (256, 256)
+    only = kernel("splash_mha_dkv.1", queries=statistics, blocks=blocks)
+    assert attention_shape(only, fused_backward=True) is None
+
+
+def test_a_head_dim_takes_as_long_as_the_next_multiple_of_128():
+    def cycles(head_dim: int) -> float:
+        wide = kernel("splash_mha_fwd.1", queries=f"bf16[2,8,2048,{head_dim}]{{3,2,1,0}}")
+        return attention_cycles(attention_shape(wide, fused_backward=True), CHIPS["v5e"])
+
+    assert cycles(32) == cycles(80) == cycles(100) == cycles(128)
+    assert cycles(160) == cycles(256) > cycles(128)
 
 
 def test_a_kernel_of_which_nothing_is_known_is_no_attention():

@@ -76,6 +76,7 @@ PLAN = Plan(
     stages=(stage("first", steps=600), stage("second", steps=300)),
     versions={"jax": "0.10.2", "libtpu": "0.0.51"},
 )
+COUNTED = replace(PLAN, estimate=replace(ESTIMATE, unknown_loops=(), unknown_kernels=()))
 TOO_LARGE = replace(
     PLAN,
     compiled=replace(COMPILED, fits=False, peak=20 * GIB, text="", no_text="it does not fit"),
@@ -113,7 +114,8 @@ def test_a_plan_that_fits_has_these_keys_and_one_that_does_not_has_the_same():
     for plan in (PLAN, TOO_LARGE):
         told = json.loads(json.dumps(as_json(plan)))
         assert list(told) == [
-            *("fits", "peak_hbm_gib", "hbm_gib", "step_seconds", "estimated_mfu", "method", "trust"),
+            *("fits", "peak_hbm_gib", "hbm_gib", "step_seconds", "estimated_mfu"),
+            *("is_lower_bound", "method", "trust"),
             *("tokens_per_second_per_chip", "chip_hours", "config", "topology", "mesh", "batch_rows"),
             *("micro_batches", "row_length_tokens", "parameters", "memory", "time", "collectives", "kernels"),
             *("longest_operations", "not_counted", "remedies", "no_schedule", "compile_seconds", "is_stored"),
@@ -154,7 +156,7 @@ def test_the_hours_of_a_run_are_not_guessed_where_a_stage_is_given_in_epochs():
 
 
 def test_the_table_of_a_plan_that_fits():
-    assert as_table(PLAN).splitlines() == [
+    assert as_table(COUNTED).splitlines() == [
         "seven.yaml on v5e:8x8 (64 chips): data=1 fsdp=64 tensor=1",
         "7,000,000,000 parameters; steps of 128 rows of 2,000 tokens",
         "",
@@ -184,11 +186,35 @@ def test_the_table_of_a_plan_that_fits():
         "collectives    how  chips  calls   GiB  seconds  exposed",
         "all-reduce    sync     64    128  12.0    0.250    0.125",
         "all-gather   async     64  1,384  22.0    0.250        0",
-        "not counted: all but one trip of loop while.7, kernel mine",
         "",
         "memory is exact, the compiler's own; time: so far and no further",
         "compiled in 1 min 01 s with jax 0.10.2, libtpu 0.0.51",
     ]
+
+
+@pytest.mark.parametrize("missing", [{"unknown_loops": ("while.7",)}, {"unknown_kernels": ("mine",)}])
+def test_where_work_is_not_counted_the_figures_say_that_they_are_bounds(missing: dict):
+    plan = replace(PLAN, estimate=replace(COUNTED.estimate, **missing))
+    start = as_table(plan).splitlines().index("seconds, at least                             2.00   2.50")
+    assert as_table(plan).splitlines()[start + 1 : start + 6] == [
+        "MFU (6N), %, at most                          42.6   34.1",
+        "tokens per second per chip, at most          2,000  1,600",
+        "chip-hours per 1,000 steps, at least          35.6   44.4",
+        "chip-hours per billion tokens, at least        139    174",
+        "chip-hours of the run's 900 steps, at least   32.0   40.0",
+    ]
+    told = (
+        "so far and no further; work is not counted, so seconds and chip-hours are at least, MFU and tokens "
+        "per second at most"
+    )
+    assert as_json(plan)["trust"].endswith(told)
+    assert as_json(plan)["is_lower_bound"] is True
+    assert as_json(COUNTED)["is_lower_bound"] is False
+    assert as_json(TOO_LARGE)["is_lower_bound"] is False
+
+
+def test_what_is_not_counted_is_named():
+    assert "\nnot counted: all but one trip of loop while.7, kernel mine\n" in as_table(PLAN)
 
 
 def test_the_table_of_a_plan_that_does_not_fit():

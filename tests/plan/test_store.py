@@ -76,6 +76,16 @@ def test_an_entry_with_a_flipped_bit_is_not_trusted(kept: Path):
         assert store.load(kept, KEY).compiled is None
 
 
+def test_a_folder_that_cannot_be_read_is_not_called_damage(kept: Path):
+    path = entry(kept)
+    below_a_file = path / "plans"
+    found = store.load(below_a_file, KEY)
+    assert found == store.Stored(None, unreadable=f"{below_a_file}: Not a directory")
+    path.unlink()
+    path.mkdir()
+    assert store.load(kept, KEY) == store.Stored(None, unreadable=f"{kept}: Is a directory")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

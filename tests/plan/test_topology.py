@@ -50,6 +50,15 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest_that_do(given: s
     )
 
 
+@pytest.mark.parametrize("name", ["v5e:" + "9" * 5000, "v5e:" + "1x" * 5000 + "1", "v5" * 5000])
+def test_a_name_without_end_is_told_in_a_short_line(name: str):
+    """More than 4,300 digits are no number that Python reads."""
+    with pytest.raises(ConfigError) as error:
+        topology_of(name)
+    assert str(error.value).startswith(f"--topology: '{name[:40]}…' given, which does not exist; nearest: ")
+    assert len(str(error.value)) < 250
+
+
 @pytest.mark.parametrize("slices", ["0", "-1", "two", "1.5", "20000"])
 def test_slices_are_counted_from_one(slices: str):
     with pytest.raises(ConfigError) as error:
