@@ -183,24 +183,27 @@ def test_a_folder_of_dump_that_cannot_be_written_is_refused_before_the_compiler_
 @pytest.mark.parametrize(
     ("reader", "code", "told"),
     [
-        ("| true", 141, ""),
+        ("| true", 141, []),
         (
             "> /dev/full",
             1,
-            "error: standard output: No space left on device; free some space, or send it elsewhere, and run "
-            "the same command again: what was compiled is stored\n",
+            [
+                "error: standard output: No space left on device; free some space, or send it elsewhere, and "
+                "run the same command again: what was compiled is stored"
+            ],
         ),
     ],
 )
 def test_output_that_cannot_be_written_ends_without_a_traceback(
-    planned: Planned, cache: Path, reader: str, code: int, told: str
+    planned: Planned, cache: Path, reader: str, code: int, told: list[str]
 ):
     script = (
         f"{sys.executable} -m jaxlingua.plan {planned.config} {' '.join(ON)} --json {reader}; "
         f"exit ${{PIPESTATUS[0]}}"
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (code, told)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("lowering ")]
+    assert (done.returncode, lines) == (code, told)
 
 
 # ── what it refuses ────────────────────────────────────────────────────────────────────────────────────────

@@ -28,13 +28,12 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def compiled_text() -> str:
+def compiled(head_dim: int) -> str:
     """A small training step with splash attention, scheduled for eight v5e chips."""
     model = {"init": "scratch", "preset": "llama2-7b", "layers": 2, "embed": 256, "heads": 2, "kv_heads": 2}
     config = Config.model_validate(
         {
-            "model": model | {"mlp": 512, "head_dim": 128, "compute_dtype": "bfloat16"},
+            "model": model | {"mlp": 512, "head_dim": head_dim, "compute_dtype": "bfloat16"},
             "data": {"sources": {"cldr": {"kind": "cldr", "languages": ["eng_Latn", "deu_Latn"]}}},
             "tokens": {"kind": "learned", "vocab_size": 512, "row_length_tokens": 1024},
             "stages": [{"name": "one", "mixture": {"cldr": {}}, "steps": 10}],
@@ -43,6 +42,12 @@ def compiled_text() -> str:
     )
     with compiler_environment():
         return lower_step(config, topology_of("v5e:2x4")).lowered.compile().as_text()
+
+
+@pytest.fixture(scope="module")
+def compiled_text() -> str:
+    """With the head_dim of most models."""
+    return compiled(head_dim=128)
 
 
 @pytest.mark.xdist_group("plan")
@@ -64,6 +69,22 @@ def test_the_figures_of_a_compiled_step_are_those_of_the_reference_script(refere
     assert found.xla.compute_seconds == pytest.approx(told["xla_s"], rel=1e-9)
     assert found.cal.seconds == pytest.approx(told["total_s"], rel=1e-9)
     assert found.xla.seconds == pytest.approx(told["total_xla_s"], rel=1e-9)
+
+
+@pytest.mark.xdist_group("plan")
+def test_the_reference_script_knows_no_attention_of_another_head_dim_and_the_estimate_does(
+    reference, compiled_text
+):
+    """Lanes that head_dim 80 leaves empty cost what they do full: the script's seconds for head_dim 128."""
+    text = compiled(head_dim=80)
+    told = reference.run(text, "v5e", [2, 4])["summary"]
+    full = reference.run(compiled_text, "v5e", [2, 4])["summary"]
+    found = estimate(text, V5E, (2, 4))
+    assert (told["kernel_s"], found.unknown_kernels) == (0, ())
+    assert found.cal.kernel_seconds == pytest.approx(full["kernel_s"], rel=1e-9)
+    assert found.cal.compute_seconds == pytest.approx(told["cal_s"], rel=1e-9)
+    assert found.xla.compute_seconds == pytest.approx(told["xla_s"], rel=1e-9)
+    assert found.cal.collective_seconds == pytest.approx(told["coll_s"], rel=1e-9)
 
 
 @pytest.mark.xdist_group("plan")

@@ -274,8 +274,8 @@ def test_each_chip_has_its_own_options_and_another_set_is_another_step():
     assert own["options"]["xla_enable_async_all_reduce"] is True
     none = program.identity(lower_step(tiny(train={"compiler_options": {}}), CHIPS), CHIPS)
     assert none == {**own, "options": {}}
-    v4 = topology_of("v4:2x2x2")
-    assert program.identity(lower_step(tiny(), v4), v4)["options"] == {}
+    v5p = topology_of("v5p:2x2x2")
+    assert program.identity(lower_step(tiny(), v5p), v5p)["options"] == {}
 
 
 def test_a_program_without_a_schedule_keeps_its_memory():
