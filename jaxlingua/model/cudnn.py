@@ -18,8 +18,9 @@ def cudnn_attention(
     """One row's queries against its keys, causal and within segments.
 
     Causality and the window are the kernel's own and counted in places, so positions are taken to be
-    consecutive within a document, as packed rows have them. Segments are a mask of one byte per query and
-    key that all heads share; scores are never held.
+    consecutive within a document, as packed rows have them. Segments are a bias in bfloat16 for every query
+    and key, 2 × length² bytes a row that all heads share, and its gradient, which is thrown away; scores are
+    never held.
 
     Args:
         implementation: "xla" computes the same on any platform, for tests.

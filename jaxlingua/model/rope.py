@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -233,11 +234,17 @@ def rotate(
     On TPUs halves change places by a product with a matrix of 0, 1 and -1, which is exact in any type: lanes
     that are cut and joined cost ten times as much there as this product.
     """
-    if platform() != "tpu":
-        first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-        cos, sin = cos[:, :, None], sin[:, :, None]  # b t 1 h/2
-        turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-        return turned.astype(x.dtype)
+    return _by_product(x, cos, sin) if platform() == "tpu" else _by_halves(x, cos, sin)
+
+
+def _by_halves(x: Array, cos: Array, sin: Array) -> Array:
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos[:, :, None], sin[:, :, None]  # b t 1 h/2
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _by_product(x: Array, cos: Array, sin: Array) -> Array:
     precision = "highest" if x.dtype == jnp.float32 else None
     other = jnp.einsum(
         "bthi,ij->bthj", x, jnp.asarray(_quarter_turn(x.shape[-1]), x.dtype), precision=precision,
@@ -245,6 +252,13 @@ def rotate(
     )  # fmt: skip
     cos, sin = (jnp.concatenate([part, part], -1)[:, :, None] for part in (cos, sin))  # b t 1 h
     return (x.astype(jnp.float32) * cos + other * sin).astype(x.dtype)
+
+
+# The gradient is turned back: exact, too, where the transposed product would round it first.
+_by_product.defvjp(
+    lambda x, cos, sin: (_by_product(x, cos, sin), (cos, sin)),
+    lambda angles, d_out: (_by_product(d_out, angles[0], -angles[1]), None, None),
+)
 
 
 def _quarter_turn(head_dim: int) -> Float[np.ndarray, "head_dim head_dim"]:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxlingua.checkpoint.huggingface.config_json import read_config
 from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
 from jaxlingua.config import Config, DataConfig, OptimizerConfig, StageConfig, source_languages
-from jaxlingua.errors import CheckpointError, ConfigError
+from jaxlingua.errors import CheckpointError
 from jaxlingua.hub import find_folder
 from jaxlingua.model import presets
 from jaxlingua.model.llama import Llama
@@ -33,7 +33,7 @@ from jaxlingua.sharding.rules import batch_sharding, check_rows, count_micro_bat
 from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
-from jaxlingua.train.compiler_options import compiler_options
+from jaxlingua.train.compiler_options import compiler_options, refuse_options
 from jaxlingua.train.objective import Objective
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.origin import Origin
@@ -198,15 +198,6 @@ def compile_step(lowered: Any) -> Compiled:
         text=text or "",
         no_text=no_text,
     )
-
-
-def refuse_options(message: str) -> None:
-    """Raises: ConfigError where it is options that the compiler complains of."""
-    if re.search("No such compile option|into flag", message):
-        raise ConfigError(
-            f"train.compiler_options: the compiler refuses them ({message.splitlines()[0][:200]}); leave "
-            f"that one out, or set train.compiler_options=auto"
-        )
 
 
 def wanted_bytes(message: str) -> int | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -138,6 +138,8 @@ def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
 
 def init_params(model: nn.Module, key: jax.Array, mesh: Mesh) -> Any:
     """Draw the parameters, boxed with their logical axes."""
+    # Of attention only the shapes matter, and a kernel of another platform could not be traced here.
+    model = model.clone(config=replace(model.config, attention="reference"))
     tokens = jnp.zeros((rows_multiple(mesh), 8), jnp.int32)  # values do not matter, rows must divide
     positions = jnp.broadcast_to(jnp.arange(8, dtype=jnp.int32), tokens.shape)
     return model.init(key, tokens, positions, jnp.ones_like(tokens))["params"]

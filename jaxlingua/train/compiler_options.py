@@ -1,8 +1,11 @@
 """Options of the TPU compiler by chip generation: which, why, and the libtpu that they were tried with."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import jax
 
 from jaxlingua.errors import ConfigError
 
@@ -74,3 +77,27 @@ def compiler_options(given: Mapping[str, Value] | Literal["auto"], device_kind: 
                     f"{device_kind}; leave it out, or set train.compiler_options=auto"
                 )
     return dict(given)
+
+
+def refuse_unknown_options(options: Mapping[str, Value]) -> None:
+    """Let the compiler of the devices that are here look at the options, before anything is spent.
+
+    Cost: the compilation of a program without work.
+    Raises: ConfigError where it does not know one of them, or not with this value.
+    """
+    if not options:
+        return
+    try:
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        refuse_options(str(error))
+        raise
+
+
+def refuse_options(message: str) -> None:
+    """Raises: ConfigError where it is options that the compiler complains of."""
+    if re.search("No such compile option|into flag|While setting option|not supported/recommended", message):
+        raise ConfigError(
+            f"train.compiler_options: the compiler refuses them ({message.splitlines()[0][:200]}); leave "
+            f"that one out, or set train.compiler_options=auto"
+        )

@@ -14,15 +14,20 @@ from jaxlingua.checkpoint.store import located
 from jaxlingua.config import CheckpointConfig, Config
 from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.generate.engine import prompt_room
-from jaxlingua.model.llama import Llama
+from jaxlingua.model.llama import Llama, attention_of_rows
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.mesh import make_mesh
-from jaxlingua.sharding.rules import check_rows, count_micro_batches, param_shardings
+from jaxlingua.sharding.rules import (
+    check_rows,
+    count_micro_batches,
+    param_shardings,
+    sharding_context,
+)
 from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.tracking import ModelSize
-from jaxlingua.train.compiler_options import compiler_options
+from jaxlingua.train.compiler_options import compiler_options, refuse_unknown_options
 from jaxlingua.train.fit import refuse_no_room
 from jaxlingua.train.held_out import HeldOutLoss
 from jaxlingua.train.origin import Origin, open_origin
@@ -43,7 +48,7 @@ def refuse_what_cannot_run(config: Config) -> None:
     mesh = make_mesh(config.sharding)
     count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
-    compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
+    refuse_unknown_options(compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind))
     folder = config.run.folder
     if not is_bucket(folder):  # a copy of that one is not here yet
         step = max(numbered_steps(located(f"{folder}/checkpoints")), default=None)
@@ -70,7 +75,10 @@ def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None =
         )
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)
-    param_shardings(Llama(model), make_mesh(config.sharding) if mesh is None else mesh)
+    mesh = make_mesh(config.sharding) if mesh is None else mesh
+    param_shardings(Llama(model), mesh)
+    with sharding_context(mesh):
+        attention_of_rows(model, config.tokens.row_length_tokens)
 
 
 def refuse_too_little_memory(config: Config, origin: Origin) -> None:

@@ -57,6 +57,14 @@ def test_a_missing_config(tmp_path: Path, capsys: pytest.CaptureFixture):
 
 
 OVERRIDES = {
+    "attention of another platform": (
+        "model.attention=splash",
+        "model.attention: 'splash' given; it runs on TPUs, and this program is for a cpu; set model.attention=auto",
+    ),
+    "an option that no compiler knows": (
+        "train.compiler_options={xla_of_my_own: 3}",
+        "No such compile option: 'xla_of_my_own'); leave that one out, or set train.compiler_options=auto",
+    ),
     "a bucket": (
         "run.folder=s3://bucket/run",
         "run.folder: 's3://bucket/run' given; a folder of this machine or gs://bucket/path is allowed; write",

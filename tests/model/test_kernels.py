@@ -130,14 +130,11 @@ def test_blocks_divide_the_row_and_are_no_larger_than_fast_memory_holds():
         assert block <= (1024 if length > 1024 else 512)
 
 
+H100 = "NVIDIA H100 80GB HBM3"
 REFUSED = {
     "no TPU": ({}, "it runs on TPUs, and this program is for a cpu"),
     "float32": ({"dtype": jnp.float32}, "it multiplies in bfloat16, and model.compute_dtype is float32"),
     "odd rows": ({"length": 200}, "it takes rows of a multiple of 128 tokens, not of 200"),
-    "a cache": (
-        {"keys": 512},
-        "it takes whole rows, not 256 queries that follow a cache of 512 keys",
-    ),
     "windows that differ": (
         {"window": jnp.int32(7)},
         "its window is one for all layers, and these differ",
@@ -145,12 +142,26 @@ REFUSED = {
 }
 
 
-def traced(kind: str, *, length=256, keys=None, dtype=jnp.bfloat16, window=None) -> str:
+CUDNN_REFUSED = {
+    "no GPU": ({}, "cpu", "it runs on GPUs, and this program is for a cpu"),
+    "an old GPU": ({}, "Tesla T4", "it needs an NVIDIA GPU of the Ampere generation or later, not Tesla T4"),
+    "another maker's": (
+        {},
+        "AMD Instinct MI300X",
+        "it needs an NVIDIA GPU of the Ampere generation or later, not AMD Instinct MI300X",
+    ),
+    "wide heads": ({"head_dim": 256}, H100, "it takes heads of a multiple of 8, at most 128, not of 256"),
+    "odd heads": ({"head_dim": 100}, H100, "it takes heads of a multiple of 8, at most 128, not of 100"),
+    "odd rows": ({"length": 101}, H100, "it takes rows of an even number of tokens, not of 101"),
+}
+
+
+def traced(kind: str, *, length=256, keys=None, dtype=jnp.bfloat16, window=None, head_dim=128) -> str:
     """The program of one attention."""
     keys = keys or length
     row, key_row = (jax.ShapeDtypeStruct((1, n), jnp.int32) for n in (length, keys))
-    q = jax.ShapeDtypeStruct((1, length, 4, 128), dtype)
-    kv = jax.ShapeDtypeStruct((1, keys, 2, 128), dtype)
+    q = jax.ShapeDtypeStruct((1, length, 4, head_dim), dtype)
+    kv = jax.ShapeDtypeStruct((1, keys, 2, head_dim), dtype)
 
     def attend(q, k, v, query_ids, key_ids):
         ids = {"query_segments": query_ids, "key_segments": key_ids}
@@ -164,10 +175,10 @@ def traced(kind: str, *, length=256, keys=None, dtype=jnp.bfloat16, window=None)
 def platform(monkeypatch):
     """Makes programs believe that they are traced for another platform."""
 
-    def pretend(name: str):
+    def pretend(name: str, kind: str = H100):
         class Mesh:
             empty = True
-            abstract_device = type("Device", (), {"platform": name})
+            abstract_device = type("Device", (), {"platform": name, "device_kind": kind})
 
         monkeypatch.setattr(jax.sharding, "get_abstract_mesh", Mesh)
 
@@ -181,6 +192,22 @@ def test_a_kernel_that_cannot_do_it_is_refused_with_the_reason(name, platform):
     with pytest.raises(ConfigError) as refusal:
         traced("splash", **changes)
     assert str(refusal.value) == f"model.attention: 'splash' given; {reason}; set model.attention=auto"
+
+
+@pytest.mark.parametrize("name", CUDNN_REFUSED)
+def test_cudnn_where_it_cannot_is_refused_with_the_reason(name, platform):
+    changes, kind, reason = CUDNN_REFUSED[name]
+    platform("cpu" if name == "no GPU" else "gpu", kind)
+    with pytest.raises(ConfigError) as refusal:
+        traced("cudnn", **changes)
+    assert str(refusal.value) == f"model.attention: 'cudnn' given; {reason}; set model.attention=auto"
+    assert traced("auto", **changes)
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_queries_that_follow_a_cache_are_attended_to_by_a_plain_kind(kind, platform):
+    platform("tpu" if kind == "splash" else "gpu")
+    assert traced(kind, keys=512) == traced("auto", keys=512) == traced("reference", keys=512)
 
 
 def test_auto_is_the_kernel_of_the_platform_and_where_it_cannot_the_plain_ones(platform, monkeypatch):

@@ -80,9 +80,16 @@ def test_each_gradient_of_a_weight_comes_before_that_of_the_input_which_waits_fo
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_rotation_by_a_product_is_rotation_by_halves(dtype, monkeypatch):
-    x = jax.random.normal(jax.random.key(0), (2, 16, 3, 64)).astype(dtype)
+def test_rotation_by_a_product_is_rotation_by_halves_forward_and_backward(dtype, monkeypatch):
+    x, d_out = (jax.random.normal(jax.random.key(seed), (2, 16, 3, 64)).astype(dtype) for seed in (0, 1))
     cos, sin = rope.rotations(jnp.tile(jnp.arange(16), (2, 1)), None, 64, 10_000.0)
-    by_halves = rope.rotate(x, cos, sin)
+
+    def both():
+        out, back = jax.vjp(lambda x: rope.rotate(x, cos, sin), x)
+        return out, back(d_out)[0]
+
+    by_halves = both()
     monkeypatch.setattr(rope, "platform", lambda: "tpu")
-    np.testing.assert_array_equal(rope.rotate(x, cos, sin), by_halves)
+    for mine, other in zip(both(), by_halves, strict=True):
+        assert mine.dtype == other.dtype
+        np.testing.assert_array_equal(mine, other)

@@ -105,7 +105,13 @@ def test_the_lowered_step_is_that_of_the_training_page(changes: dict, tmp_path: 
 
 def test_attention_is_that_of_the_chip_and_not_of_this_machine():
     """The default device here is a CPU, on which no Pallas kernel of a TPU runs."""
-    assert "tpu_custom_call" in lower_step(tiny(), CHIPS).lowered.as_text()
+    by_itself = lower_step(tiny(), CHIPS).lowered.as_text()
+    assert "tpu_custom_call" in by_itself
+    assert lower_step(tiny(model={"attention": "splash"}), CHIPS).lowered.as_text() == by_itself
+    with pytest.raises(
+        ConfigError, match="^model.attention: 'cudnn' given; it runs on GPUs, and this program"
+    ):
+        lower_step(tiny(model={"attention": "cudnn"}), CHIPS)
 
 
 def test_a_length_in_epochs_is_assumed_so_that_warm_up_and_decay_find_room():

@@ -5,7 +5,7 @@ import pytest
 
 from jaxlingua.config import OptimizerConfig
 from jaxlingua.errors import ConfigError
-from jaxlingua.train.compiler_options import OPTIONS, compiler_options
+from jaxlingua.train.compiler_options import OPTIONS, compiler_options, refuse_unknown_options
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.state import initial_state, shardings_of
 from jaxlingua.train.step import make_train_step
@@ -50,3 +50,15 @@ def test_the_step_is_compiled_with_its_options():
     ):
         with pytest.raises(jax.errors.JaxRuntimeError, match="xla_of_my_own"):
             compiled()
+
+
+def test_an_option_that_the_compiler_does_not_know_is_refused_before_the_step_is():
+    refuse_unknown_options({})
+    refuse_unknown_options({"xla_cpu_enable_fast_math": False})
+    for options in ({"xla_of_my_own": 3}, {"xla_cpu_enable_fast_math": "often"}):
+        with pytest.raises(ConfigError) as refusal:
+            refuse_unknown_options(options)
+        told = str(refusal.value)
+        assert told.startswith("train.compiler_options: the compiler refuses them (")
+        assert next(iter(options)) in told
+        assert told.endswith("); leave that one out, or set train.compiler_options=auto")
