@@ -130,7 +130,10 @@ def test_a_search_that_was_interrupted_compiles_what_is_missing_and_writes_the_b
     assert all(each["is_stored"] for each in again.json["candidates"])
     for number, each in enumerate(told["candidates"]):
         assert again.json["candidates"][number] == {**each, "is_stored": True}
-    assert again.json["best"]["changes"] == told["best"]["changes"] == {"train.remat": "minimal"}
+    alike = [each for each in told["candidates"] if each["change"] in told["not_told_apart"]]
+    best = min(alike, key=lambda each: (len(each["changes"]), each["peak_hbm_gib"]))
+    assert again.json["best"]["changes"] == told["best"]["changes"] == best["changes"]
+    assert best["changes"].keys() == {"train.remat"}
     assert Path("best.png").read_bytes() == Path("again.png").read_bytes()
 
     written = plan("best.yaml", *ONE, "--json").json
