@@ -68,7 +68,7 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     from jaxlingua.plan.estimate import estimate, roofline
     from jaxlingua.plan.report import Plan
     from jaxlingua.sharding.memory import step_memory
-    from jaxlingua.train.fit import remedies
+    from jaxlingua.train.fit import no_remedy, remedies
 
     lowering = f"lowering the step for {topology.describe()}"
     lowered = program.told_while(say, lowering, lambda: program.lower_step(config, topology))
@@ -93,6 +93,7 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     )  # fmt: skip
     chip = topology.chip
     is_too_large = not compiled.fits or compiled.peak > chip.hbm_bytes
+    found = remedies(config, sizes, mesh, chip.hbm_bytes) if is_too_large else []
     estimated = None
     if compiled.text:
         estimated = estimate(compiled.text, chip, topology.shape)
@@ -110,9 +111,10 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
         compiled=compiled,
         is_stored=stored.compiled is not None,
         estimate=estimated,
-        remedies=remedies(config, sizes, mesh, chip.hbm_bytes) if is_too_large else (),
+        remedies=found,
         stages=tuple(config.stages),
         versions=program.versions(),
+        no_remedy=no_remedy(config, sizes, mesh) if is_too_large and not found else "",
     )
 
 

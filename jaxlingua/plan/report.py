@@ -43,6 +43,7 @@ class Plan:
     remedies: Sequence[Remedy]
     stages: Sequence[StageConfig]
     versions: Mapping[str, str]
+    no_remedy: str = ""  # what is said where it does not fit and nothing helps
 
     @property
     def fits(self) -> bool:
@@ -211,7 +212,7 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
         return
     yield f"DOES NOT FIT: {peak - hbm:.2f} GiB too many"
     if not plan.remedies:
-        yield "no change of one option makes it fit by arithmetic; take more chips, or chips with more memory"
+        yield f"by arithmetic {plan.no_remedy}"
         return
     yield "cheapest changes, by arithmetic:"
     rows = [("  change", "GiB per chip", "more arithmetic")]

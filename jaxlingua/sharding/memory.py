@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxlingua.config import OptimizerConfig
 from jaxlingua.model.attention import REFERENCE_SCORES
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.model.remat import ACTIVATIONS, POLICIES
+from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.rules import RULES
 
 MIB = 2**20
@@ -257,24 +257,32 @@ def _kept_on_tpu(config: LlamaConfig, placing: Placing) -> int:
     """Bytes per token that a layer leaves: as elsewhere, with what the kernel's arrays have beside.
 
     Keys, values and the output stay as the kernel has them, head_dim filled up to 128 lanes; queries do not.
-    Beside the output the softmax's normalizer is kept.
+    Beside the output the softmax's normalizer is kept. What "dots" keeps lies as products give it.
     """
     tensor = placing.mesh["tensor"]
     kept = kept_bytes_per_token(config, tensor, placing.row_length_tokens)
-    if not _is_splash(config, placing):
+    if not has_kernel(config, placing.row_length_tokens) or config.remat == "dots":
         return kept
-    names, sizes = _kept_names(config), named_activations(config, tensor)
+    if config.remat == "none":
+        return _all_of_a_layer(config, tensor)
+    names, sizes = POLICIES[config.remat], named_activations(config, tensor)
     padding = _padded(config.head_dim) / config.head_dim - 1
     padded = sum(sizes[name] for name in ("k", "v", "attention_out") if name in names)
     normalizer = 4 * config.heads // tensor if "attention_out" in names else 0
     return kept + int(padded * padding) * _itemsize(config) + normalizer
 
 
-def _kept_names(config: LlamaConfig) -> tuple[str, ...]:
-    """What the policy keeps; "none" keeps all, and "dots" what products give, which attention is not."""
-    if config.remat == "dots":
-        return tuple(name for name in ACTIVATIONS if name != "attention_out")
-    return POLICIES.get(config.remat, ACTIVATIONS)
+def _all_of_a_layer(config: LlamaConfig, tensor: int) -> int:
+    """What XLA keeps per token without a remat policy, as the loops of such programs carry it.
+
+    Six arrays of the MLP's width; of the residual stream's six in float32, three for each norm, and two in
+    the compute dtype; queries, keys, values and output as the kernel has them, the output again as the
+    product with o does; the kernel's normalizer and the two norms' in float32.
+    """
+    heads, kv_heads = config.heads // tensor, config.kv_heads // tensor
+    attention = 2 * (heads + kv_heads) * _padded(config.head_dim) + heads * config.head_dim
+    numbers = 6 * config.mlp // tensor + 2 * config.embed + attention
+    return numbers * _itemsize(config) + 4 * (6 * config.embed + heads + 2)
 
 
 def _layer_on_tpu(config: LlamaConfig, placing: Placing) -> int:
@@ -295,11 +303,12 @@ def _layer_on_tpu(config: LlamaConfig, placing: Placing) -> int:
     gathered = (1 if is_ordered(config, placing.device_kind) else 2) if placing.mesh["fsdp"] > 1 else 0
     matrices = (gathered + 1) * config.embed * mlp * size
     numbers = 3 * mlp + (3 * heads + 2 * kv_heads) * width + 3 * config.embed
-    if not _is_splash(config, placing):
+    if not has_kernel(config, placing.row_length_tokens):
         is_whole = _holds_scores(config, placing.row_length_tokens)
         scores = 2 * heads * placing.row_length_tokens * 4 if is_whole else 0
         return matrices + tokens * (numbers * size + scores)
-    lanes = 0 if "attention_out" in _kept_names(config) else 4 * heads * _LANES
+    keeps_normalizer = config.remat == "none" or "attention_out" in POLICIES.get(config.remat, ())
+    lanes = 0 if keeps_normalizer else 4 * heads * _LANES
     return matrices + tokens * (numbers * size + lanes)
 
 
@@ -323,9 +332,9 @@ def _loss_on_tpu(config: LlamaConfig, placing: Placing) -> tuple[int, int]:
     return chunk * vocab * 4 + gradient + head * size, (chunk * vocab if is_alone else head) * size + stays
 
 
-def _is_splash(config: LlamaConfig, placing: Placing) -> bool:
-    """Whether the kernel of model/attention.py is taken."""
-    is_able = config.compute_dtype == "bfloat16" and placing.row_length_tokens % 128 == 0
+def has_kernel(config: LlamaConfig, row_length_tokens: int) -> bool:
+    """Whether the kernel of model/attention.py is taken on a TPU."""
+    is_able = config.compute_dtype == "bfloat16" and row_length_tokens % 128 == 0
     return config.attention in ("auto", "splash") and is_able and config.sliding_layers is None
 
 
@@ -347,7 +356,8 @@ def kept_bytes_per_token(config: LlamaConfig, tensor: int, row_length_tokens: in
     if config.remat == "none":
         elementwise = 4 * config.embed + 3 * config.mlp // tensor
         return layer_bytes_per_token(config, tensor, row_length_tokens) + elementwise * _itemsize(config)
-    kept = POLICIES.get(config.remat, tuple(sizes))  # "dots" keeps about what has a name
+    # "dots" keeps what products with weights give; those of attention are batched.
+    kept = POLICIES.get(config.remat, tuple(name for name in sizes if name != "attention_out"))
     return (config.embed + sum(sizes[name] for name in kept)) * _itemsize(config)
 
 

@@ -30,6 +30,7 @@ from jaxlingua.train.state import abstract_state, initial_state, shardings_of
 from jaxlingua.train.step import make_train_step
 from tests.train.world import mesh_of, tiny_model
 
+GIB = 2**30
 ESTIMATE = 0.25  # of the compiler's temporary buffers
 TPU_ESTIMATE = 0.05  # of all that the TPU compiler holds at the fullest moment
 
@@ -152,6 +153,39 @@ def test_the_arithmetic_is_within_5_percent_of_what_the_tpu_compiler_told(case):
     placing = Placing(mesh, "tpu", CHIPS[chip].device_kind, rows, micro_batches, length, 8192)
     total = planned_memory(sizes, OptimizerConfig(kind=kind), placing).total
     assert abs(total / compiled - 1) < TPU_ESTIMATE, (total, compiled)
+
+
+# GiB of six layers on one v5e chip, rows of 1,024: width, head_dim, rows, remat policy.
+NARROW = [
+    (256, 64, 42, "none", 5.45),
+    (512, 64, 20, "none", 5.28),
+    (512, 128, 40, "none", 9.23),
+    (1024, 64, 9, "none", 5.76),
+    (2048, 64, 3, "none", 8.28),
+    (256, 64, 260, "dots", 11.02),
+    (512, 64, 122, "dots", 10.34),
+    (512, 128, 40, "dots", 3.35),
+    (2048, 64, 18, "dots", 11.10),
+    (256, 64, 245, "minimal", 13.76),
+    (512, 64, 122, "minimal", 13.76),
+    (1024, 64, 54, "minimal", 13.07),
+    (2048, 64, 17, "minimal", 12.71),
+    (256, 64, 858, "full", 13.17),
+]
+
+
+@pytest.mark.parametrize("case", NARROW, ids=lambda case: f"{case[0]}-{case[1]}-{case[3]}")
+def test_the_arithmetic_of_narrow_models_and_without_a_policy_is_within_7_percent(case):
+    embed, head_dim, rows, remat, compiled = case
+    sizes = replace(
+        PRESETS["tiny-0.6m"], vocab_size=4096, embed=embed, layers=6, heads=embed // head_dim,
+        kv_heads=embed // head_dim, head_dim=head_dim, mlp=embed * 11 // 4, compute_dtype="bfloat16",
+        attention="auto", remat=remat,
+    )  # fmt: skip
+    mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+    placing = Placing(mesh, "tpu", CHIPS["v5e"].device_kind, rows, 1, 1024, 8192)
+    total = planned_memory(sizes, OptimizerConfig(), placing).total
+    assert abs(total / (compiled * GIB) - 1) < 0.07, (total / GIB, compiled)
 
 
 def test_on_a_gpu_no_scores_are_held_where_its_kernel_is_taken():
