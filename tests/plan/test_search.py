@@ -125,7 +125,8 @@ def test_a_search_that_was_interrupted_compiles_what_is_missing_and_writes_the_b
         again = plan(str(tiny), *ONE, "--search", "again.yaml", "--json", change)
     assert answer.code == again.code == 0
     told = answer.json
-    assert sum(each["is_stored"] for each in told["candidates"]) == len(stored)
+    # Two candidates may be one program, which the second then finds stored by the first.
+    assert sum(each["is_stored"] for each in told["candidates"]) >= len(stored)
     assert len(told["candidates"]) == 4
     assert all(each["is_stored"] for each in again.json["candidates"])
     for number, each in enumerate(told["candidates"]):
