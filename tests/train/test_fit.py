@@ -343,7 +343,7 @@ def test_repeated_work_is_that_of_the_products_whose_results_are_not_kept():
     step = 3 * (32 * (4 * square + 3 * mlp + attention) + head)
     by_hand = {
         "none": 0,
-        "dots": 0,
+        "dots": attention,
         "minimal": 0,
         "save_mlp": 4 * square + attention,
         "save_qkv": square + 2 * mlp,
