@@ -108,7 +108,8 @@ def _attention_seconds(config: Config, sizes: LlamaConfig, mesh: Mesh | Abstract
         attention_cycles(AttentionShape(heads, length, sizes.head_dim, block, block, products), chip)
         for products in (2, 5)
     )
-    times = 2 if "attention_out" not in POLICIES.get(sizes.remat, ("attention_out",)) else 1
+    is_kept = sizes.remat == "none" or "attention_out" in POLICIES.get(sizes.remat, ())  # "dots": no product
+    times = 1 if is_kept else 2
     return sizes.layers * (times * forward + backward) / (chip.clock_ghz * 1e9)
 
 

@@ -232,7 +232,7 @@ def test_a_model_of_seven_billion_is_narrowed_to_steps_that_fit():
     found = list(candidates(config, sizes, topology, possible_meshes(config, sizes, topology), "float32"))
     field = narrowed(found, topology.chip.hbm_bytes)
     assert len(found) > 500
-    assert field.chosen[0].name == "remat=minimal"
+    assert "remat=minimal" in [each.name for each in field.chosen[:3]]
     assert field.chosen[-1].name == "as given"
     assert all(each.total_bytes <= topology.chip.hbm_bytes for each in field.chosen)
     assert field.too_large > 100
