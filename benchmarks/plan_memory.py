@@ -58,13 +58,38 @@ CASES = (
 )
 
 
+def narrow(width: int, head_dim: int, remat: str, rows: int, length: int = 1024, dtype: str = "bfloat16"):
+    """Six layers with a vocabulary of 4,096, on one chip."""
+    heads, mlp = max(1, width // head_dim), (width * 11 // 4 + 63) // 64 * 64
+    sizes = {"embed": width, "layers": 6, "heads": heads, "kv_heads": heads, "head_dim": head_dim, "mlp": mlp}
+    sizes |= {"max_positions": 2048, "compute_dtype": dtype}
+    return case("tiny-0.6m", "v5e:1x1", rows, length, sizes=sizes, remat=remat)
+
+
+_NARROW = {  # by width and head_dim: remat and rows
+    (256, 64): (("none", 42), ("dots", 260), ("minimal", 245), ("full", 858)),
+    (512, 64): (("none", 20), ("dots", 122), ("minimal", 122)),
+    (512, 128): (("none", 40), ("dots", 40)),
+    (1024, 64): (("none", 9), ("none", 22), ("dots", 57), ("minimal", 54)),
+    (2048, 64): (("none", 3), ("dots", 18), ("minimal", 17)),
+}
+NARROW = (
+    *(narrow(*size, remat, rows) for size, cases in _NARROW.items() for remat, rows in cases),
+    narrow(256, 64, "none", 394, 256),
+    narrow(256, 64, "none", 137, 256, "float32"),
+    narrow(512, 64, "minimal", 36, 1024, "float32"),
+)
+
+
 def main() -> None:
     """Compile, compare, print a table; the exit code tells whether all are near enough."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=int, help="number of one case, from 1")
-    only = parser.parse_args().only
+    parser.add_argument("--narrow", action="store_true", help="narrow models on one chip instead")
+    given = parser.parse_args()
     choose_platform()
-    rows = [measured(found) for place, found in enumerate(CASES, start=1) if only in (None, place)]
+    cases = enumerate(NARROW if given.narrow else CASES, start=1)
+    rows = [measured(found) for place, found in cases if given.only in (None, place)]
     print("| model | topology | rows × tokens | remat, and more | arithmetic, GiB | compiler, GiB | ratio |")
     print("|---|---|---|---|---|---|---|")
     for told, arithmetic, compiler in rows:
@@ -86,11 +111,13 @@ def measured(found: Case) -> tuple[tuple[str, ...], int, int]:
     train = {**found.train, "batch_rows": found.batch_rows}
     if "optimizer" in train:
         train["optimizer"] = {"kind": train["optimizer"]}
+    is_tiny = found.preset.startswith("tiny")
+    tokens = {"vocab_size": 4096} if is_tiny else {"kind": "huggingface", "path": "unread"}
     config = Config.model_validate(
         {
             "model": {"preset": found.preset, **found.sizes},
             "data": {"sources": {"phrases": {"kind": "cldr", "languages": ["eng_Latn", "deu_Latn"]}}},
-            "tokens": {"row_length_tokens": found.row_length_tokens, "kind": "huggingface", "path": "unread"},
+            "tokens": {"row_length_tokens": found.row_length_tokens, **tokens},
             "sharding": {"mesh": found.mesh},
             "stages": [{"name": "coit", "mixture": {"phrases": {}}, "steps": 1000}],
             "train": train,
