@@ -217,7 +217,7 @@ def compiler_environment(monkeypatch):
     ("topology", "remat", "rows", "micro_batches"),
     [
         ("v5e:2x4", "minimal", 64, 1),
-        ("v6e:2x4", "save_qkv", 128, 2),
+        pytest.param("v6e:2x4", "save_qkv", 128, 2, marks=pytest.mark.slow),
     ],
 )
 def test_the_arithmetic_is_within_5_percent_of_the_tpu_compiler(
