@@ -156,13 +156,15 @@ def _unmet() -> Iterator[tuple]:
     from packaging.requirements import Requirement
 
     seen = set()
+    # Without a TPU libtpu is only the compiler of jaxlingua.plan, which is measured with one of its own.
+    plugins = ("jax-cuda", "libtpu") if hardware() == "tpu" else ("jax-cuda",)
     for package in ("jaxlingua", "jax", "flax", "orbax-checkpoint", "transformers"):
         for text in _requirements(package):
             requirement = Requirement(text)
             version = _version(requirement.name)
             is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
             # Extras are nobody's duty, but a libtpu or a CUDA plugin of another JAX does not load.
-            is_plugin = package == "jax" and requirement.name.startswith(("libtpu", "jax-cuda"))
+            is_plugin = package == "jax" and requirement.name.startswith(plugins)
             if version is None:
                 is_met = not is_wanted
             else:

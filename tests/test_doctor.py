@@ -43,6 +43,8 @@ def machine(monkeypatch, tmp_path):
 
         def has(self, kind):
             monkeypatch.setattr(doctor, "hardware", lambda: kind)
+            if kind == "tpu":  # for which the libtpu of these tests would be the wrong one
+                monkeypatch.setattr(doctor, "_unmet", lambda: iter(()))
 
         def findings(self, capsys, code):
             assert doctor.main(["--json", "--folder", str(tmp_path)]) == code
@@ -247,8 +249,17 @@ def test_a_package_that_does_not_fit_is_a_problem_with_its_remedy(
     machine, monkeypatch, capsys, tmp_path, versions, requirements, told
 ):
     pretend_installed(monkeypatch, versions, requirements)
-    (line,) = problems(capsys, tmp_path)
+    monkeypatch.setattr(doctor, "hardware", lambda: "tpu" if "libtpu" in versions else "cpu")
+    line, *others = problems(capsys, tmp_path)
     assert told in line
+    # Where there is a TPU, it is a problem, too, that the machine of this test computes on a CPU.
+    assert all("libtpu" in versions and "packages" not in other for other in others)
+
+
+def test_a_libtpu_without_a_tpu_is_there_for_plans(machine, monkeypatch, capsys, tmp_path):
+    requirements = {"jaxlingua": [], "jax": ["libtpu==0.0.42.*; extra == 'tpu'"]}
+    pretend_installed(monkeypatch, {"libtpu": "0.0.51"}, requirements)
+    assert problems(capsys, tmp_path) == []
 
 
 def test_an_extra_that_is_not_installed_is_nobodys_problem(machine, monkeypatch, capsys, tmp_path):
