@@ -39,6 +39,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "remat full": ("train.remat=full",),
     "minimal, no barriers": ("train.barriers=false",),
     "minimal, no compiler options": ("train.compiler_options={}",),
+    "minimal, neither": ("train.barriers=false", "train.compiler_options={}"),
     "minimal, logits of all a chip's tokens at once": ("train.loss_chunk_tokens=4096",),
 }
 

@@ -91,9 +91,9 @@ def has_barriers(config: LlamaConfig) -> bool:
     """What `barriers` is in the mesh that is set.
 
     Of TPUs only the compiler of v5e hides sums over devices behind products (train/compiler_options.py).
-    Where it cannot, the order leaves more of them to wait for: 0.41 s instead of 0.34 s of a 7B step. Norms
-    have none of their own: those after products already keep their gradients apart, and one on their output
-    makes that step 2 % longer.
+    Where it does not, the order leaves more of them to wait for: 0.41 s of a 7B step instead of 0.32 s
+    (benchmarks/tpu_plan.py without compiler options). Norms have none: those after products already keep
+    their gradients apart, and one more on their output gained nothing.
     """
     return device_kind() == "TPU v5 lite" if config.barriers == "auto" else config.barriers
 
