@@ -37,7 +37,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         ),
         "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": Option(
             True,
-            "Each sum is part of the product that hides it: without all three LLaMA-2 7B on 8x8 waits 0.41 s.",
+            "Each sum is part of the product that hides it; without all three 7B on 8x8 waits 0.41 s.",
         ),
         "xla_jf_crs_combiner_threshold_in_bytes": Option(
             0, "Sums stay apart; joined to three per layer they are too long to hide behind one product."
