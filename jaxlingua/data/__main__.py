@@ -18,7 +18,7 @@ def main() -> None:
     # Imported only now that the configuration is known to be right: tokenizers take their time.
     from rich.console import Console
 
-    from jaxlingua.eval.tasks import make_tasks
+    from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.progress import told
     from jaxlingua.tokens import show
     from jaxlingua.tokens import stages as flow

@@ -21,8 +21,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlingua.config import Config
-from jaxlingua.eval.metrics import Measured, interval, qa_metrics, translation_metrics
-from jaxlingua.eval.tasks import Task
+from jaxlingua.eval.metrics.answers import qa_metrics
+from jaxlingua.eval.metrics.measured import Measured, interval
+from jaxlingua.eval.metrics.translation import translation_metrics
+from jaxlingua.eval.tasks.item import Task
 from jaxlingua.generate.engine import cut_prompts, generate, prompt_room
 from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.masks import prompt_tokens

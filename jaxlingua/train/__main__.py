@@ -46,7 +46,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated
     from jaxlingua.eval.report import write_report
-    from jaxlingua.eval.tasks import make_tasks
+    from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.model.llama import Llama
     from jaxlingua.processes.watchdog import watching
     from jaxlingua.progress import told

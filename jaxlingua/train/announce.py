@@ -9,7 +9,7 @@ from jaxlingua.config import Config
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.report import headlines, mean_of, models_of, number, score_rows
-from jaxlingua.eval.tasks import Task
+from jaxlingua.eval.tasks.item import Task
 from jaxlingua.model.llama import attention_of_rows, has_barriers
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.memory import step_memory

@@ -11,8 +11,9 @@ import pytest
 
 from jaxlingua.config import Config
 from jaxlingua.eval.evaluate import FLOORS, Score, answer, evaluate, evaluate_floors, is_evaluated
-from jaxlingua.eval.metrics import qa_metrics, translation_metrics
-from jaxlingua.eval.tasks import Item, Task
+from jaxlingua.eval.metrics.answers import qa_metrics
+from jaxlingua.eval.metrics.translation import translation_metrics
+from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import param_shardings
@@ -155,7 +156,7 @@ def test_scores_json_tells_all_that_scores_do_not(evaluated):
 def test_every_score_carries_its_signature(evaluated):
     _, scores = evaluated
     bleu = next(score for score in scores if score.metric == "bleu")
-    for part in ("nrefs:1", "tok:13a", "version:", "task:translation1", "prompt:short.0", "split:all", "items:40of43",
+    for part in ("nrefs:1", "tok:13a", "version:", "task:translation1", "prompt:short.english.0", "split:all", "items:40of43",
                  "decoding:greedy,12", "interval:95%,bootstrap50,seed3"):  # fmt: skip
         assert part in bleu.signature
     assert (bleu.stage, bleu.step, bleu.model, bleu.language) == ("coit", 70, "tuned", "rus_Cyrl")

@@ -5,7 +5,9 @@ import pytest
 import sacrebleu
 from sacrebleu.metrics import BLEU, CHRF
 
-from jaxlingua.eval.metrics import exact_match, f1, interval, normalize_answer, translation_metrics
+from jaxlingua.eval.metrics.answers import exact_match, f1, normalize_answer
+from jaxlingua.eval.metrics.measured import interval
+from jaxlingua.eval.metrics.translation import translation_metrics
 
 LANGUAGES = ["eng_Latn", "zho_Hans", "jpn_Jpan", "tha_Thai", "arb_Arab", "hin_Deva"]
 TOKENIZERS = ["13a", "zh", "char", "char", "13a", "13a"]

@@ -1,70 +1,15 @@
-"""Stage 7, eval: entries of `eval.tasks` to items, each a prompt with the answers that are right."""
+"""Stage 7, eval: entries of `eval.tasks` to tasks."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from jaxlingua.config import Config, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
 from jaxlingua.errors import ConfigError
+from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.languages import parse_direction
-
-# Raised whenever the same configuration would give other prompts, items or answers.
-TASK_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One evaluated question. `source_text` is what a copier would answer: the sentence, or the context."""
-
-    id: str
-    language: str
-    prompt: str
-    targets: tuple[str, ...]
-    source_text: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """The items of one entry of `eval.tasks`, with what its scores have to tell.
-
-    Attributes:
-        name: the entry itself: "<source>.<language>" or "<source>.<language>-<language>".
-        language: of the answers.
-        records: what the items were made of, for `data.leaks`.
-        available: records that could be asked, of which `items` are a sample.
-        left_out: records of the source that could not be asked, by reason.
-    """
-
-    name: str
-    kind: Literal["qa", "translation"]
-    source: str
-    language: str
-    split: Literal["held_out", "all"]
-    template: str
-    items: tuple[Item, ...]
-    records: tuple[Record, ...]
-    available: int
-    left_out: Mapping[str, int]
-
-    @property
-    def signature(self) -> str:
-        """Task version, prompt, split, number of items, and a hash of the items themselves."""
-        digest = hashlib.sha256(repr(self.items).encode()).hexdigest()[:8]
-        return (
-            f"task:{self.kind}{TASK_VERSION}|prompt:{self.template}.0|split:{self.split}"
-            f"|items:{len(self.items)}of{self.available}|data:{digest}"
-        )
-
-    def describe(self) -> str:
-        """One line for the log."""
-        left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(self.left_out.items()))
-        return (
-            f"{self.name}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})"
-            + (f"; left out: {left_out}" if left_out else "")
-        )
 
 
 def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task]:

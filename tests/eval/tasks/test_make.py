@@ -9,7 +9,8 @@ from jaxlingua.config import Config
 from jaxlingua.data.records import Text
 from jaxlingua.data.sources import open_source
 from jaxlingua.errors import ConfigError
-from jaxlingua.eval.tasks import Task, make_tasks, sample, trained_sources
+from jaxlingua.eval.tasks.item import Task
+from jaxlingua.eval.tasks.make import make_tasks, sample, trained_sources
 from tests.tiny import tiny_parallel
 
 ENGLISH, THAI, GREEK = (tiny_parallel()[language] for language in ("eng_Latn", "tha_Thai", "ell_Grek"))
@@ -74,7 +75,7 @@ def test_every_item_is_asked_in_the_first_wording(data):
     (task,) = tasks_of(data | {"template": "alpaca"}, ["news.eng_Latn-tha_Thai"])
     frames = {item.prompt.replace(item.source_text, "") for item in task.items}
     assert len(frames) == 1
-    assert "prompt:alpaca.0" in task.signature
+    assert "prompt:alpaca.english.0" in task.signature
 
 
 def test_a_trained_source_is_asked_only_what_it_held_out(data):

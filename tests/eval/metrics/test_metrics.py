@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jaxlingua.errors import DataError
-from jaxlingua.eval.metrics import bleu_tokenizer, exact_match, f1, interval, qa_metrics, translation_metrics
+from jaxlingua.eval.metrics.answers import exact_match, f1, qa_metrics
+from jaxlingua.eval.metrics.measured import interval
+from jaxlingua.eval.metrics.translation import bleu_tokenizer, translation_metrics
 
 BY_HAND = [  # language, prediction, target, exact match, F1
     ("eng_Latn", "The Nile.", "nile", 1, 1),  # case, article, full stop

@@ -1,0 +1,1 @@
+"""Predictions and targets to scores with signatures and intervals."""
