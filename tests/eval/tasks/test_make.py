@@ -131,7 +131,10 @@ def test_the_signature_changes_with_the_items(data):
 
 
 REFUSED = [
-    (["weather.eng_Latn"], "eval.tasks: 'weather.eng_Latn': unknown source 'weather'; known: news, rivers"),
+    (
+        ["weather.eng_Latn"],
+        "eval.tasks: 'weather.eng_Latn': unknown source or task file 'weather'; known: news, rivers",
+    ),
     (["news.eng_Latn-tha_Tai"], "unknown language 'tha_Tai'; write 'tha_Thai'"),
     (["news.eng_Latn-deu_Latn"], "language 'deu_Latn' given; the source has eng_Latn, tha_Thai, ell_Grek"),
     (["rivers.eng_Latn", "rivers.eng_Latn"], "eval.tasks: 'rivers.eng_Latn' given twice; .*remove one"),
