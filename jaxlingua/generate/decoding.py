@@ -68,7 +68,7 @@ class Request:
 class Answer:
     """What a model wrote after a prompt."""
 
-    tokens: np.ndarray  # int32 new ids without EOS; of a stopped answer, up to the one that completes the stop
+    tokens: np.ndarray  # int32 new ids without EOS; if stopped, up to the one that completes the stop string
     text: str  # of the new ids alone, cut before the stop string, white space kept
     ended_by: Literal["eos", "stop", "length", "choice"]
     choice: int | None = None  # index into Request.choices
