@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +23,8 @@ from pydantic.fields import FieldInfo
 from jaxlingua.bucket import is_bucket, read_text
 from jaxlingua.config import Config, LanguageCode, SourceConfig
 from jaxlingua.errors import ConfigError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
 
 # In a wheel the recipes lie inside the package, in a clone beside it.
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
@@ -151,14 +153,19 @@ def _load_from_bucket(name: str, overrides: list[str]) -> Config:
 
 def check_config(given: dict[str, Any], where: str) -> Config:
     """`given` as a Config. Raises: ConfigError with the first thing that is wrong."""
+    return check_map(Config, given, where)
+
+
+def check_map(model: type[Model], given: dict[str, Any], where: str) -> Model:
+    """`given` as a `model`. Raises: ConfigError with the first thing that is wrong."""
     try:
-        return Config.model_validate(given)
+        return model.model_validate(given)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     except ValidationError as error:
         # An unknown key is often the cause of a missing one, so it is told first.
         first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ConfigError(f"{where}: {_explain(first, given)}") from None
+        raise ConfigError(f"{where}: {_explain(first, given, model)}") from None
 
 
 def find_config(name: str) -> Path:
@@ -225,7 +232,7 @@ def _mapping_without_repeats(loader: _StrictLoader, node: yaml.MappingNode) -> d
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
 
 
-def _parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506 — a SafeLoader
     except ConfigError as error:
@@ -244,7 +251,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    content = _parse_yaml(text, str(path))
+    content = parse_yaml(text, str(path))
     if content is None:
         raise ConfigError(f"{path}: the file is empty; a run needs at least data.sources and stages")
     if not isinstance(content, dict):
@@ -333,7 +340,7 @@ def apply_override(given: dict[str, Any], override: str) -> None:
         if isinstance(step, int) and step >= len(place):
             raise ConfigError(f"{override}: index {step} given; there are {len(place)}, counted from 0")
         if following is None:
-            place[step] = _parse_yaml(text, override)
+            place[step] = parse_yaml(text, override)
         elif isinstance(place, dict) and not isinstance(place.get(step), (dict, list)):
             place[step] = {}
         place = place[step]
@@ -342,14 +349,14 @@ def apply_override(given: dict[str, Any], override: str) -> None:
 # ── one line for what is wrong ────────────────────────────────────────────────────────────────────────────
 
 
-def _explain(detail: Any, given: dict[str, Any]) -> str:
+def _explain(detail: Any, given: dict[str, Any], root: type[BaseModel]) -> str:
     """One line of the form "where: what was given; what is allowed; what to do" for an error of pydantic."""
     loc, kind = detail["loc"], detail["type"]
     if loc[-1] == "[key]" or kind == "invalid_key":
         *parents, key = [step for step in loc if step != "[key]"]
-        path = _locate(tuple(parents), given)[0]
+        path = _locate(tuple(parents), given, root)[0]
         return f"{path + ': ' if path else ''}key {_plain(key)} given; text is allowed; quote it or rename it"
-    path, field, annotation, model = _locate(loc, given)
+    path, field, annotation, model = _locate(loc, given, root)
     if kind == "extra_forbidden":
         parent, _, key = path.rpartition(".")
         known = list(model.model_fields) if model else []
@@ -368,10 +375,10 @@ def _explain(detail: Any, given: dict[str, Any]) -> str:
 
 
 def _locate(
-    loc: tuple[str | int, ...], given: Any
+    loc: tuple[str | int, ...], given: Any, root: type[BaseModel]
 ) -> tuple[str, FieldInfo | None, Any, type[BaseModel] | None]:
     """Dotted path, field, type and enclosing class of an error, less pydantic's labels of union members."""
-    path, value, annotation, field, model = "", given, Config, None, None
+    path, value, annotation, field, model = "", given, root, None, None
     for place, step in enumerate(loc):
         last = place == len(loc) - 1
         if isinstance(value, dict) and (step in value or last):
