@@ -1,4 +1,4 @@
-"""Exact match and F1 of extracted answers, by the rules of MLQA."""
+"""Exact match, F1 and containment of extracted answers, by the rules of MLQA and as x-LLaMA released it."""
 
 import functools
 import re
@@ -48,10 +48,52 @@ def qa_metrics(predictions: Sequence[str], targets: Sequence[Sequence[str]], lan
     pairs = list(zip(predictions, targets, strict=True))
     exact = [max(exact_match(given, target, language) for target in them) for given, them in pairs]
     overlap = [max(f1(given, target, language) for target in them) for given, them in pairs]
-    code, script = language.split("_")
-    articles, units = code if code in _ARTICLES else "none", script if script in UNITS else "space"
-    rules = f"norm:mlqa1|articles:{articles}|seg:{units}"
+    rules = _rules(language)
     return [mean_of("exact_match", exact, rules), mean_of("f1", overlap, rules)]
+
+
+def containment_metrics(
+    predictions: Sequence[str], targets: Sequence[Sequence[str]], language: str
+) -> list[Measured]:
+    """Whether an answer is to be found anywhere in a prediction, by two rules.
+
+    `containment` is the rule that x-LLaMA released: the first target in the prediction, both in lower case
+    and otherwise as they are. `containment_mlqa` takes any target, both normalized as for F1. An empty
+    prediction contains nothing.
+
+    Raises: DataError where predictions and targets differ in number.
+    Paper: arXiv:2308.04948; same as eval/xquad.match.py of NJUNLP/x-LLM.
+    """
+    check_counts(predictions, targets)
+    pairs = list(zip(predictions, targets, strict=True))
+    released = [float(contains(given, them[0])) for given, them in pairs]
+    normalized = [
+        float(any(contains_normalized(given, one, language) for one in them)) for given, them in pairs
+    ]
+    return [
+        mean_of("containment", released, "case:lc|norm:none|targets:first"),
+        mean_of("containment_mlqa", normalized, f"{_rules(language)}|targets:any"),
+    ]
+
+
+def contains(prediction: str, target: str) -> bool:
+    """Whether the target stands in the prediction, both in lower case and nothing else changed.
+
+    Example:
+        >>> contains("It is the NILE.", "Nile"), contains("It is the Nile.", "Nile river")
+        (True, False)
+    """
+    return bool(prediction) and target.lower() in prediction.lower()
+
+
+def contains_normalized(prediction: str, target: str, language: str) -> bool:
+    """Whether the target stands in the prediction after normalization.
+
+    Of a target that normalization empties, such as "the", every text would be a match: it counts where the
+    prediction is emptied as well, which is what `exact_match` does.
+    """
+    given, wanted = normalize_answer(prediction, language), normalize_answer(target, language)
+    return bool(prediction) and (wanted in given if wanted else not given)
 
 
 def exact_match(prediction: str, target: str, language: str) -> float:
@@ -88,6 +130,12 @@ def normalize_answer(text: str, language: str) -> str:
     if script in UNITS:
         text = UNITS[script].sub(r" \g<0> ", text)
     return " ".join(text.split())
+
+
+def _rules(language: str) -> str:
+    code, script = language.split("_")
+    articles, units = code if code in _ARTICLES else "none", script if script in UNITS else "space"
+    return f"norm:mlqa1|articles:{articles}|seg:{units}"
 
 
 @functools.cache

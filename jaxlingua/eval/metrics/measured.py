@@ -1,7 +1,7 @@
 """One metric over the items of a task, and its 95 % interval.
 
 Every metric is kept as sufficient statistics per item, so that a score, its 95 % interval and the scores of
-single items come from one pass. All values lie between 0 and 100.
+single items come from one pass. All values lie between 0 and 100, but for a length.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,6 +56,14 @@ def mean_of(metric: str, scores: Sequence[float], rules: str) -> Measured:
     """A metric that is the mean of the items' scores, given between 0 and 1, and told in percent."""
     statistics = np.array([[100.0 * score, 1.0] for score in scores])
     return Measured(metric, statistics, lambda sums: float(sums[0] / sums[1]), f"metric:{metric}|{rules}")
+
+
+def length_metric(predictions: Sequence[str]) -> Measured:
+    """Mean length of answers in characters."""
+    statistics = np.array([[len(text), 1.0] for text in predictions])
+    return Measured(
+        "length", statistics, lambda sums: float(sums[0] / sums[1]), "metric:length|unit:characters"
+    )
 
 
 def check_counts(predictions: Sequence[str], targets: Sequence[Sequence[str]]) -> None:
