@@ -1,0 +1,222 @@
+"""Stage 6, generate: how probable a model finds given continuations of given prompts.
+
+Rows are sorted by length and padded at the right to one of few lengths. What a row gets does not depend on
+its neighbors, and logits exist for a chunk of positions at a time.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
+
+from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.generate.engine import padded_length
+from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.sharding.rules import MeshFunction, batch_sharding, batch_shards, check_rows, replicated
+from jaxlingua.tracking import fetch
+
+# Positions whose logits one device holds at one time: 0.5 GiB for a vocabulary of 128 thousand.
+_CHUNK_POSITIONS = 1024
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Continuation:
+    """A prompt and what follows it, both at least one token."""
+
+    prompt: np.ndarray  # int32 ids, BOS included
+    tokens: np.ndarray  # int32 ids, EOS included where it shall count
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Log-probability in nats of a continuation and of the prompt before it.
+
+    Example:
+        >>> one = Likelihood(logprob=-3.0, tokens=2, prompt_logprob=-9.0, prompt_tokens=4, is_greedy=False)
+        >>> one.per_token, one.whole_sequence, one.per_character("yes.")
+        (-1.5, -2.0, -0.75)
+    """
+
+    logprob: float  # sum over the tokens of the continuation, given all before each
+    tokens: int
+    prompt_logprob: float  # sum over the tokens of the prompt but the first
+    prompt_tokens: int  # how many these are
+    is_greedy: bool  # whether every token of the continuation is the most probable one in its place
+
+    @property
+    def per_token(self) -> float:
+        return self.logprob / self.tokens
+
+    @property
+    def whole_sequence(self) -> float:
+        """Mean over all tokens of prompt and continuation that follow another: minus the loss of the text."""
+        return (self.prompt_logprob + self.logprob) / (self.prompt_tokens + self.tokens)
+
+    def per_character(self, text: str) -> float:
+        """The sum divided by the code points of `text`, which is the continuation and not empty."""
+        return self.logprob / len(text)
+
+
+def likelihoods(
+    model: Llama,
+    params: Any,
+    continuations: Sequence[Continuation],
+    *,
+    vocab_size: int,
+    batch_rows: int,
+    mesh: Mesh,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_answer: Callable[[int, Likelihood], None] = lambda index, likelihood: None,
+) -> list[Likelihood]:
+    """Log-probabilities of each continuation after its prompt, softmax in float32 over `vocab_size` tokens.
+
+    Args:
+        params: plain parameters, sharded over `mesh`.
+        vocab_size: the tokenizer's; padded ids of the model above it have no share in any softmax.
+        batch_rows: rows read together over all devices; changes speed and memory only.
+        on_progress: called with continuations done and continuations in all.
+        on_answer: called with an index and what it got as soon as it is known, longest first.
+    Raises: DataError naming the index of a continuation that is empty, longer than the model reads, or has
+        ids that the tokenizer has not; ShardingError for rows that do not divide over the mesh.
+    Cost: one forward pass, one compilation for each padded length. Choices behind one prompt read it each.
+    Same as: lm-evaluation-harness' loglikelihood, but for the numbers of the prompt.
+    """
+    check_rows("generate.batch_rows", batch_rows, mesh)
+    _check(continuations, model.config.max_positions, vocab_size, model.config.vocab_size)
+    score = _scorer(model, mesh, vocab_size)
+    answers: list[Likelihood | None] = [None] * len(continuations)
+    lengths = [len(each.prompt) + len(each.tokens) - 1 for each in continuations]  # the last one is not read
+    longest_first = sorted(range(len(continuations)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(continuations), batch_rows):
+        chosen = longest_first[start : start + batch_rows]
+        padded = min(padded_length(lengths[chosen[0]]), model.config.max_positions)
+        rows = _right_padded([continuations[index] for index in chosen], batch_rows, padded)
+        logprobs, is_best = fetch(score(params, *(_on_mesh(array, mesh) for array in rows)))
+        for row, index in enumerate(chosen):
+            answer = _likelihood(continuations[index], logprobs[row], is_best[row])
+            answers[index] = answer
+            on_answer(index, answer)
+        on_progress(start + len(chosen), len(continuations))
+    return [answer for answer in answers if answer is not None]
+
+
+def _check(
+    continuations: Sequence[Continuation], max_positions: int, vocab_size: int, padded_vocab_size: int
+) -> None:
+    if not 0 < vocab_size <= padded_vocab_size:
+        raise ConfigError(
+            f"likelihood: vocab_size={vocab_size} given; the model has {padded_vocab_size} rows; "
+            f"give the tokenizer's vocab_size, 1 to {padded_vocab_size}"
+        )
+    for index, each in enumerate(continuations):
+        prompt, tokens = len(each.prompt), len(each.tokens)
+        for what, count in (("prompt", prompt), ("continuation", tokens)):
+            if count == 0:
+                raise DataError(
+                    f"likelihood: item {index} has a {what} without tokens; 1 or more are needed; "
+                    f"put BOS, or EOS where the tokenizer has none, before an empty prompt"
+                )
+        if prompt + tokens - 1 > max_positions:
+            raise DataError(
+                f"likelihood: item {index} has {prompt} prompt and {tokens} continuation tokens; at most "
+                f"{max_positions + 1} together fit model.max_positions={max_positions}; cut the prompt"
+            )
+        ids = np.concatenate([each.prompt, each.tokens])
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= vocab_size:
+            raise DataError(
+                f"likelihood: item {index} has id {low if low < 0 else high}; 0 to {vocab_size - 1} are "
+                f"known; encode it with the tokenizer of this model"
+            )
+
+
+def _likelihood(
+    one: Continuation, logprobs: Float[np.ndarray, " length"], is_best: Bool[np.ndarray, " length"]
+) -> Likelihood:
+    first = len(one.prompt) - 1  # the place from which the continuation's first token is predicted
+    places = slice(first, first + len(one.tokens))
+    return Likelihood(
+        logprob=float(np.sum(logprobs[places], dtype=np.float64)),
+        tokens=len(one.tokens),
+        prompt_logprob=float(np.sum(logprobs[:first], dtype=np.float64)),
+        prompt_tokens=first,
+        is_greedy=bool(np.all(is_best[places])),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _scorer(model: Llama, mesh: Mesh, vocab_size: int) -> MeshFunction:
+    """The compiled function; for equal arguments it is the same one, so that nothing recompiles."""
+
+    def score(params: Any, tokens: Array, targets: Array, segments: Array) -> tuple[Array, Array]:
+        return _score(model, params, tokens, targets, segments, vocab_size)
+
+    return MeshFunction(jax.jit(score, out_shardings=replicated(mesh)), mesh)
+
+
+def _score(
+    model: Llama,
+    params: Any,
+    tokens: Int[Array, "batch length"],
+    targets: Int[Array, "batch length"],
+    segments: Int[Array, "batch length"],
+    vocab_size: int,
+) -> tuple[Float[Array, "batch length"], Bool[Array, "batch length"]]:
+    """Log-probability of each target, and whether it is the most probable token, of equal ones the first."""
+    config, (rows, length) = model.config, tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
+    hidden, _ = model.apply({"params": params}, tokens, positions, segments, method=Llama.hidden)
+    kernel = head_kernel(params, config).astype(hidden.dtype)
+
+    def of_chunk(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+        hidden, targets = chunk
+        scores = logits(hidden, kernel, config)  # b c v, float32
+        ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2)
+        scores = jnp.where(ids < vocab_size, scores, -jnp.inf)
+        is_target = ids == targets[..., None]  # a comparison, not a gather: the vocabulary may be split
+        of_target = jnp.sum(jnp.where(is_target, scores, 0), axis=2)
+        best = jnp.max(scores, axis=2, keepdims=True)
+        first_best = jnp.min(jnp.where(scores == best, ids, vocab_size), axis=2)  # argmax, split as well
+        return of_target - jax.nn.logsumexp(scores, axis=2), first_best == targets
+
+    chunk = max(1, _CHUNK_POSITIONS * batch_shards() // rows)
+    if chunk >= length:
+        return of_chunk((hidden, targets))
+    cut = functools.partial(_cut, chunk=chunk)
+    joined = jax.lax.map(of_chunk, (cut(hidden), cut(targets)))  # n b c
+    logprobs, is_best = (jnp.moveaxis(array, 0, 1).reshape(rows, -1)[:, :length] for array in joined)
+    return logprobs, is_best
+
+
+def _cut(array: Array, *, chunk: int) -> Array:
+    """[b t ...] to [n b c ...], the last chunk filled with zeros."""
+    count = -(-array.shape[1] // chunk)
+    fill = [(0, 0)] * array.ndim
+    fill[1] = (0, count * chunk - array.shape[1])
+    array = jnp.pad(array, fill)
+    return jnp.moveaxis(array.reshape(array.shape[0], count, chunk, *array.shape[2:]), 1, 0)
+
+
+def _right_padded(
+    continuations: Sequence[Continuation], rows: int, padded: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, the token after each, and segments, each [rows padded]; further rows are padding."""
+    tokens, targets, segments = (np.zeros((rows, padded), np.int32) for _ in range(3))
+    for row, each in enumerate(continuations):
+        document = np.concatenate([each.prompt, each.tokens])
+        tokens[row, : len(document) - 1] = document[:-1]
+        targets[row, : len(document) - 1] = document[1:]
+        segments[row, : len(document) - 1] = 1
+    return tokens, targets, segments
+
+
+def _on_mesh(array: np.ndarray, mesh: Mesh) -> Array:
+    """A global array of which every process places its own rows."""
+    return jax.make_array_from_callback(array.shape, batch_sharding(mesh), lambda index: array[index])
