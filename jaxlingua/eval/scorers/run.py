@@ -1,0 +1,267 @@
+"""Segments to a command in another environment, and its scores back.
+
+The command is called with three more arguments: a file with a line {"source", "prediction", "target"} per
+segment, the file for its result, and the model or `auto`. The result is one object: `scores`, one number per
+line and in their order, `model`, `library` with its version, and `settings` if there is more to tell.
+
+    RUN/evals/<stage>-<step>/scorers/<name>-<hash>.json    results of one task, kept
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlingua.config import Config, ScorerConfig
+from jaxlingua.errors import ConfigError, DataError, JaxlinguaError, MachineError, nearest, one_line
+from jaxlingua.eval.metrics.measured import Measured, mean_of
+from jaxlingua.eval.tasks.item import Task
+
+_SCRIPT_PATHS = sorted(Path(__file__).parent.glob("scripts/run_*.py"))
+# "run_", since a script comet.py would import itself in place of the library.
+SCRIPTS = {path.stem.removeprefix("run_"): path for path in _SCRIPT_PATHS}
+PLACEHOLDER = "{script}"
+FOLDER = "scorers"
+
+Say = Callable[[str], None]
+
+
+class Segment(NamedTuple):
+    """A text with what it was made from and what is right."""
+
+    source: str
+    prediction: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command told of the segments of one task."""
+
+    scores: tuple[float, ...]  # a number per pair of prediction and target
+    model: str
+    library: str
+    settings: str
+
+
+def run_scorers(
+    tasks: Sequence[Task],
+    predictions: Sequence[Sequence[str]],
+    *,
+    config: Config,
+    folder: str | Path,
+    say: Say = lambda line: None,
+) -> list[list[Measured]]:
+    """Scores of translation tasks by all of `eval.scorers`; no scores for other tasks.
+
+    Each scorer is started once for all tasks: loading its model may take longer than scoring one of them.
+
+    Args:
+        predictions: of each task, one for each of its items.
+        folder: of the evaluation; results are kept there.
+    """
+    chosen = [index for index, task in enumerate(tasks) if task.kind == "translation"]
+    groups = [
+        [
+            Segment(item.source_text, prediction, item.targets)
+            for item, prediction in zip(tasks[index].items, predictions[index], strict=True)
+        ]
+        for index in chosen
+    ]
+    measured: list[list[Measured]] = [[] for _ in tasks]
+    for name, scorer in config.eval.scorers.items() if chosen else ():
+        for index, one in zip(chosen, run_scorer(name, scorer, groups, folder, say), strict=True):
+            measured[index].append(one)
+    return measured
+
+
+def run_scorer(
+    name: str,
+    scorer: ScorerConfig,
+    groups: Sequence[Sequence[Segment]],
+    folder: str | Path,
+    say: Say = lambda line: None,
+) -> list[Measured]:
+    """One metric, times 100, for each group of segments; a segment with several targets gets its best.
+
+    The command is not run for groups of which the folder has the result of the same arguments, model, script
+    and segments; the program itself may have moved. Whoever updates its library removes these results.
+
+    Raises: ConfigError for a command that is not found or does not use our script where it says so; DataError
+        where a segment has no target, or for a result that cannot be used; MachineError where the command
+        fails or takes too long.
+    """
+    where = f"eval.scorers.{name}"
+    command, script = _command(name, scorer, where)
+    for index, segment in ((i, segment) for group in groups for i, segment in enumerate(group)):
+        if not segment.targets:
+            raise DataError(f"{where}: item {index} has no target; each needs one or more; take it out")
+    pairs = [[(s.source, s.prediction, target) for s in group for target in s.targets] for group in groups]
+    paths = [Path(folder) / FOLDER / f"{name}-{_hash(scorer, script, group)}.json" for group in pairs]
+    results = [_kept(path, len(group)) for path, group in zip(paths, pairs, strict=True)]
+    missing = [index for index, result in enumerate(results) if result is None]
+    told = f"{name}: results of {len(results) - len(missing)} of {len(results)} tasks are there"
+    if missing:
+        segments = sum(len(pairs[index]) for index in missing)
+        say(f"{told}; {segments:,} segments to score, at most {scorer.timeout_seconds:g} s")
+        found = _run(command, scorer, [pair for index in missing for pair in pairs[index]], where)
+        scores = iter(found.scores)
+        for index in missing:
+            results[index] = dataclasses.replace(
+                found, scores=tuple(itertools.islice(scores, len(pairs[index])))
+            )
+            _keep(paths[index], results[index])
+    else:
+        say(told)
+    return [_measured(name, *each, script) for each in zip(groups, results, strict=True)]
+
+
+def _command(name: str, scorer: ScorerConfig, where: str) -> tuple[list[str], str]:
+    """The command with our script in place, and a hash of the files that it runs."""
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+", name):
+        raise ConfigError(f"{where}: name '{name}' given; letters, digits, _, + and - are allowed; rename it")
+    if not scorer.command or not scorer.command[0]:
+        raise ConfigError(f"{where}.command: empty; give a program and its arguments")
+    if any(PLACEHOLDER in part for part in scorer.command) and name not in SCRIPTS:
+        raise ConfigError(
+            f"{where}.command: {PLACEHOLDER} given, and no script for '{name}' is shipped; "
+            f"{nearest(name, list(SCRIPTS))}; or give the path of your own script"
+        )
+    command = [part.replace(PLACEHOLDER, str(SCRIPTS.get(name))) for part in scorer.command]
+    program = shutil.which(command[0])
+    if program is None:
+        raise ConfigError(
+            f"{where}.command: program '{command[0]}' is not found or cannot be run; give the path of the "
+            "program, such as the python of the environment that has the scorer"
+        )
+    scripts = [part for part in command[1:] if os.path.isfile(part)] or [program]
+    digest = hashlib.sha256(b"".join(Path(script).read_bytes() for script in scripts)).hexdigest()
+    return command, digest[:8]
+
+
+def _hash(scorer: ScorerConfig, script: str, pairs: Sequence[tuple[str, str, str]]) -> str:
+    content = (scorer.command[1:], scorer.model, script, pairs)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _run(
+    command: Sequence[str], scorer: ScorerConfig, pairs: Sequence[tuple[str, str, str]], where: str
+) -> Result:
+    """Files both ways, so that neither a full pipe nor what a library prints is in the way."""
+    with tempfile.TemporaryDirectory(prefix="jaxlingua-scorer-") as home:
+        items, result, out, err = (Path(home, name) for name in ("items.jsonl", "result.json", "out", "err"))
+        names = ("source", "prediction", "target")
+        lines = [json.dumps(dict(zip(names, pair, strict=True))) + "\n" for pair in pairs]
+        items.write_text("".join(lines), encoding="utf-8")
+        with out.open("wb") as to_out, err.open("wb") as to_err:
+            arguments = [*command, str(items), str(result), scorer.model]
+            try:
+                code = _end_of(arguments, to_out, to_err, scorer.timeout_seconds)
+            except subprocess.TimeoutExpired:
+                raise MachineError(
+                    f"{where}: not done after {scorer.timeout_seconds:g} s with {len(pairs):,} segments; "
+                    f"it was stopped; raise {where}.timeout_seconds or score fewer items"
+                ) from None
+            except OSError as error:
+                raise ConfigError(
+                    f"{where}.command: '{command[0]}' cannot be run ({error.strerror}); give a program"
+                ) from None
+        if code:
+            ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            raise MachineError(
+                f"{where}: {ended}: {_last_line(err) or _last_line(out) or 'it said nothing'}; see to its "
+                "environment and run the same command again"
+            )
+        return _read(result, len(pairs), scorer.model, where)
+
+
+def _end_of(arguments: list[str], out: Any, err: Any, seconds: float) -> int:
+    """The exit code; the command and all that it started are gone when this one is stopped or late."""
+    process = subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+    )
+    try:
+        return process.wait(timeout=seconds)
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def _read(path: Path, segments: int, model: str, where: str) -> Result:
+    """The result that a command wrote. Raises: DataError, one line for each way in which it can be wrong."""
+
+    def wrong(what: str) -> DataError:
+        return DataError(
+            f"{where}: {what}; one JSON object with scores, model, library is needed; mend its script"
+        )
+
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise wrong("it wrote no result") from None
+    except (ValueError, RecursionError) as error:
+        raise wrong(f"its result is not JSON ({one_line(error)[:100]})") from None
+    if not isinstance(told, dict) or not isinstance(told.get("scores"), list):
+        raise wrong("its result has no list 'scores'")
+    for field in ("model", "library"):
+        if not isinstance(told.get(field), str) or not told[field]:
+            raise wrong(f"its result does not tell '{field}'")
+    scores = told["scores"]
+    if len(scores) != segments:
+        raise wrong(f"{len(scores)} scores for {segments} segments")
+    for index, score in enumerate(scores):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise wrong(f"score {index} is {json.dumps(score)[:40]}, not a finite number")
+    if model not in ("auto", told["model"]):
+        raise wrong(f"it scored with model '{told['model'][:100]}', '{model}' was asked for")
+    settings = str(told.get("settings", "none"))
+    return Result(tuple(float(score) for score in scores), told["model"], told["library"], settings)
+
+
+def _kept(path: Path, segments: int) -> Result | None:
+    """A result of an earlier evaluation; none where it is absent or damaged."""
+    try:
+        return _read(path, segments, "auto", path.name)
+    except (JaxlinguaError, OSError):
+        return None
+
+
+def _keep(path: Path, result: Result) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = dataclasses.asdict(result)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _measured(name: str, group: Sequence[Segment], result: Result, script: str) -> Measured:
+    scores = iter(result.scores)
+    best = [max(next(scores) for _ in segment.targets) for segment in group]
+    references = "best" if any(len(segment.targets) > 1 for segment in group) else "one"
+    # Where a checkpoint lies says nothing about its scores.
+    model = Path(result.model).name if os.path.exists(result.model) else result.model
+    rules = {
+        "model": model,
+        "library": result.library,
+        "settings": result.settings,
+        "script": script,
+        "references": references,
+    }
+    return mean_of(name, best, "|".join(f"{key}:{value.replace('|', '/')}" for key, value in rules.items()))
