@@ -627,7 +627,15 @@ def task_files(folder: str) -> dict[str, Path]:
         raise ConfigError(
             f"eval.task_folder: '{folder}' given, which is no folder; give one, or leave it out"
         )
-    return {file.stem: file for home in homes for file in sorted(home.glob("*.yaml"))}
+    files: dict[str, Path] = {}
+    for file in [file for home in homes for file in sorted(home.glob("*.yaml"))]:
+        if file.stem in files:
+            raise ConfigError(
+                f"eval.task_folder: '{file}' given; '{file.stem}' is a task that comes with jaxlingua; "
+                f"rename the file"
+            )
+        files[file.stem] = file
+    return files
 
 
 def check_model(model: ModelConfig) -> None:

@@ -103,6 +103,11 @@ def wording(name: str) -> Any:
     return yaml.safe_load(file.read_text("utf-8"))
 
 
+def framed(template: str, instruction: str, given: str) -> str:
+    """An instruction and its input, which may be empty, in the frame of a template; an answer may follow."""
+    return _frame(wording("frames")[template], instruction, given)
+
+
 def _frame(frames: dict, instruction: str, given: str) -> str:
     if given.strip():
         return frames["with_input"].format(instruction=instruction, input=given)

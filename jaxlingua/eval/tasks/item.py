@@ -50,7 +50,7 @@ class Task:
         language: of the answers.
         source_language: of the questions, or of what is translated.
         prompt: name of the prompt, such as english.0 or native.1.
-        records: what the items were made of, for `data.leaks`; empty for task files.
+        records: what the items were made of, for `data.leaks`.
         available: records that could be asked, of which `items` are a sample.
         left_out: records of the source that could not be asked, by reason.
         metrics: names of what is measured, see metrics/registry.py.
@@ -60,6 +60,9 @@ class Task:
         likelihood: how a choice is made unless eval.choice_by says otherwise.
         version: the task file's; what is asked has changed where it has.
         checked_on: "real files" or "made-up files" that its reader was tested on.
+        prompt_text: the prompt with its slots unfilled, for reports; empty for a source.
+        fingerprint: sha256 of the files that were read; empty for a source.
+        files: names of these files, in eval.data_folder where they lie there.
     """
 
     name: str
@@ -81,6 +84,9 @@ class Task:
     likelihood: str = "label"
     version: int = TASK_VERSION
     checked_on: str = "real files"
+    prompt_text: str = ""
+    fingerprint: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -89,16 +95,19 @@ class Task:
 
     @property
     def signature(self) -> str:
-        """Task version, prompt, split, number of items, and a hash of the items themselves."""
+        """Task version, prompt, split, number of items, a hash of the items, and one of the files read."""
         digest = hashlib.sha256(repr(self.items).encode()).hexdigest()[:8]
         return (
             f"task:{self.kind}{self.version}|prompt:{self.template}.{self.prompt}|split:{self.split}"
             f"|items:{len(self.items)}of{self.available}|data:{digest}"
+            + (f"|files:{self.fingerprint[:8]}" if self.fingerprint else "")
         )
 
     def describe(self) -> str:
         """One line for the log."""
         left_out = ", ".join(f"{reason} {count}" for reason, count in sorted(self.left_out.items()))
-        return f"{self.key}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})" + (
-            f"; left out: {left_out}" if left_out else ""
+        return (
+            f"{self.key}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})"
+            + (f"; from {', '.join(self.files)}" if self.files else "")
+            + (f"; left out: {left_out}" if left_out else "")
         )

@@ -1,39 +1,51 @@
 """Stage 7, eval: entries of `eval.tasks` to tasks."""
 
-import hashlib
 from collections.abc import Mapping
-from typing import Literal
 
 from jaxlingua.config import Config, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.tasks.item import Item, Task
+from jaxlingua.eval.tasks.published import published_tasks
+from jaxlingua.eval.tasks.sampling import sample
 from jaxlingua.languages import parse_direction
 
 
 def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task]:
-    """The tasks of `eval.tasks` in their order.
+    """The tasks of `eval.tasks` in their order; of a task file, one for each of `eval.prompts`.
 
-    A source that any stage trains on is evaluated on its held-out records, any other on all of them.
+    A source that any stage trains on is evaluated on its held-out records, any other on all of them. A name
+    that is both a source's and a task file's is the source's.
 
-    Raises: ConfigError for an entry given twice, that its source cannot answer, or that has no items.
+    Raises: ConfigError for an entry given twice, that its source cannot answer, or that has no items; what
+        `published_tasks` raises for task files.
     """
     for name in config.eval.tasks:
         if config.eval.tasks.count(name) > 1:
             raise ConfigError(f"eval.tasks: '{name}' given twice; each task is evaluated once; remove one")
-    return [make_task(name, config, sources[name.partition(".")[0]]) for name in config.eval.tasks]
+    tasks = []
+    for name in config.eval.tasks:
+        source = sources.get(name.partition(".")[0])
+        tasks += published_tasks(name, config) if source is None else [make_task(name, config, source)]
+    return tasks
 
 
 def make_task(name: str, config: Config, source: RecordSource) -> Task:
-    """The items of one entry of `eval.tasks`."""
+    """The items of one entry of `eval.tasks` that names a source."""
     what = name.partition(".")[2]
+    if "." in what:
+        raise ConfigError(
+            f"eval.tasks: '{name}' given; '{source.name}' is a source, which has no splits to choose from; "
+            f"write {source.name}.{what.rpartition('.')[2]}"
+        )
     direction = parse_direction(what) if "-" in what else None
     split = "held_out" if source.name in trained_sources(config) else "all"
     records = [record for record in source.records(split) if _is_asked(record, direction, what)]
     if not records:
         raise ConfigError(f"eval.tasks: '{name}' has no items: {_why_no_items(source, split, direction)}")
-    chosen = sample(records, config.eval.items)
+    keys = [record.id if isinstance(record, Question) else str(record.index) for record in records]
+    chosen = sample(records, config.eval.items, keys)
     return Task(
         name=name,
         kind="translation" if direction else "qa",
@@ -45,6 +57,7 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
         records=tuple(chosen),
         available=len(records),
         left_out=dict(source.skipped),
+        source_language=direction[0] if direction else what,
     )
 
 
@@ -55,23 +68,6 @@ def trained_sources(config: Config) -> set[str]:
         for stage in config.stages
         for name, entry in stage.mixture.items()
     }
-
-
-def sample(records: list[Record], items: int | Literal["auto"]) -> list[Record]:
-    """At most `items` records, in order; "auto" is all of them.
-
-    They are chosen by the hash of their index alone, or of a question's id, so that the same items are asked
-    in every direction, and in every language of a parallel set.
-    """
-    if items == "auto" or len(records) <= items:
-        return records
-
-    def key(record: Record) -> bytes:
-        name = record.id if isinstance(record, Question) else str(record.index)
-        return hashlib.blake2b(name.encode()).digest()
-
-    by_hash = sorted(records, key=key)
-    return sorted(by_hash[:items], key=lambda record: record.index)
 
 
 def _is_asked(record: Record, direction: tuple[str, str] | None, language: str) -> bool:

@@ -256,7 +256,9 @@ def _check_layout(task: TaskFile, layout: Layout, where: str) -> None:
             needed.append("pivot")
     for name in needed:
         if name not in layout.columns:
-            raise ConfigError(f"{where}.fields: no '{name}' given; kind={task.kind} needs it; name its column")
+            raise ConfigError(
+                f"{where}.fields: no '{name}' given; kind={task.kind} needs it; name its column"
+            )
 
 
 def check_slots(text: str, known: Iterable[str], where: str) -> None:

@@ -10,7 +10,8 @@ from jaxlingua.data.records import Text
 from jaxlingua.data.sources import open_source
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.tasks.item import Task
-from jaxlingua.eval.tasks.make import make_tasks, sample, trained_sources
+from jaxlingua.eval.tasks.make import make_tasks, trained_sources
+from jaxlingua.eval.tasks.sampling import sample
 from tests.tiny import tiny_parallel
 
 ENGLISH, THAI, GREEK = (tiny_parallel()[language] for language in ("eng_Latn", "tha_Thai", "ell_Grek"))
@@ -112,11 +113,12 @@ def test_a_sample_is_the_same_records_in_every_direction(data):
 
 def test_a_smaller_sample_is_part_of_a_larger_one_and_spread_out():
     records = [Text(index, "eng_Latn", "") for index in range(1000)]
-    small, large = sample(records, 50), sample(records, 200)
+    keys = [str(record.index) for record in records]
+    small, large = sample(records, 50, keys), sample(records, 200, keys)
     assert set(small) <= set(large)
     assert [record.index for record in large] == sorted(record.index for record in large)
     assert 350 < sum(record.index for record in large) / 200 < 650
-    assert sample(records, "auto") == sample(records, 1000) == records
+    assert sample(records, "auto", keys) == sample(records, 1000, keys) == records
 
 
 def test_the_signature_changes_with_the_items(data):

@@ -1,0 +1,188 @@
+"""Entries of `eval.tasks` that name a task file: their split, their languages, and the files they need."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxlingua.data.readers import find_file, listed
+from jaxlingua.errors import ConfigError, DataError, nearest
+from jaxlingua.eval.tasks.schema import SLOT, Layout, TaskFile
+from jaxlingua.languages import find_language, parse_direction
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """NAME[.SPLIT].LANGUAGE[-LANGUAGE] of one task file.
+
+    Attributes:
+        languages: of context and question, of source and target, or the same one twice.
+    """
+
+    text: str
+    task: TaskFile
+    split: str
+    languages: tuple[str, str]
+
+    @property
+    def where(self) -> str:
+        """How an error begins."""
+        return f"eval.tasks: '{self.text}'"
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether it has two languages."""
+        return self.languages[0] != self.languages[1]
+
+    def code(self, language: str) -> str:
+        """The benchmark's code."""
+        table = self.task.languages
+        return language if table == "same" else table[language]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The layout in which the files of an entry are there, and each file with the slots of its name."""
+
+    layout: Layout
+    files: tuple[tuple[Path, dict[str, str]], ...]
+
+
+def parse_entry(text: str, task: TaskFile) -> Entry:
+    """The entry that `text` is. Raises: ConfigError where the task has no such split or is asked otherwise."""
+    name, _, rest = text.partition(".")
+    split, _, codes = rest.rpartition(".")
+    where = f"eval.tasks: '{text}'"
+    if split and split not in task.splits:
+        raise ConfigError(f"{where}: no split '{split}'; {nearest(split, task.splits)}")
+    if "-" in codes:
+        languages = parse_direction(codes)
+        if task.kind != "translation" and not task.is_parallel:
+            raise ConfigError(
+                f"{where}: two languages given; '{name}' is asked in one; write {name}.LANGUAGE"
+            )
+    elif task.kind == "translation":
+        raise ConfigError(
+            f"{where}: one language given; '{name}' is translation; write {name}.LANGUAGE-LANGUAGE"
+        )
+    else:
+        languages = (codes, codes)
+    return Entry(text, task, split or task.splits[0], languages)
+
+
+def find_files(entry: Entry, folder: str) -> Found:
+    """The files of an entry in the first layout that has them all.
+
+    Raises: ConfigError for a language that the task does not have, DataError where no layout has the files;
+        both name what is there.
+    """
+    task, name = entry.task, entry.text.partition(".")[0]
+    for language in entry.languages:
+        if task.languages != "same" and language not in task.languages:
+            there = languages_there(task, entry.split, folder)
+            known = there or list(task.languages)
+            has = "files are there for" if there else "the task has"
+            raise ConfigError(
+                f"{entry.where}: no language '{language}'; {has} {', '.join(known)}; choose one"
+            )
+    pivots = [layout.pivot for layout in task.data if entry.split in layout.files]
+    if all(pivots) and not any(pivot in entry.languages for pivot in pivots):
+        raise ConfigError(
+            f"{entry.where}: '{name}' has pairs with {pivots[0]} only; let it be one of both languages"
+        )
+    for layout in task.data:
+        for slots in _needed(entry, layout):
+            files = [(_first_there(layout, entry.split, each, folder), each) for each in slots]
+            if all(path for path, _ in files):
+                return Found(layout, tuple((_checked(path, folder, entry), each) for path, each in files))
+    raise DataError(f"{entry.where}: {_what_is_there(entry, name, folder)}")
+
+
+def languages_there(task: TaskFile, split: str, folder: str) -> list[str]:
+    """Languages that have a file of the split, in the order of the table."""
+    return list(
+        dict.fromkeys(language for layout in task.data for language in _in(task, layout, split, folder))
+    )
+
+
+def _in(task: TaskFile, layout: Layout, split: str, folder: str) -> Iterator[str]:
+    if task.languages == "same":
+        for name in layout.names(split):
+            pattern, *others = re.split(r"\{code\}", name)
+            if others and not SLOT.search(pattern + "".join(others)):
+                named = re.escape(pattern) + "(.+)" + re.escape(others[0])
+                files = Path(folder).glob(name.replace("{code}", "*"))
+                codes = (re.search(named, file.as_posix()) for file in sorted(files))
+                yield from (code[1] for code in codes if code and find_language(code[1]))
+        return
+    for language in task.languages:
+        entry = Entry("", task, split, (layout.pivot or language, language))
+        if language == layout.pivot:
+            continue
+        for slots in _needed(entry, layout):
+            if all(_first_there(layout, split, each, folder) for each in slots):
+                yield language
+                break
+
+
+def _needed(entry: Entry, layout: Layout) -> Iterator[list[dict[str, str]]]:
+    """The slots of each file that is needed; several ways where there are."""
+    first, second = entry.languages
+    if layout.pivot:
+        if layout.pivot not in entry.languages:
+            return
+        language = second if first == layout.pivot else first
+        pair = {"code": entry.code(language), "other": entry.code(layout.pivot)}
+        has_sides = any("{side}" in name for name in layout.names(entry.split))
+        yield [pair | {"side": entry.code(each)} for each in (entry.languages if has_sides else [first])]
+    elif entry.task.kind == "translation":
+        yield [{"code": entry.code(language)} for language in entry.languages]
+    else:
+        codes = entry.code(first), entry.code(second)
+        if not entry.is_crossed or any("{question_code}" in name for name in layout.names(entry.split)):
+            yield [{"code": codes[0], "question_code": codes[1]}]
+        if entry.is_crossed:
+            yield [{"code": code, "question_code": code} for code in codes]
+
+
+def fill_name(text: str, slots: dict[str, str]) -> str:
+    """`text` with the slots of the name of a file or column filled."""
+    return SLOT.sub(lambda match: slots[match[1]], text)
+
+
+def _first_there(layout: Layout, split: str, slots: dict[str, str], folder: str) -> Path | None:
+    paths = [Path(folder) / fill_name(name, slots) for name in layout.names(split)]
+    return next((path for path in paths if path.exists()), None)
+
+
+def _checked(path: Path, folder: str, entry: Entry) -> Path:
+    return find_file(str(path.absolute()), folder, entry.where)
+
+
+def _what_is_there(entry: Entry, name: str, folder: str) -> str:
+    """Why no layout has the files, and what there is instead: other splits, or other languages."""
+    task = entry.task
+    looked = [
+        fill_name(name, slots)
+        for layout in task.data
+        for way in _needed(entry, layout)
+        for slots in way
+        for name in layout.names(entry.split)
+    ]
+    absent = [each for each in dict.fromkeys(looked) if not (Path(folder) / each).exists()]
+    given = f"no file {listed(absent)} in eval.data_folder='{folder}'"
+    codes = entry.text.rpartition(".")[2]
+    for split in task.splits:
+        other = Entry(entry.text, task, split, entry.languages)
+        ways = [
+            (layout, slots)
+            for layout in task.data
+            for slots in _needed(other, layout)
+            if split in layout.files
+        ]
+        if any(all(_first_there(layout, split, each, folder) for each in slots) for layout, slots in ways):
+            return f"{given}; split '{split}' is there; write '{name}.{split}.{codes}'"
+    there = languages_there(task, entry.split, folder)
+    if there:
+        return f"{given}; split '{entry.split}' is there for {', '.join(there)}; choose one or get the file"
+    return f"{given}; nothing of '{name}' is there; set eval.data_folder, or get the files: {task.citation}"

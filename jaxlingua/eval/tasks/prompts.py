@@ -1,0 +1,124 @@
+"""Prompts of task files: which are asked, and how their slots are filled."""
+
+from collections.abc import Iterable, Mapping
+
+from babel import Locale
+
+from jaxlingua.data.templates import framed, wording
+from jaxlingua.errors import ConfigError, nearest
+from jaxlingua.eval.tasks.item import FIRST_PROMPT
+from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet
+from jaxlingua.languages import cldr_locale, display_name
+
+ENDS = ".。．।۔።"  # what ends a statement
+MODIFIERS = {
+    "lower_first": lambda text: text[:1].lower() + text[1:],
+    "no_period": lambda text: text.rstrip().rstrip(ENDS),
+}
+LANGUAGE_SLOTS = ("source_language", "target_language")
+
+
+def chosen_prompts(
+    asked: Iterable[str], prompts: PromptSet, language: str, where: str
+) -> list[tuple[str, Prompt]]:
+    """Names and wordings of `eval.prompts`, each once; of `all`, the native ones where there are any.
+
+    Raises: ConfigError for a name that is none, or native prompts of a language without.
+    """
+    groups = {"english": prompts.english, "native": prompts.native.get(language, [])}
+    chosen: dict[str, Prompt] = {}
+    for name in asked:
+        group, dot, number = name.partition(".")
+        if name != "all" and (group not in groups or (dot and not number.isdecimal())):
+            known = "english, native, all, english.0, native.0 … are allowed"
+            raise ConfigError(f"eval.prompts: '{name}' given; {known}; mend it")
+        if group == "native" and not groups["native"]:
+            has = ", ".join(prompts.native) or "no language"
+            raise ConfigError(
+                f"eval.prompts: '{name}' given; {where} has no prompt in {language}; {has} has; "
+                f"ask it in english, or in all that there are"
+            )
+        if dot and int(number) >= len(groups[group]):
+            raise ConfigError(
+                f"eval.prompts: '{name}' given; {where} has {group}.0 to {group}.{len(groups[group]) - 1}; "
+                f"choose one"
+            )
+        for each in groups if name == "all" else [group]:
+            for index, prompt in enumerate(groups[each]):
+                if not dot or index == int(number):
+                    chosen[f"{each}.{index}"] = prompt
+    return list(chosen.items())
+
+
+def check_prompt(name: str, prompt: Prompt, choices: Iterable[str], slots: Iterable[str], where: str) -> None:
+    """Refuse slots and modifiers that there are not.
+
+    Args:
+        choices: further texts with slots.
+        slots: fields of the task that may be asked about.
+    """
+    fields = list(slots)
+    for slot, of_field in prompt.words.items():
+        for field in of_field:
+            if field not in fields or len(of_field) > 1:
+                raise ConfigError(
+                    f"{where}: {name}: words.{slot}: {', '.join(of_field)} given; it goes by one field; "
+                    f"{nearest(field, fields)}"
+                )
+    known = [*fields, *LANGUAGE_SLOTS, *prompt.words]
+    for text in (prompt.instruction, prompt.input, *prompt.choices.values(), *choices):
+        for match in SLOT.finditer(text):
+            if match[1] not in known:
+                raise ConfigError(f"{where}: {name}: unknown slot '{match[0]}'; {nearest(match[1], known)}")
+            if match[2] and match[2] not in MODIFIERS:
+                raise ConfigError(
+                    f"{where}: {name}: unknown '|{match[2]}' in '{match[0]}'; {nearest(match[2], [*MODIFIERS])}"
+                )
+
+
+def fill(text: str, slots: Mapping[str, str]) -> str:
+    """`text` with its slots filled in one pass: what is filled in is not looked at again.
+
+    Example:
+        >>> fill("{a}; {b|no_period}!", {"a": "a {b}", "b": "B."})
+        'a {b}; B!'
+    """
+    return SLOT.sub(lambda match: MODIFIERS.get(match[2], str)(slots[match[1]]), text)
+
+
+def own_shape(kind: str, name: str, prompt_file: str, template: str) -> str:
+    """The shape that a template has of its own for a kind of task, "" where it has none.
+
+    It stands for the first prompt, since a model that was trained with the template knows no other.
+    """
+    return wording("frames")[template].get(kind, "") if name == FIRST_PROMPT and prompt_file == kind else ""
+
+
+def ask(prompt: Prompt, shape: str, template: str, slots: Mapping[str, str]) -> str:
+    """All that the model reads."""
+    if shape:
+        return fill(shape, {**slots, "input": slots.get("text", "")})
+    return framed(template, fill(prompt.instruction, slots), fill(prompt.input, slots))
+
+
+def unfilled(prompt: Prompt, shape: str, template: str) -> str:
+    """The prompt with its slots as they are named, for reports."""
+    return shape or framed(template, prompt.instruction, prompt.input)
+
+
+def language_name(language: str, prompt_language: str, prompts: PromptSet, where: str) -> str:
+    """Name of a language in that of the prompt. Raises: ConfigError where nothing knows it."""
+    if prompt_language == "eng_Latn":
+        return display_name(language)
+    named = prompts.names.get(prompt_language, {}).get(language)
+    if named:
+        return named
+    own, other = cldr_locale(prompt_language), cldr_locale(language)
+    names = Locale.parse(own).languages if own else {}
+    found = names.get(other) or names.get(other.partition("_")[0])
+    if not found:
+        raise ConfigError(
+            f"{where}: no name of {language} in {prompt_language} is known, which a native prompt needs; "
+            f"add it to names.{prompt_language} of the prompts, or ask in english"
+        )
+    return found
