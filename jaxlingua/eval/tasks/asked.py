@@ -104,7 +104,7 @@ def _id(row: Row, columns: dict[str, str]) -> str:
 
 
 def _question(row: Row, entry: Entry, found: Found) -> Asked | str:
-    """A question with the answers of its context; where they are texts alone, they may stand nowhere in it."""
+    """A question with its answers; where these are texts alone, they may stand nowhere in the context."""
     columns = _columns(found)
     if found.layout.format == "squad" and lookup(row.fields, "id") is MISSING:
         columns.pop("id")

@@ -49,7 +49,7 @@ class Found:
 
 
 def parse_entry(text: str, task: TaskFile) -> Entry:
-    """The entry that `text` is. Raises: ConfigError where the task has no such split or is asked otherwise."""
+    """The entry that `text` is. Raises: ConfigError for a split or a number of languages it cannot have."""
     name, _, rest = text.partition(".")
     split, _, codes = rest.rpartition(".")
     where = f"eval.tasks: '{text}'"
@@ -100,9 +100,8 @@ def find_files(entry: Entry, folder: str) -> Found:
 
 def languages_there(task: TaskFile, split: str, folder: str) -> list[str]:
     """Languages that have a file of the split, in the order of the table."""
-    return list(
-        dict.fromkeys(language for layout in task.data for language in _in(task, layout, split, folder))
-    )
+    there = (language for layout in task.data for language in _in(task, layout, split, folder))
+    return list(dict.fromkeys(there))
 
 
 def _in(task: TaskFile, layout: Layout, split: str, folder: str) -> Iterator[str]:
@@ -174,12 +173,7 @@ def _what_is_there(entry: Entry, name: str, folder: str) -> str:
     codes = entry.text.rpartition(".")[2]
     for split in task.splits:
         other = Entry(entry.text, task, split, entry.languages)
-        ways = [
-            (layout, slots)
-            for layout in task.data
-            for slots in _needed(other, layout)
-            if split in layout.files
-        ]
+        ways = ((layout, slots) for layout in task.data for slots in _needed(other, layout))
         if any(all(_first_there(layout, split, each, folder) for each in slots) for layout, slots in ways):
             return f"{given}; split '{split}' is there; write '{name}.{split}.{codes}'"
     there = languages_there(task, entry.split, folder)

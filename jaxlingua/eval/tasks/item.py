@@ -63,6 +63,7 @@ class Task:
         prompt_text: the prompt with its slots unfilled, for reports; empty for a source.
         fingerprint: sha256 of the files that were read; empty for a source.
         files: names of these files, in eval.data_folder where they lie there.
+        note: what else is to be told of it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Task:
     prompt_text: str = ""
     fingerprint: str = ""
     files: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def key(self) -> str:
@@ -110,4 +112,5 @@ class Task:
             f"{self.key}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})"
             + (f"; from {', '.join(self.files)}" if self.files else "")
             + (f"; left out: {left_out}" if left_out else "")
+            + (f"; {self.note}" if self.note else "")
         )

@@ -71,9 +71,8 @@ def check_prompt(name: str, prompt: Prompt, choices: Iterable[str], slots: Itera
             if match[1] not in known:
                 raise ConfigError(f"{where}: {name}: unknown slot '{match[0]}'; {nearest(match[1], known)}")
             if match[2] and match[2] not in MODIFIERS:
-                raise ConfigError(
-                    f"{where}: {name}: unknown '|{match[2]}' in '{match[0]}'; {nearest(match[2], [*MODIFIERS])}"
-                )
+                hint = nearest(match[2], [*MODIFIERS])
+                raise ConfigError(f"{where}: {name}: unknown '|{match[2]}' in '{match[0]}'; {hint}")
 
 
 def fill(text: str, slots: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from jaxlingua.data.readers import cut, listed, sha256_of
 from jaxlingua.errors import DataError
 from jaxlingua.eval.tasks.asked import Asked, read_asked, slot_names
 from jaxlingua.eval.tasks.entry import Entry, Found, find_files, parse_entry
-from jaxlingua.eval.tasks.item import Item, Task
+from jaxlingua.eval.tasks.item import FIRST_PROMPT, Item, Task
 from jaxlingua.eval.tasks.library import read_prompts, read_task_file
 from jaxlingua.eval.tasks.prompts import (
     LANGUAGE_SLOTS,
@@ -70,10 +70,16 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 checked_on=task.checked_on,
                 prompt_text=unfilled(prompt, shape, config.data.template),
                 fingerprint=fingerprint,
+                note=_note(config, prompts, asked_in) if prompt_name == FIRST_PROMPT else "",
                 files=tuple(_told(path, config.eval.data_folder) for path in files),
             )
         )
     return tasks
+
+
+def _note(config: Config, prompts: PromptSet, language: str) -> str:
+    is_without = "all" in config.eval.prompts and language not in prompts.native
+    return f"no native prompt in {language}" if is_without else ""
 
 
 def prompt_language(entry: Entry) -> str:

@@ -25,7 +25,7 @@ their own names. Some have a meaning: `id`; `context`, `question` and `answers` 
 a name, a path such as instances.0.input, of a table without header a number from 1, of lines always `line`.
 
 Slots in names of files, in columns and in values of `rows`:
-    {code}            the benchmark's code of the language; in files of pairs, of the one that is not the pivot
+    {code}            the benchmark's code of the language; in files of pairs, of the one that is no pivot
     {other}           the benchmark's code of the pivot
     {side}            of the one of both languages whose text is read: its text has a file of its own
     {question_code}   of the language of the question, where context and question differ
@@ -82,7 +82,7 @@ class Layout(BaseModel):
     model_config = STRICT
     format: Format = given("squad, jsonl, json, csv (with header), tsv (quotes are text) or lines.")
     files: dict[str, Text | list[Text]] = given(
-        "Of each split the name of its file in eval.data_folder, or several, of which the first there is read.",
+        "Of each split the name of its file in eval.data_folder, or names, of which the first there is read.",
         min_length=1,
     )
     fields: dict[str, Text] = given("Name of each field that is read, and its column.", {})
