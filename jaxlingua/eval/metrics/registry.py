@@ -12,7 +12,9 @@ from jaxlingua.eval.metrics.answers import containment_metrics, qa_metrics
 from jaxlingua.eval.metrics.classes import class_metrics
 from jaxlingua.eval.metrics.measured import Measured, length_metric
 from jaxlingua.eval.metrics.numbers import number_metrics
-from jaxlingua.eval.metrics.translation import translation_metrics
+from jaxlingua.eval.metrics.off_target import off_target_metrics
+from jaxlingua.eval.metrics.rouge import rouge_metrics
+from jaxlingua.eval.metrics.translation import make_bleu, translation_metrics
 from jaxlingua.eval.tasks.item import Kind, Task
 
 Family = Callable[[Task, Sequence[str], Config], list[Measured]]
@@ -35,7 +37,15 @@ def _containment(task: Task, predictions: Sequence[str], config: Config) -> list
 
 
 def _translation(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
-    return translation_metrics(predictions, _targets(task), task.language)
+    return translation_metrics(predictions, _targets(task), task.language, config.eval.bleu_tokenizer)
+
+
+def _off_target(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
+    return off_target_metrics(predictions, _targets(task), task.language, task.source_language)
+
+
+def _rouge(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
+    return rouge_metrics(predictions, _targets(task), task.language)
 
 
 def _classes(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
@@ -87,6 +97,21 @@ METRICS: Mapping[str, Metric] = {
     ),
     "bleu": Metric("BLEU of sacreBLEU, over the corpus.", ("translation",), _translation),
     "chrf++": Metric("chrF++ of sacreBLEU, over the corpus.", ("translation",), _translation),
+    "rouge_l": Metric("Longest common subsequence of words with the best target.", _GENERATED, _rouge),
+    "off_target": Metric(
+        "Answers in another language than asked, of those where a language identifier can tell.",
+        _GENERATED,
+        _off_target,
+        is_better_high=False,
+        needs_targets=False,
+    ),
+    "undecided": Metric(
+        "Answers where the language identifier cannot tell: too short, or two languages are likely.",
+        _GENERATED,
+        _off_target,
+        is_better_high=None,
+        needs_targets=False,
+    ),
     "accuracy": Metric("Items whose label is right.", _CHOICE, _classes),
     "macro_f1": Metric("Mean F1 over all labels.", _CHOICE, _classes),
     "weighted_f1": Metric("Mean F1 over labels, each weighed by its items.", _CHOICE, _classes),
@@ -103,10 +128,10 @@ METRICS: Mapping[str, Metric] = {
 
 DEFAULTS: Mapping[Kind, tuple[str, ...]] = {
     "qa": ("exact_match", "f1", "containment"),
-    "translation": ("exact_match", "bleu", "chrf++"),
+    "translation": ("exact_match", "bleu", "chrf++", "off_target", "undecided"),
     "choice": ("accuracy", "macro_f1", "weighted_f1"),
     "number": ("exact_number",),
-    "open": ("length",),
+    "open": ("off_target", "undecided", "length"),
 }
 
 
@@ -130,6 +155,20 @@ def check_metrics(names: Sequence[str], kind: Kind, where: str) -> None:
 def metric_names(task: Task) -> tuple[str, ...]:
     """What is measured of a task: what it says, or else what belongs to its kind."""
     return task.metrics or DEFAULTS[task.kind]
+
+
+def check_measurable(tasks: Sequence[Task], *, config: Config) -> None:
+    """Find what would stop `measure`, before any answer is made.
+
+    Raises: ConfigError for metrics that a task cannot have; DataError where an answer that a metric needs is
+        not known, or sacreBLEU's tokenizer cannot be had.
+    """
+    for task in tasks:
+        names = metric_names(task)
+        check_metrics(names, task.kind, f"task '{task.key}': metrics")
+        _check_targets(task, names)
+    if any("bleu" in metric_names(task) for task in tasks) and config.eval.bleu_tokenizer != "auto":
+        make_bleu(config.eval.bleu_tokenizer)
 
 
 def measure(task: Task, predictions: Sequence[str], *, config: Config) -> list[Measured]:
@@ -177,23 +216,34 @@ def _draw(seed: int, key: str, below: int) -> int:
 
 
 def _check(task: Task, names: Sequence[str], predictions: Sequence[str]) -> None:
-    where = f"task '{task.key}'"
     if len(predictions) != len(task.items) or not task.items:
         raise DataError(
-            f"{where}: {len(predictions)} predictions for {len(task.items)} items; each item needs one "
-            "prediction; make the predictions again"
+            f"task '{task.key}': {len(predictions)} predictions for {len(task.items)} items; each item needs "
+            "one prediction; make the predictions again"
         )
+    _check_targets(task, names)
+    if task.kind == "choice":
+        for item, prediction in zip(task.items, predictions, strict=True):
+            _check_label(task, item.id, "prediction", prediction)
+
+
+def _check_targets(task: Task, names: Sequence[str]) -> None:
     needing = [name for name in names if METRICS[name].needs_targets]
-    for item, prediction in zip(task.items, predictions, strict=True):
-        if needing and not item.targets:
+    for item in task.items if needing else ():
+        if not item.targets:
             raise DataError(
-                f"{where}: item '{item.id}' has no target; {', '.join(needing)} need one or more; take it out"
+                f"task '{task.key}': item '{item.id}' has no target; {', '.join(needing)} need one or more; "
+                "take it out"
             )
-        if task.kind != "choice":
-            continue
-        for text, what in ((prediction, "prediction"), (item.targets[0], "target")):
-            if text not in task.labels:
-                raise DataError(
-                    f"{where}: item '{item.id}' has the {what} '{text}'; labels are "
-                    f"{', '.join(task.labels)}; make the predictions again or mend the task file"
-                )
+        if task.kind == "choice":
+            _check_label(task, item.id, "target", item.targets[0])
+
+
+def _check_label(task: Task, item_id: str, what: str, text: str) -> None:
+    if text not in task.labels:
+        near = difflib.get_close_matches(text, task.labels, n=1)
+        raise DataError(
+            f"task '{task.key}': item '{item_id}' has the {what} '{text}'; "
+            f"labels are {', '.join(task.labels)}"
+            + (f"; did you mean '{near[0]}'?" if near else "; give one of them")
+        )
