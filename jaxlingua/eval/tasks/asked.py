@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxlingua.data.fields import MISSING, as_text, lookup, question_of
 from jaxlingua.data.readers import Row, cut, listed
@@ -35,10 +36,19 @@ class Asked:
     record: Record
 
 
-def read_asked(entry: Entry, found: Found) -> tuple[list[Asked], dict[str, int]]:
-    """What can be asked, in the order of the file, and how many records cannot, by reason.
+class Reading(NamedTuple):
+    """What can be asked, in the order of the file; how many records cannot, by reason; what is to be told."""
 
-    Raises: DataError naming file and line for a damaged record, and where nothing is left.
+    asked: list[Asked]
+    left_out: dict[str, int]
+    note: str
+
+
+def read_asked(entry: Entry, found: Found) -> Reading:
+    """The records of an entry. Ids that repeat, as in TyDi QA's files, are replaced by numbers.
+
+    Raises: DataError naming file and line for a damaged record, where nothing is left, and for ids that
+        repeat where languages are joined by them.
     """
     asked: list[Asked] = []
     left_out: Counter[str] = Counter()
@@ -54,8 +64,24 @@ def read_asked(entry: Entry, found: Found) -> tuple[list[Asked], dict[str, int]]
         raise DataError(
             f"{entry.where} ({files}): {why}; one or more is needed; choose another split or file"
         )
-    _refuse_repeated(asked, entry)
-    return asked, dict(left_out)
+    seen: set[str] = set()
+    for each in asked:
+        if each.id in seen and entry.task.is_parallel:
+            raise DataError(
+                f"{each.place}: id '{each.id}' given twice; each record needs its own; mend the file"
+            )
+        seen.add(each.id)
+    if len(seen) == len(asked):
+        return Reading(asked, dict(left_out), "")
+    numbered = [_with_id(each, str(each.record.index)) for each in asked]
+    return Reading(numbered, dict(left_out), "ids repeat, so items are numbered")
+
+
+def _with_id(asked: Asked, name: str) -> Asked:
+    record = asked.record
+    if isinstance(record, Question):
+        record = dataclasses.replace(record, id=name)
+    return dataclasses.replace(asked, id=name, record=record)
 
 
 def _builders(entry: Entry, found: Found) -> Iterator[Asked | str]:
@@ -289,13 +315,3 @@ def _put(records: dict, name: str, record: object, row: Row) -> None:
 
 def _repeated(name: str, row: Row) -> DataError:
     return DataError(f"{row.place}: id '{name}' given twice; each record needs its own; mend the file")
-
-
-def _refuse_repeated(asked: Iterable[Asked], entry: Entry) -> None:
-    seen: set[str] = set()
-    for each in asked:
-        if each.id in seen:
-            raise DataError(
-                f"{each.place}: id '{each.id}' given twice; each record needs its own; mend the file"
-            )
-        seen.add(each.id)

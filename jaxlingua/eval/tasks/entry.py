@@ -1,13 +1,16 @@
 """Entries of `eval.tasks` that name a task file: their split, their languages, and the files they need."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jaxlingua.data.fields import MISSING, lookup
 from jaxlingua.data.readers import find_file, listed
 from jaxlingua.errors import ConfigError, DataError, nearest
 from jaxlingua.eval.tasks.schema import SLOT, Layout, TaskFile
+from jaxlingua.eval.tasks.tables import read_file
 from jaxlingua.languages import find_language, parse_direction
 
 
@@ -94,8 +97,29 @@ def find_files(entry: Entry, folder: str) -> Found:
         for slots in _needed(entry, layout):
             files = [(_first_there(layout, entry.split, each, folder), each) for each in slots]
             if all(path for path, _ in files):
-                return Found(layout, tuple((_checked(path, folder, entry), each) for path, each in files))
+                found = Found(layout, tuple((_checked(path, folder, entry), each) for path, each in files))
+                _check_columns(entry, found, folder)
+                return found
     raise DataError(f"{entry.where}: {_what_is_there(entry, name, folder)}")
+
+
+def _check_columns(entry: Entry, found: Found, folder: str) -> None:
+    """Refuse a language that has no column in a file of several languages."""
+    for path, slots in found.files:
+        if not _has_columns(path, found.layout, slots):
+            there = ", ".join(languages_there(entry.task, entry.split, folder))
+            raise DataError(
+                f"{entry.where}: no column '{slots['code']}' in '{path}', which has {there}; choose one"
+            )
+
+
+def _has_columns(path: Path, layout: Layout, slots: dict[str, str]) -> bool:
+    """Whether the first record of a file has the columns that are named after languages."""
+    columns = [fill_name(column, slots) for column in layout.columns.values() if SLOT.search(column)]
+    if not columns:
+        return True
+    first = next(read_file(path, layout.format, dict.fromkeys(columns, "name"), {}, "eval.tasks"), None)
+    return first is None or all(lookup(first.fields, column) is not MISSING for column in columns)
 
 
 def languages_there(task: TaskFile, split: str, folder: str) -> list[str]:
@@ -119,7 +143,8 @@ def _in(task: TaskFile, layout: Layout, split: str, folder: str) -> Iterator[str
         if language == layout.pivot:
             continue
         for slots in _needed(entry, layout):
-            if all(_first_there(layout, split, each, folder) for each in slots):
+            paths = [_first_there(layout, split, each, folder) for each in slots]
+            if all(paths) and all(map(_has_columns, paths, itertools.repeat(layout), slots)):
                 yield language
                 break
 

@@ -7,7 +7,7 @@ from jaxlingua.data.readers import cut, listed, sha256_of
 from jaxlingua.errors import DataError
 from jaxlingua.eval.tasks.asked import Asked, read_asked, slot_names
 from jaxlingua.eval.tasks.entry import Entry, Found, find_files, parse_entry
-from jaxlingua.eval.tasks.item import FIRST_PROMPT, Item, Task
+from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.eval.tasks.library import read_prompts, read_task_file
 from jaxlingua.eval.tasks.prompts import (
     LANGUAGE_SLOTS,
@@ -39,7 +39,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
     chosen = chosen_prompts(config.eval.prompts, prompts, asked_in, entry.where)
     for prompt_name, prompt in chosen:
         check_prompt(prompt_name, prompt, task.choices, _slots(task, found), entry.where)
-    every, left_out = read_asked(entry, found)
+    every, left_out, ids = read_asked(entry, found)
     asked = sample(every, config.eval.items, [each.id for each in every])
     files = list(dict.fromkeys(path for path, _ in found.files))
     fingerprint = sha256_of(files, entry.where)
@@ -70,7 +70,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 checked_on=task.checked_on,
                 prompt_text=unfilled(prompt, shape, config.data.template),
                 fingerprint=fingerprint,
-                note=_note(config, prompts, asked_in) if prompt_name == FIRST_PROMPT else "",
+                note="; ".join(filter(None, (ids, _note(config, prompts, asked_in)))),
                 files=tuple(_told(path, config.eval.data_folder) for path in files),
             )
         )
