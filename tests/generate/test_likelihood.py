@@ -87,7 +87,7 @@ def directly(items, model, params, layout: str) -> list[Likelihood]:
 
 @pytest.mark.parametrize("layout", ["left", "right", "packed"])
 def test_likelihoods_are_those_of_the_model_in_any_layout(layout):
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(15, seed=1)
     given = scored(items, model, params)
     assert_equal(given, directly(items, model, params, layout))
@@ -95,7 +95,7 @@ def test_likelihoods_are_those_of_the_model_in_any_layout(layout):
 
 
 def test_likelihoods_do_not_depend_on_the_batch_or_the_order():
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(30, seed=2)
     expected = scored(items, model, params, batch_rows=1)
     for batch_rows in (3, 64):
@@ -107,14 +107,14 @@ def test_likelihoods_do_not_depend_on_the_batch_or_the_order():
 
 @pytest.mark.parametrize("mesh_name", ["fsdp", "all"])
 def test_likelihoods_do_not_depend_on_the_mesh(mesh_name):
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(20, seed=3)
     assert_equal(scored(items, model, params, mesh_name), scored(items, model, params))
 
 
 def test_chunks_of_positions_change_nothing(monkeypatch):
     """Logits are never whole: a chunk of 5 positions does not divide any padded length."""
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(6, seed=4)
     expected = scored(items, model, params, "all", batch_rows=8)
     monkeypatch.setattr(likelihood, "_CHUNK_POSITIONS", 10)  # rows are spread over four devices: 2 on each
@@ -129,28 +129,32 @@ def test_chunks_of_positions_change_nothing(monkeypatch):
 
 
 def test_ids_beyond_the_tokenizer_have_no_share():
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(8, seed=5)
     expected = scored(items, model, params)
     kernel = params["head"]["kernel"]
     params = {**params, "head": {"kernel": kernel.at[:, VOCAB:].set(100 * kernel[:, VOCAB - 32 :])}}
     assert scored(items, model, params) == expected
-    assert scored(items, model, params, vocab_size=32)[0].logprob < expected[0].logprob - 1
+    unmasked = scored(items, model, params, vocab_size=32)
+    assert (
+        sum(one.prompt_logprob - other.prompt_logprob for one, other in zip(expected, unmasked, strict=True))
+        > 1
+    )
 
 
 def test_bfloat16_is_near():
     """The softmax is in float32 all the same: log-probabilities of sure tokens are not rounded to 0."""
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(20, seed=6)
     low = Llama(replace(CONFIG, compute_dtype="bfloat16"))
     given, wanted = (scored(items, each, params) for each in (low, model))
     np.testing.assert_allclose([one.per_token for one in given], [one.per_token for one in wanted], rtol=0.1)
-    assert max(one.per_token for one in given) > -0.02
+    assert max(one.per_token for one in given) > -0.1
     assert all(one.logprob < 0 for one in given)
 
 
 def test_the_ways_of_counting():
-    model, params = trained()
+    model, params = trained(steps=120)
     one = scored(questions(1, seed=7), model, params)[0]
     assert one.per_token == one.logprob / one.tokens
     assert one.per_character("ab") == one.logprob / 2
@@ -159,7 +163,7 @@ def test_the_ways_of_counting():
 
 def test_the_whole_sequence_is_the_loss_of_the_text():
     """The papers' mode: minus the mean cross-entropy over prompt and continuation, wherever it is cut."""
-    model, params = trained()
+    model, params = trained(steps=120)
     document = np.concatenate(prompts(3, seed=8))
     cuts = [Continuation(document[:cut], document[cut:]) for cut in range(1, len(document))]
     values = [one.whole_sequence for one in scored(cuts, model, params)]
@@ -167,7 +171,7 @@ def test_the_whole_sequence_is_the_loss_of_the_text():
 
 
 def test_answers_are_told_as_they_come_and_progress_counts():
-    model, params = trained()
+    model, params = trained(steps=120)
     items = questions(8, seed=9)
     told, progress = {}, []
     given = scored(
@@ -182,7 +186,7 @@ def test_answers_are_told_as_they_come_and_progress_counts():
 
 def test_a_text_may_fill_the_model_and_no_more():
     """All tokens but the last are read, so one more than model.max_positions can be scored."""
-    model, params = trained()
+    model, params = trained(steps=120)
     full = Continuation(np.resize(prompts(1, seed=10)[0], 130), np.full(31, EOS, np.int32))
     assert scored([full], model, params)[0].prompt_tokens == 129
     long = Continuation(full.prompt, np.full(32, EOS, np.int32))
@@ -193,7 +197,7 @@ def test_a_text_may_fill_the_model_and_no_more():
 
 
 def test_what_cannot_be_scored_is_refused():
-    model, params = trained()
+    model, params = trained(steps=120)
     good = questions(1, seed=11)[0]
     none = np.empty(0, np.int32)
     with pytest.raises(

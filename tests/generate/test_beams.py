@@ -1,0 +1,172 @@
+"""Beam search: the best of all answers where it looks at all, whatever the batch, the padding and the mesh."""
+
+import itertools
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlingua.errors import ConfigError, DataError, ShardingError
+from jaxlingua.generate import beams
+from jaxlingua.generate.beams import beam_search
+from jaxlingua.generate.decoding import Answer, Decoding, Request
+from jaxlingua.sharding.rules import abstract_sharded_params, batch_sharding, param_shardings
+from tests.generate.letters import LETTERS
+from tests.generate.reversing import EOS, PAD, VOCAB, prompts, trained
+from tests.generate.test_likelihood import mesh_of
+
+NEW = 10
+FOUR = Decoding(beams=4, length_penalty=0.5)
+
+
+def requests(count: int, seed: int, **fields: object) -> list[Request]:
+    return [Request(prompt, **({"max_new_tokens": NEW} | fields)) for prompt in prompts(count, seed)]
+
+
+def answers(asked: list[Request], mesh_name: str = "one", world=None, **changed) -> list[Answer]:
+    model, params = trained(steps=120) if world is None else world
+    mesh = mesh_of(mesh_name)
+    params = jax.device_put(params, param_shardings(model, mesh))
+    options = {"decoding": FOUR, "tokenizer": LETTERS, "eos_ids": (EOS,), "batch_rows": 64, "mesh": mesh}
+    return beam_search(model, params, asked, **(options | changed))
+
+
+def told(given: list[Answer]) -> list[tuple]:
+    return [(answer.tokens.tolist(), answer.text, answer.ended_by) for answer in given]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, -1.0])
+def test_with_a_beam_for_every_token_the_best_of_all_answers_is_found(penalty):
+    """Every answer of at most two tokens is scored by the model alone; beams enough lose none of them."""
+    model, params = trained(steps=120)
+    others = [token for token in range(VOCAB) if token != EOS]
+    texts = [(EOS,), *((token, EOS) for token in others), *itertools.product(others, others)]
+    asked = requests(4, seed=1, max_new_tokens=2)
+    found = answers(asked, decoding=Decoding(beams=VOCAB, length_penalty=penalty))
+    for request, answer in zip(asked, found, strict=True):
+        rows = np.zeros((len(texts), len(request.prompt) + 2), np.int32)
+        for row, text in zip(rows, texts, strict=True):
+            row[: len(request.prompt) + len(text)] = [*request.prompt, *text]
+        positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
+        logits = model.apply({"params": params}, jnp.asarray(rows), positions, jnp.ones_like(positions))
+        logprobs = np.asarray(jax.nn.log_softmax(logits[..., :VOCAB]))
+        first = len(request.prompt)
+        scores = [
+            sum(logprobs[row, first - 1 + i, token] for i, token in enumerate(text)) / len(text) ** penalty
+            for row, text in enumerate(texts)
+        ]
+        best = texts[int(np.argmax(scores))]
+        assert answer.tokens.tolist() == [token for token in best if token != EOS]
+
+
+def test_answers_do_not_depend_on_batch_or_order():
+    long = Request(np.concatenate(prompts(12, seed=3)), NEW)
+    asked = [*requests(11, seed=2), long]
+    expected = told(answers(asked, batch_rows=1))
+    assert len({text for _, text, _ in expected}) > 9
+    for batch_rows in (12, 256):
+        assert told(answers(asked, batch_rows=batch_rows)) == expected
+    order = np.random.default_rng(0).permutation(len(asked))
+    shuffled = answers([asked[index] for index in order], batch_rows=12)
+    assert told(shuffled) == [expected[index] for index in order]
+
+
+@pytest.mark.parametrize("mesh_name", ["fsdp", "all"])
+def test_answers_do_not_depend_on_the_mesh(mesh_name):
+    asked = requests(20, seed=4)
+    assert told(answers(asked, mesh_name)) == told(answers(asked))
+
+
+def test_beams_are_spread_over_the_mesh_and_reordered_where_they_lie():
+    """Each of 8 devices holds an eighth of the cache, which never travels: a row's beams lie together."""
+    model, mesh = trained(steps=120)[0], mesh_of("all")
+    params = abstract_sharded_params(model, mesh)
+    rows = (
+        jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh)) for shape in ((16, 32), (16,))
+    )
+    search = beams.Search(4, 16, (EOS,), VOCAB, PAD)
+    text = (
+        beams._searcher(model, mesh, search).lower(params, *rows, np.ones(16, np.float32)).compile().as_text()
+    )
+    caches = set(re.findall(r"f32\[2,\d+,\d+,\d,16\]", text))
+    assert "f32[2,16,48,1,16]" in caches  # of 64 rows, 32 + 16 places, 2 key heads
+    assert not {"f32[2,64,48,1,16]", "f32[2,16,48,2,16]", "f32[2,64,16,1,16]", "f32[2,64,48,2,16]"} & caches
+
+
+def test_ids_beyond_the_tokenizer_are_never_written_and_have_no_share():
+    model, params = trained(steps=120)
+    asked = requests(16, seed=5)
+    kernel = params["head"]["kernel"]
+    changed = {**params, "head": {"kernel": kernel.at[:, VOCAB:].set(100 * kernel[:, VOCAB - 32 :])}}
+    assert told(answers(asked, world=(model, changed))) == told(answers(asked))
+    wider = replace(LETTERS, vocab_size=32)
+    unmasked = answers(asked, world=(model, changed), tokenizer=wider)
+    assert max(token for answer in unmasked for token in answer.tokens) >= VOCAB
+
+
+def test_each_request_has_its_own_limit():
+    asked = [replace(one, max_new_tokens=1 + index % 3) for index, one in enumerate(requests(6, seed=6))]
+    given = answers(asked)
+    assert told(given) == [told(answers([one]))[0] for one in asked]
+    assert {len(answer.tokens) for answer in given if answer.ended_by == "length"} == {1, 2, 3}
+
+
+def test_an_answer_is_cut_before_its_first_stop_string():
+    asked = requests(12, seed=7)
+    for answer, one in zip(answers(asked), asked, strict=True):
+        if len(answer.tokens) > 2:
+            stop = ("zz", answer.text[2], answer.text[1:3])
+            stopped = answers([replace(one, stop=stop)])[0]
+            first = min(answer.text.index(answer.text[2]), answer.text.index(answer.text[1:3]))
+            assert stopped.ended_by == "stop"
+            assert stopped.text == answer.text[:first]
+            assert stopped.tokens.tolist() == answer.tokens[: answer.text.index(answer.text[2]) + 1].tolist()
+            assert told(answers([replace(one, stop=("zz",))])) == [told([answer])[0]]
+            break
+    else:
+        pytest.fail("no answer is long enough")
+
+
+def test_the_same_shapes_are_compiled_once_whatever_the_length_penalty():
+    beams._searcher.cache_clear()
+    for penalty in (0.0, 1.0):
+        answers(requests(8, seed=8), decoding=Decoding(beams=4, length_penalty=penalty))
+    search = beams.Search(4, NEW, (EOS,), VOCAB, PAD)
+    run = beams._searcher(trained(steps=120)[0], mesh_of("one"), search)
+    assert beams._searcher.cache_info().misses == 1
+    assert run.compile_count() == 1
+
+
+def test_answers_are_told_as_they_come_and_progress_counts():
+    asked, found, progress = requests(10, seed=9), {}, []
+    given = answers(
+        asked, batch_rows=16,
+        on_answer=found.__setitem__, on_progress=lambda done, total: progress.append((done, total)),
+    )  # fmt: skip
+    assert [found[index] for index in range(len(asked))] == given
+    assert progress == [(4, 10), (8, 10), (10, 10)]
+    assert answers([]) == []
+
+
+def test_what_beams_cannot_answer_is_refused():
+    choice = replace(requests(1, seed=10)[0], choices=(np.array([5], np.int32),) * 2)
+    with pytest.raises(
+        ConfigError, match=r"generate.beams: 4 given, but request 1 .* one of 2 choices; set .*=label"
+    ):
+        answers([requests(1, seed=10)[0], choice])
+    with pytest.raises(
+        DataError, match="generate: prompt 0 has 0 tokens and asks for 10 new ones; 1 or more"
+    ):
+        answers([Request(np.empty(0, np.int32), NEW)])
+    with pytest.raises(
+        DataError, match="prompt 0 has 151 tokens and asks for 10 .*model.max_positions=160; cut it"
+    ):
+        answers([Request(np.ones(151, np.int32), NEW)])
+    with pytest.raises(DataError, match="prompt 0 has 1 tokens and asks for 0 new ones"):
+        answers([Request(np.ones(1, np.int32), 0)])
+    with pytest.raises(ShardingError, match="generate.batch_rows: 12 rows cannot be split"):
+        answers(requests(3, seed=0), "fsdp", batch_rows=12)
+    assert len(answers([Request(np.ones(150, np.int32), NEW)])) == 1
