@@ -38,8 +38,8 @@ class Transcript:
             record = _record(line)
             if record is None and number < len(lines):
                 raise DataError(
-                    f"{self.path}:{number}: not a reply of a judge; one JSON object per line is needed; remove "
-                    "the line, and what it said is asked again"
+                    f"{self.path}:{number}: not a reply of a judge; one JSON object per line is needed; "
+                    "remove the line, and what it said is asked again"
                 )
             if record is None:
                 say(f"{self.path}:{number}: the last line is damaged; it is dropped and asked again")
