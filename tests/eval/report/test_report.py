@@ -201,7 +201,7 @@ def test_a_run_without_evaluation_still_has_a_report(run: Path):
 def test_a_damaged_file_is_named(run: Path, name: str):
     (run / name).write_text('{"cut off": ')
     with pytest.raises(
-        DataError, match=f"{name}: damaged .*; a run writes whole lines of JSON; mend or remove it"
+        DataError, match=f"{name}(:1)?: damaged .*; a run writes whole lines of JSON; mend or remove it"
     ):
         write_report(run)
 

@@ -1,0 +1,158 @@
+"""The items that a report shows: the best and the worst ones of each task, and what was gained and lost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlingua.errors import DataError
+from jaxlingua.eval.report.files import read_lines
+from jaxlingua.eval.report.models import importance
+from jaxlingua.eval.tasks.item import FIRST_PROMPT
+
+ITEMS_PER_TASK = 8
+ITEMS_IN_ALL = 240
+SHOWN_CHARACTERS = 700
+
+# What a line of predictions has beside the scores of its item.
+_NO_SCORES = frozenset({"new_tokens", "cut_prompt_tokens", "is_finished", "id", "asked"})
+
+
+def read_items(
+    folder: Path, name: str, base: str, tasks: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Some items of each task of one evaluation, the best first, with what the base model answered.
+
+    A task that was asked in several prompts is shown in its first. With many tasks each shows fewer items.
+
+    Args:
+        name: of the evaluation, `<stage>-<step>`; `base` that of the base model.
+        tasks: key of a task → what scores.json counts of it.
+    Raises: DataError naming a damaged line.
+    """
+    by_name = {key.partition("@")[0]: key for key in sorted(tasks, reverse=True)}  # the plain key comes last
+    keys = [by_name[name] for name in sorted(by_name)]
+    each = max(1, min(ITEMS_PER_TASK, ITEMS_IN_ALL // max(len(keys), 1)))
+    shown = []
+    for key in keys[:ITEMS_IN_ALL]:
+        now = _predictions(folder / "evals" / name / f"{key}.jsonl")
+        before = {line["id"]: line for line in _predictions(folder / "evals" / base / f"{key}.jsonl")}
+        shown += _of_task(key, now, before, each)
+    return shown
+
+
+def read_prompts(folder: Path, name: str, tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first item of each task as the model read it, in every prompt: in all languages where the prompt is
+    in the language of the task, else in the first of them.
+
+    Raises: DataError naming a damaged line.
+    """
+    found, seen = [], set()
+    for key in sorted(tasks):
+        task, _, prompt = key.partition("@")
+        head = task if prompt.startswith("native") else task.rpartition(".")[0]
+        if (head, prompt) in seen:
+            continue
+        line = next(iter(_predictions(folder / "evals" / name / f"{key}.jsonl", most=1)), None)
+        if line is not None:
+            seen.add((head, prompt))
+            named = {"task": task, "prompt": prompt or FIRST_PROMPT, "language": line["language"]}
+            found.append({**named, "text": line["prompt"][: 4 * SHOWN_CHARACTERS]})
+    return found
+
+
+def _predictions(path: Path, most: int | None = None) -> list[dict[str, Any]]:
+    wanted = {"id", "language", "prompt", "prediction", "targets"}
+    lines = read_lines(path, most)
+    for place, line in enumerate(lines, start=1):
+        if missing := wanted - line.keys():
+            raise DataError(
+                f"{path}:{place}: damaged (a prediction without {', '.join(sorted(missing))}); an evaluation "
+                f"writes all of them; remove the file and evaluate again"
+            )
+    return lines
+
+
+def _of_task(
+    key: str, now: Sequence[Mapping[str, Any]], before: Mapping[str, Mapping[str, Any]], each: int
+) -> list[dict[str, Any]]:
+    metric = _metric_of(now)
+    found = []
+    for place, line in enumerate(now):
+        earlier = before.get(line["id"])
+        score = float(line[metric]) if metric else None
+        past = float(earlier[metric]) if metric and earlier and metric in earlier else None
+        found.append((place, line, earlier, score, past))
+    if metric is None:
+        picks = {place: [] for place in range(min(each, len(found)))}
+    else:
+        picks = _picks([(score, past) for *_, score, past in found], each)
+    samples = []
+    for place, reasons in picks.items():
+        _, line, earlier, score, past = found[place]
+        samples.append(
+            {
+                "task": key.partition("@")[0],
+                "prompt_name": key.partition("@")[2] or FIRST_PROMPT,
+                "id": line["id"],
+                "language": line["language"],
+                "prompt": line["prompt"],
+                "targets": line["targets"],
+                "prediction": line["prediction"],
+                "base_prediction": earlier["prediction"] if earlier else None,
+                "exact": _is_exact(line, score),
+                "metric": metric,
+                "score": score,
+                "base_score": past,
+                "why": reasons,
+            }
+        )
+    return samples
+
+
+def _is_exact(line: Mapping[str, Any], score: float | None) -> bool:
+    if isinstance(line.get("exact_match"), int | float):
+        return line["exact_match"] == 100
+    if score is not None:
+        return score == 100
+    return line["prediction"] in line["targets"]
+
+
+def _metric_of(lines: Sequence[Mapping[str, Any]]) -> str | None:
+    """The metric by which items are sorted: the first that every line has a number of."""
+    if not lines:
+        return None
+    names = {
+        name
+        for name, value in lines[0].items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    for line in lines:
+        names = {name for name in names if isinstance(line.get(name), int | float)}
+    return min(names - _NO_SCORES, key=importance, default=None)
+
+
+def _picks(scores: Sequence[tuple[float | int, float | int | None]], each: int) -> dict[int, list[str]]:
+    """Places of the items that are shown, the best first, with why."""
+    order = sorted(range(len(scores)), key=lambda place: (-scores[place][0], place))
+    change = {place: now - past for place, (now, past) in enumerate(scores) if past is not None}
+    gained = sorted((place for place in change if change[place] > 0), key=lambda place: -change[place])
+    lost = sorted((place for place in change if change[place] < 0), key=lambda place: change[place])
+    wanted = [("lost most", lost), ("worst", order[::-1]), ("gained most", gained), ("best", order)]
+    chosen: dict[int, list[str]] = {}
+    for turn in range(each):
+        for why, places in wanted:
+            if turn < len(places) and (places[turn] in chosen or len(chosen) < each):
+                chosen.setdefault(places[turn], []).append(why)
+    return {place: chosen[place] for place in order if place in chosen}
+
+
+def clipped(text: str) -> tuple[str, str]:
+    """What of a text is shown at once, and the rest that is folded away; both short enough for a page."""
+    if len(text) <= SHOWN_CHARACTERS // 2:
+        return text, ""
+    cut = text.rfind(" ", 0, SHOWN_CHARACTERS // 2)
+    cut = cut if cut > SHOWN_CHARACTERS // 4 else SHOWN_CHARACTERS // 2
+    rest = text[cut:]
+    if len(rest) > 4 * SHOWN_CHARACTERS:
+        rest = rest[: 4 * SHOWN_CHARACTERS] + f" … ({len(text):,} characters in all)"
+    return text[:cut], rest

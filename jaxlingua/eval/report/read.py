@@ -1,0 +1,120 @@
+"""A run folder to what report.json holds.
+
+Everything is read from the folder (config.yaml, provenance.json, data.json, metrics.jsonl, evals/), so that a
+report can be written again at any time, also of a run that was cut off.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxlingua.errors import DataError
+from jaxlingua.eval.report.comparisons import compare, told, too_few_samples
+from jaxlingua.eval.report.files import read_evaluations, read_json, read_lines
+from jaxlingua.eval.report.groups import forgetting, group_means, make_groups, transfer
+from jaxlingua.eval.report.heat import heat_map
+from jaxlingua.eval.report.items import read_items, read_prompts
+from jaxlingua.eval.report.models import (
+    FLOOR,
+    baseline_of,
+    model_key,
+    models_of,
+    places_of,
+    shown_models,
+)
+from jaxlingua.eval.report.rows import prompt_rows
+from jaxlingua.tracking.goodput import read_starts, spent
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What report.json holds: scores, comparisons, samples, data, throughput and provenance of a run.
+
+    Raises: DataError naming the file that is missing or damaged.
+    """
+    provenance = read_json(folder / "provenance.json")
+    metrics = read_lines(folder / "metrics.jsonl")
+    evaluations = read_evaluations(folder)
+    scores = [score for evaluation in evaluations.values() for score in evaluation["scores"]]
+    scores.sort(key=lambda score: (score["step"], score["task"], score["language"], score["metric"]))
+    data = {"stages": [], "sources": []}
+    if (folder / "data.json").is_file():
+        data |= read_json(folder / "data.json")
+    names = [stage["name"] for stage in data["stages"]]
+    shown = shown_models(scores, names)
+    found = compare(scores)
+    baseline = baseline_of(scores)
+    homes = {
+        model_key(score): name for name, evaluation in evaluations.items() for score in evaluation["scores"]
+    }
+    name = homes.get(shown[0], "") if shown else ""
+    tasks = evaluations[name]["tasks"] if name else {}
+    against = homes.get(baseline, "") if shown[:1] != [baseline] else ""
+    rows = {place.language for place in places_of(scores).values()}
+    groups = make_groups(_given_groups(folder), data["stages"], rows)
+    tables = [heat_map(scores, found, model, groups, is_primary=True) for model in shown[:1]]
+    of_all = [
+        heat_map(scores, found, model, groups, is_primary=True)
+        for model in models_of(scores)
+        if model != FLOOR
+    ]
+    return {
+        "name": folder.resolve().name,
+        "scores": scores,
+        "comparisons": [told(key, one) for key, one in found.items()],
+        "samples_needed": too_few_samples(scores, found),
+        "prompts": prompt_rows(scores),
+        "groups": groups,
+        "group_means": group_means(tables[0]) if tables and groups else [],
+        "transfer": transfer(of_all) if groups else [],
+        "forgetting": forgetting(scores, data["stages"]),
+        "answers": {
+            name: evaluation["tasks"] for name, evaluation in evaluations.items() if evaluation["tasks"]
+        },
+        "evaluations": {
+            name: {part: evaluation.get(part) for part in ("model", "decoding", "versions")}
+            for name, evaluation in evaluations.items()
+        },
+        "baseline": baseline,
+        "samples": read_items(folder, name, against, tasks) if name else [],
+        "prompt_examples": read_prompts(folder, name, tasks) if name else [],
+        "throughput": throughput_of(metrics),
+        "time": spent(read_starts(folder)),
+        "data": data,
+        "metrics": metrics,
+        "provenance": provenance,
+    }
+
+
+def _given_groups(folder: Path) -> dict[str, list[str]]:
+    """eval.groups of the configuration that the run was last started with."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+        groups = (content.get("eval") or {}).get("groups") or {}
+        return {str(name): [str(code) for code in codes] for name, codes in groups.items()}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        what = str(error).replace("\n", " ")
+        raise DataError(
+            f"{path}: damaged ({what}); the configuration of a run is a mapping; mend or remove it"
+        ) from None
+
+
+def throughput_of(metrics: list[dict[str, Any]]) -> dict[str, float]:
+    """Steps, target tokens and time of a run; the median speed, since the first steps hold compilation."""
+    steps = [line for line in metrics if "step_seconds" in line]
+    if not steps:
+        return {}
+    speeds = sorted(
+        line["target_tokens_per_second"] for line in steps if line.get("target_tokens_per_second")
+    )
+    seconds = sorted(line["step_seconds"] for line in steps if line.get("step_seconds") is not None)
+    found = {"steps": float(steps[-1]["step"])}
+    if speeds:
+        found["target_tokens_per_second"] = speeds[len(speeds) // 2]
+    if seconds:
+        found["step_seconds"] = seconds[len(seconds) // 2]
+    mfu = sorted(line["mfu"] for line in steps if line.get("mfu") is not None)
+    return found | ({"mfu": mfu[len(mfu) // 2]} if mfu else {})

@@ -1,0 +1,120 @@
+"""How numbers, languages and texts are shown to people."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from jaxlingua.languages import display_name, find_language
+from jaxlingua.progress import duration
+
+RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Aran", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa"})
+
+
+def number(value: Any) -> str:
+    """A number as people read it: thousands apart, three significant digits where it is small.
+
+    Example:
+        >>> [number(x) for x in (1234567, 12.345, 0.00012345, "text")]
+        ['1,234,567', '12.3', '0.000123', 'text']
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def one_digit(value: float | int) -> str:
+    """A score as it stands in tables; never minus zero.
+
+    Example:
+        >>> one_digit(61.25), one_digit(-0.01)
+        ('61.2', '0.0')
+    """
+    text = f"{value:.1f}"
+    return "0.0" if text == "-0.0" else text
+
+
+def signed(value: float | int) -> str:
+    """A difference, with a real minus sign.
+
+    Example:
+        >>> signed(1.25), signed(-3), signed(0.01)
+        ('+1.2', '−3.0', '±0.0')
+    """
+    text = one_digit(abs(value))
+    return "±0.0" if text == "0.0" else ("+" if value > 0 else "−") + text
+
+
+def percent(share: float | int) -> str:
+    """
+    Example:
+        >>> percent(0.985)
+        '98.5 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def p_text(p: float | int) -> str:
+    """
+    Example:
+        >>> p_text(0.03123), p_text(0.00004)
+        ('0.031', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+@functools.cache
+def language_name(code: str) -> str:
+    """A language in English; its code where it has no name.
+
+    Example:
+        >>> language_name("jav_Latn"), language_name("und_Zyyy"), language_name("qaa_Latn")
+        ('Javanese', 'any language', 'qaa_Latn')
+    """
+    if code == "und_Zyyy":
+        return "any language"
+    try:
+        return display_name(code)
+    except (KeyError, ValueError, IndexError):
+        return code
+
+
+def direction(code: str) -> str:
+    """What `dir` is to be for text in a language: rtl where its script runs so, else what the text tells.
+
+    Example:
+        >>> direction("urd_Arab"), direction("heb_Hebr"), direction("jpn_Jpan")
+        ('rtl', 'rtl', 'auto')
+    """
+    return "rtl" if code.partition("_")[2] in RIGHT_TO_LEFT else "auto"
+
+
+@functools.cache
+def html_language(code: str) -> str:
+    """A language as `lang` of HTML names it, so that browsers choose the glyphs of its script.
+
+    Example:
+        >>> html_language("zho_Hans"), html_language("jpn_Jpan"), html_language("qaa_Latn")
+        ('zh-Hans', 'ja', 'qaa-Latn')
+    """
+    known = find_language(code)
+    return (known.cldr if known and known.cldr else code).replace("_", "-")
+
+
+def time_of(seconds: Mapping[str, float | int]) -> str:
+    """Where the time of a run went, as a sentence; the first share is its goodput.
+
+    >>> time_of({"steps": 81.0, "repeated": 0.0, "compile": 15.0, "held_out": 4.0})
+    'Of 1 min 40 s, 81.0 % were steps that count (goodput); compile 15.0 %, held out 4.0 %.'
+    """
+    total = sum(seconds.values())
+    if not total:
+        return ""
+    names = {"repeated": "steps done again", "held_out": "held out", "eval": "evaluation"}
+    rest = sorted(
+        ((value, kind) for kind, value in seconds.items() if kind != "steps" and value), reverse=True
+    )
+    others = ", ".join(f"{names.get(kind, kind)} {100 * value / total:.1f} %" for value, kind in rest)
+    counts = f"{100 * seconds['steps'] / total:.1f} % were steps that count (goodput)"
+    return f"Of {duration(total)}, {counts}; {others}."

@@ -1,0 +1,210 @@
+"""report.html, .md, .json, .csv and .tex of a run folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from jaxlingua.eval.report import words
+from jaxlingua.eval.report.comparisons import compare
+from jaxlingua.eval.report.escape import markdown
+from jaxlingua.eval.report.files import replace
+from jaxlingua.eval.report.heat import heat_map
+from jaxlingua.eval.report.items import clipped
+from jaxlingua.eval.report.models import FLOOR, importance, models_of, shown_models
+from jaxlingua.eval.report.pictures import curves_of, draw, draw_points, score_curves
+from jaxlingua.eval.report.read import read_run
+from jaxlingua.eval.report.rows import headlines, mean_of, score_rows
+from jaxlingua.eval.report.tex import scores_csv, scores_latex
+from jaxlingua.eval.tasks.item import FIRST_PROMPT
+
+CARDS = 6
+OPEN_ROWS = 30  # a longer table of all scores is folded
+
+
+def write_report(folder: Path) -> dict[str, Any]:
+    """Write report.html, .md, .json, .csv and .tex into a run folder; the content of report.json is returned.
+
+    Raises: DataError where the folder is not a run's, or a file in it cannot be read.
+    Cost: about a second, and for large evaluations the time to read their predictions once.
+    """
+    report = read_run(folder)
+    view = view_of(report)
+    environment = _environment()
+    pages = {
+        "json": json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False),
+        "md": environment.get_template("report.md").render(**view),
+        "html": environment.get_template("report.html").render(**view),
+        "csv": scores_csv(report["scores"], view["compared"]),
+        "tex": scores_latex(
+            report["name"],
+            [*view["heat_maps"], *view["other_maps"]],
+            report["group_means"],
+            view["rows"],
+            view["models"],
+        ),
+    }
+    for ending, text in pages.items():
+        replace(folder / f"report.{ending}", text)
+    return report
+
+
+def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the pages show, made of the content of report.json alone."""
+    scores, stages = report["scores"], [stage["name"] for stage in report["data"]["stages"]]
+    found, models = compare(scores), models_of(scores)
+    rows = score_rows(scores)
+    maps = {
+        is_primary: [
+            heat_map(scores, found, model, report["groups"], is_primary=is_primary)
+            for model in shown_models(scores, stages)
+            if model != FLOOR
+        ]
+        for is_primary in (True, False)
+    }
+    lines = headlines(rows, models)
+    pictures = curves_of(report["metrics"])
+    return {
+        **report,
+        "rows": rows,
+        "models": models,
+        "compared": found,
+        "has_prompts": len({row["prompt"] for row in rows}) > 1,
+        "open_rows": OPEN_ROWS,
+        "headlines": lines,
+        "cards": sorted(lines, key=lambda line: importance(line["metric"]))[:CARDS],
+        "time_spent": words.time_of(report["time"]),
+        "heat_maps": [one for one in maps[True] if one.cells],
+        "other_maps": [one for one in maps[False] if one.cells],
+        "not_compared": _not_compared(report["comparisons"]),
+        "score_pictures": [
+            (title, draw(of, title, unit)) for title, unit, of in score_curves(scores, stages)
+        ],
+        "curves": [(title, draw(of, title, unit)) for title, unit, of in pictures],
+        "transfer_pictures": [
+            draw_points(
+                one["points"],
+                "Scores" if one["of"] == "score" else "Deltas against base",
+                f"mean of {one['groups'][0]}",
+                f"mean of {one['groups'][1]}",
+            )
+            for one in report["transfer"]
+            if len(one["points"]) > 1
+        ],
+        "hashes": _hashes(scores),
+        "leaks": _leaks(report["answers"]),
+        "answer_rows": _answer_rows(report["answers"]),
+        "model_rows": _model_rows(report["evaluations"]),
+        "provenance": {"tokenizer": "", "git_commit": "", **report["provenance"]},
+        "signatures": _signatures(scores),
+    }
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxlingua.eval", "pages"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "number": words.number,
+        "mean_of": mean_of,
+        "percent": words.percent,
+        "score": words.one_digit,
+        "signed": words.signed,
+        "p_text": words.p_text,
+        "language": words.language_name,
+        "direction": words.direction,
+        "html_language": words.html_language,
+        "clipped": clipped,
+        "cell": markdown,
+        "line": lambda text: " ".join(str(text).split()),
+    }
+    return environment
+
+
+def _not_compared(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Reason → how many scores of which tasks it keeps from being compared."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in comparisons:
+        if one["reason"]:
+            found.setdefault((one["model"], one["reason"]), []).append(f"{one['task']} {one['metric']}")
+    return [
+        {"model": model, "reason": reason, "tasks": list(dict.fromkeys(tasks))}
+        for (model, reason), tasks in found.items()
+    ]
+
+
+def _hashes(scores: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Task and prompt → the hash of its items, prompts included, as the signature has it."""
+    return {
+        (score["task"], score.get("prompt") or FIRST_PROMPT): part.removeprefix("data:")
+        for score in scores
+        for part in score["signature"].split("|")
+        if part.startswith("data:")
+    }
+
+
+def _leaks(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the search for training n-grams found in each task, once, whatever model answered it."""
+    found: dict[str, dict[str, Any]] = {}
+    for tasks in answers.values():
+        for key, counts in tasks.items():
+            if overlap := counts.get("overlap"):
+                leaked, items = len(overlap["leaked"]), overlap["items"]
+                found[key] = {
+                    "task": key,
+                    "items": items,
+                    "leaked": leaked,
+                    "share": leaked / items if items else 0.0,
+                    "n": overlap["words"],
+                    "example": next((text for _, text in overlap.get("examples", ())), ""),
+                    "value_without": overlap.get("value_without", {}),
+                }
+    return sorted(found.values(), key=lambda one: (-one["share"], one["task"]))
+
+
+def _answer_rows(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Where something was cut, left out or came to no end; all tasks where these are few."""
+    rows = [
+        {"cut_prompt_tokens": 0, "left_out": {}, "checked_on": "", **counts, "model": name, "task": key}
+        for name, tasks in answers.items()
+        for key, counts in tasks.items()
+    ]
+    names = ("cut_prompts", "unfinished", "left_out")
+    special = [row for row in rows if any(row[name] for name in names)]
+    cut = f"{sum(row['cut_prompts'] for row in rows):,} prompts cut"
+    endless = f"{sum(row['unfinished'] for row in rows):,} answers that did not end"
+    shown = rows if len(rows) <= OPEN_ROWS else special
+    rest = f"; {len(rows) - len(shown):,} tasks without any are not listed" if len(shown) < len(rows) else ""
+    return {"rows": shown, "told": f"{cut}, {endless}{rest}"} if rows else {}
+
+
+def _model_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What answered, by its fingerprint, and how its tokens were chosen; old evaluations do not tell."""
+    return [
+        {
+            "evaluation": name,
+            "path": (one["model"] or {}).get("path", ""),
+            "fingerprint": str((one["model"] or {}).get("fingerprint", "")),
+            "decoding": one["decoding"] or {},
+        }
+        for name, one in evaluations.items()
+        if one.get("model") or one.get("decoding")
+    ]
+
+
+def _signatures(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each signature with the scores that bear it."""
+    found: dict[str, dict[str, Any]] = {}
+    for score in scores:
+        one = found.setdefault(
+            score["signature"],
+            {"task": score["task"], "metric": score["metric"], "prompt": score.get("prompt") or FIRST_PROMPT},
+        )
+        one["signature"] = score["signature"]
+    return list(found.values())
