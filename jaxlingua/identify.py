@@ -75,6 +75,7 @@ _SCRIPTS = {
     name: regex.compile(rf"\p{{Script={name}}}")
     for name in sorted({language.script for language in LANGUAGES.values()} - set(_WRITTEN_IN))
 } | {name: regex.compile(rf"\p{{Script={name}}}") for name in ("Hani", "Hira", "Kana")}
+_OF_A_SCRIPT = regex.compile(r"[\p{L}--[\p{Script=Zyyy}\p{Script=Zinh}]]", regex.V1)
 
 
 def identify(text: str) -> tuple[str | None, float]:
@@ -178,7 +179,8 @@ def _is_in(char: str, encoding: str) -> bool:
 
 
 def _letters_by_script(text: str) -> Counter[str]:
-    return Counter(_script(char) for char in text if char.isalpha())
+    """Letters that several scripts share, such as the ー of Japanese, are left out."""
+    return Counter(map(_script, _OF_A_SCRIPT.findall(text)))
 
 
 @functools.lru_cache(maxsize=1 << 15)
