@@ -131,12 +131,12 @@ def languages_there(task: TaskFile, split: str, folder: str) -> list[str]:
 def _in(task: TaskFile, layout: Layout, split: str, folder: str) -> Iterator[str]:
     if task.languages == "same":
         for name in layout.names(split):
-            pattern, *others = re.split(r"\{code\}", name)
-            if others and not SLOT.search(pattern + "".join(others)):
-                named = re.escape(pattern) + "(.+)" + re.escape(others[0])
-                files = Path(folder).glob(name.replace("{code}", "*"))
-                codes = (re.search(named, file.as_posix()) for file in sorted(files))
-                yield from (code[1] for code in codes if code and find_language(code[1]))
+            first, *others = [re.escape(part) for part in name.split("{code}")]
+            if others and not SLOT.search(name.replace("{code}", "")):
+                named = first + r"(?P<code>[^/]+)" + "(?P=code)".join(others)
+                files = sorted(Path(folder).glob(name.replace("{code}", "*")))
+                codes = (re.fullmatch(named, file.relative_to(folder).as_posix()) for file in files)
+                yield from (code["code"] for code in codes if code and find_language(code["code"]))
         return
     for language in task.languages:
         entry = Entry("", task, split, (layout.pivot or language, language))
