@@ -68,11 +68,11 @@ def test_every_label_of_the_identifier_is_a_language_of_its_own():
 def test_scripts_are_counted_letter_by_letter():
     assert share_in_script("Москва (Moscow) 1147", "rus_Cyrl") == 0.5
     assert share_in_script("日本のコーヒー", "jpn_Jpan") == 1
-    assert share_in_script("日本のコーヒー", "zho_Hans") == pytest.approx(2 / 6)
+    assert share_in_script("日本のコーヒー", "zho_Hans") == 2 / 5  # ー is in no script alone
     assert share_in_script("圖書館", "zho_Hans") == 1
     assert share_in_script("1147", "rus_Cyrl") == 0
     assert main_script("दिल्ली is a city in भारत और एशिया") == "Deva"
-    assert letters("नदी 12!") == 4  # two letters, two marks
+    assert letters("नदी 12!") == 3  # two letters and a mark
 
 
 def test_data_may_identify_languages_without_jax_or_a_network():
