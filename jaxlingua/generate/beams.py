@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.decoding import Answer, Decoding, Request
-from jaxlingua.generate.engine import padded_length
+from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.cache import CACHE_AXES, Cache, empty_cache
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.model.presets import LlamaConfig

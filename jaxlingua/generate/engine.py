@@ -1,217 +1,273 @@
-"""Stage 6, generate: many prompts to their greedy answers, on the mesh that trains.
+"""Stage 6, generate: many requests to their answers, on the mesh that trains.
 
-Prompts are sorted by length and left-padded to one of few lengths, so that few programs are compiled and all
-rows of a batch write their next token in the same place. What a row answers does not depend on its neighbors.
+Requests are sorted by length. Prompts are read a few rows at a time, padded to one of few lengths; tokens
+are written one of every row at a time, and rows whose answer has ended get the next prompts. What is answered
+does not depend on the rows beside it, on the mesh, or on when a row was filled.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError, DataError
-from jaxlingua.model.cache import CACHE_AXES, Cache, empty_cache
-from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.generate import choices
+from jaxlingua.generate.beams import beam_search
+from jaxlingua.generate.decoding import Answer, Decoding, Request
+from jaxlingua.generate.programs import Prompts, RowTold, on_mesh, programs
+from jaxlingua.generate.prompts import cut_prompts, left_padded, padded_length, prompt_room
+from jaxlingua.generate.sampling import Sampling
+from jaxlingua.generate.stops import StopSearch
+from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.sharding.rules import MeshFunction, batch_sharding, check_rows, replicated
+from jaxlingua.sharding.rules import batch_sharding, check_rows, rows_multiple
+from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
 
-# Padded lengths of prompts: powers of two and the numbers halfway between, from here.
-_SHORTEST = 32
+__all__ = ["cut_prompts", "generate", "padded_length", "prompt_room"]
+
+_MOST_GROUPS = 4  # of prompts by length, each with programs of its own
+_FILLED_AT_ONCE = 8  # an eighth of the rows is free before prompts are read, so many together
+_STEPS = 64  # the host looks at what was written after so many tokens, to tell what is known
+_STEPS_WITH_STOPS = 16  # and after so many where it has to search for stop strings
 
 
 def generate(
     model: Llama,
     params: Any,
-    prompts: Sequence[np.ndarray],
+    requests: Sequence[Request],
     *,
-    max_new_tokens: int,
-    eos_id: int,
-    pad_id: int,
-    vocab_size: int,
+    decoding: Decoding,
+    tokenizer: Tokenizer,
+    eos_ids: tuple[int, ...],
     batch_rows: int,
     mesh: Mesh,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[np.ndarray]:
-    """The most probable next token, again and again, until EOS: new ids of each prompt, without the EOS.
+    on_answer: Callable[[int, Answer], None] = lambda index, answer: None,
+) -> list[Answer]:
+    """The answer to each request, in their order.
 
     Args:
         params: plain parameters, sharded over `mesh`.
-        prompts: ids of each prompt, one or more, BOS included.
-        vocab_size: the tokenizer's; padded ids of the model above it are never produced.
+        eos_ids: any of these ends an answer; ids beyond the tokenizer's are never written.
         batch_rows: rows decoded together over all devices; changes speed and memory only.
-        on_progress: called with prompts done and prompts in all.
-    Raises: DataError for a prompt without tokens, or too long for model.max_positions (see `cut_prompts`);
-        ShardingError for rows that do not divide over the mesh.
-    Cost: one compilation for each padded length, kept for later calls with the same model and mesh. Memory:
-        beside the parameters, their matrices once more in the compute dtype, and the cache.
-    Same as: transformers' generate(do_sample=False).
+        on_progress: called with requests done and requests in all.
+        on_answer: called with the index of a request and its answer, as soon as it is known, in any order.
+    Raises: DataError for a request that cannot be answered, such as a prompt without tokens or too long for
+        model.max_positions (see `cut_prompts`); ShardingError for rows that do not divide over the mesh.
+    Cost: for at most four groups of lengths three programs each (prompts, tokens, change to a shorter ring),
+        which are kept for later calls with the same model and mesh. Memory: the parameters once more where
+        they are cast to the compute dtype, and keys and values of batch_rows rows of the longest prompt,
+        padded, with the longest answer.
+    Same as: transformers' generate, greedy or sampled, and with beams its beam search.
     """
     check_rows("generate.batch_rows", batch_rows, mesh)
-    room = prompt_room(model.config, max_new_tokens)
-    for index, prompt in enumerate(prompts):
-        if not 1 <= len(prompt) <= room:
-            raise DataError(
-                f"generate: prompt {index} has {len(prompt)} tokens; 1 to {room} leave room for "
-                f"generate.max_new_tokens={max_new_tokens} in model.max_positions="
-                f"{model.config.max_positions}; cut it"
-            )
-    decode = _decoder(model, mesh, max_new_tokens, eos_id, pad_id, vocab_size)
-    answers: list[np.ndarray] = [np.empty(0, np.int32)] * len(prompts)
-    longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-    for start in range(0, len(prompts), batch_rows):
-        chosen = longest_first[start : start + batch_rows]
-        padded = min(padded_length(len(prompts[chosen[0]])), room)
-        tokens, lengths = _left_padded([prompts[index] for index in chosen], batch_rows, padded, pad_id)
-        new = fetch(decode(params, _on_mesh(tokens, mesh), _on_mesh(lengths, mesh)))
-        for index, row in zip(chosen, new, strict=False):
-            ends = np.flatnonzero(row == eos_id)
-            answers[index] = row[: ends[0]] if ends.size else row
-        on_progress(min(start + batch_rows, len(prompts)), len(prompts))
+    for index, request in enumerate(requests):
+        _check(index, request, model.config)
+    options = {"decoding": decoding, "tokenizer": tokenizer, "eos_ids": eos_ids, "mesh": mesh}
+    if decoding.beams > 1:
+        told = {"on_progress": on_progress, "on_answer": on_answer}
+        return beam_search(model, params, requests, batch_rows=batch_rows, **options, **told)
+    answers: list[Any] = [None] * len(requests)
+    if not requests:
+        return answers
+    engine = _Engine(model, params, requests, batch_rows=batch_rows, **options)
+    for done, (index, answer) in enumerate(engine.answers(), 1):
+        answers[index] = answer
+        on_answer(index, answer)
+        on_progress(done, len(requests))
     return answers
 
 
-def cut_prompts(
-    prompts: Sequence[np.ndarray], room: int, bos_id: int | None
-) -> tuple[list[np.ndarray], list[int]]:
-    """Prompts of at most `room` tokens, and how many tokens each lost.
+@dataclass(frozen=True)
+class Group:
+    """Requests of similar length, whose prompts are padded to one length, in a ring of one length."""
 
-    Tokens are taken from the left, behind the BOS: the end of a prompt holds the question.
+    count: int
+    padded: int
+    ring: int
 
+
+def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, longest: int) -> list[Group]:
+    """Groups of requests that are sorted by the length of their prompts, longest first.
+
+    Each has at least a batch and a quarter of all requests, so that there are few shapes to compile.
+
+    Args:
+        limits: the most new tokens of each.
+        longest: model.max_positions.
     Example:
-        >>> cut_prompts([np.array([1, 5, 6, 7, 8])], room=3, bos_id=1)
-        ([array([1, 7, 8])], [2])
+        >>> groups_of([90, 70, 20, 10], [8, 8, 8, 8], batch_rows=2, longest=128)
+        [Group(count=2, padded=96, ring=104), Group(count=2, padded=32, ring=40)]
     """
-    kept = []
-    for prompt in prompts:
-        head = prompt[: int(bos_id is not None and len(prompt) > 0 and prompt[0] == bos_id)]
-        tail = prompt[max(len(head), len(prompt) - room + len(head)) :]
-        kept.append(np.concatenate([head, tail]))
-    return kept, [len(prompt) - len(rest) for prompt, rest in zip(prompts, kept, strict=True)]
+    least = max(batch_rows, -(-len(lengths) // _MOST_GROUPS))
+    starts, padded = [], [padded_length(length) for length in lengths]
+    for index in range(len(lengths)):
+        is_change = index == 0 or padded[index] < padded[index - 1]
+        if is_change and (not starts or min(index - starts[-1], len(lengths) - index) >= least):
+            starts.append(index)
+    groups, ring = [], 0
+    for start, stop in reversed(list(zip(starts, [*starts[1:], len(lengths)], strict=True))):
+        ring = min(max(ring, padded[start] + max(limits[start:stop])), longest)
+        groups.append(Group(stop - start, min(padded[start], longest - 1), ring))
+    return groups[::-1]
 
 
-def prompt_room(config: LlamaConfig, max_new_tokens: int) -> int:
-    """The most tokens that a prompt may have if `max_new_tokens` are to follow.
+@dataclass
+class _Row:
+    """A request that is being answered."""
 
-    Raises: ConfigError where there is no room for any prompt.
-    """
-    room = config.max_positions - max_new_tokens
-    if room < 1:
-        raise ConfigError(
-            f"generate.max_new_tokens: {max_new_tokens} given, which leaves no room for a prompt in "
-            f"model.max_positions={config.max_positions}; give at most {config.max_positions - 1}"
+    index: int
+    place: int  # in the ring, of the token before its first new one
+    search: StopSearch | None
+
+
+class _Engine:
+    """One call of `generate`: the queue, the rows, and what is on the devices."""
+
+    def __init__(
+        self,
+        model: Llama,
+        params: Any,
+        requests: Sequence[Request],
+        *,
+        decoding: Decoding,
+        tokenizer: Tokenizer,
+        eos_ids: tuple[int, ...],
+        batch_rows: int,
+        mesh: Mesh,
+    ):
+        self.requests, self.tokenizer, self.mesh = requests, tokenizer, mesh
+        self.seed = np.uint32(decoding.seed % 2**32)
+        shards = rows_multiple(mesh)
+        # No more rows than requests, but few different numbers of rows from call to call.
+        self.batch_rows = min(batch_rows, shards << (-(-len(requests) // shards) - 1).bit_length())
+        self.filled_at_once = -(-max(1, self.batch_rows // _FILLED_AT_ONCE) // shards) * shards
+        self.rows: list[_Row | None] = [None] * self.batch_rows
+        self.stopped = np.zeros(self.batch_rows, bool)  # rows that are to end although the devices go on
+        self.queue = sorted(range(len(requests)), key=lambda index: (-len(requests[index].prompt), index))
+        self.taken = 0  # of the queue
+        lengths = [len(requests[index].prompt) for index in self.queue]
+        limits = [_limit(requests[index]) for index in self.queue]
+        self.groups = groups_of(lengths, limits, self.batch_rows, model.config.max_positions)
+        self.ends = np.cumsum([group.count for group in self.groups])
+        self.group = self.groups[0]  # the shapes in use
+        self.place = 0  # the ring's index
+        self.choice_sizes = choices.sizes(requests)
+        sampling = Sampling(decoding.temperature, decoding.top_k, decoding.top_p)
+        self.programs = programs(model, mesh, tokenizer.vocab_size, eos_ids, sampling)
+        is_cast = model.config.compute_dtype != "float32"
+        self.weights = self.programs.weights(params) if is_cast else params
+        self.state = self.programs.start(self.batch_rows, self.group.ring, self.choice_sizes)
+
+    def answers(self) -> Iterator[tuple[int, Answer]]:
+        """Pairs of index and answer, as they become known."""
+        while (left := len(self.queue) - self.taken) or any(self.rows):
+            if left and self.rows.count(None) >= min(left, self.filled_at_once):
+                self._fill(min(left, self.filled_at_once))
+                continue
+            for number, told in self._decode(min(left, self.filled_at_once) or self.batch_rows):
+                row = self.rows[number]
+                if row is not None and (answer := self._answer(row, told)):
+                    self.rows[number], self.stopped[number] = None, True
+                    yield row.index, answer
+
+    def _fill(self, count: int) -> None:
+        """Give free rows the next requests, after a change to a shorter ring if all rows fit into it."""
+        group = self.groups[int(np.searchsorted(self.ends, self.taken, side="right"))]
+        if group.ring < self.group.ring and all(self._room(row) <= group.ring for row in self.rows if row):
+            self._shorten(group)
+        chosen = self.queue[self.taken : self.taken + count]
+        self.taken += count
+        free = [number for number, row in enumerate(self.rows) if row is None][:count]
+        requests = [self.requests[index] for index in chosen]
+        rows = np.full(self.filled_at_once, self.batch_rows, np.int32)  # beyond the last: dropped
+        limits, keys = np.ones(self.filled_at_once, np.int32), np.zeros(self.filled_at_once, np.uint32)
+        for at, (number, index, request) in enumerate(zip(free, chosen, requests, strict=True)):
+            search = StopSearch(self.tokenizer, request.stop) if request.stop else None
+            self.rows[number] = _Row(index, (self.place - 1) % self.group.ring, search)
+            self.stopped[number] = False
+            rows[at], limits[at], keys[at] = number, _limit(request), request.key % 2**32
+        tokens, lengths = left_padded(
+            [request.prompt for request in requests],
+            self.filled_at_once,
+            self.group.padded,
+            self.tokenizer.pad_id,
         )
-    return room
+        table = choices.table(requests, self.filled_at_once, self.choice_sizes)
+        prompts = Prompts(tokens, lengths, rows, limits, keys, table)
+        prompts = jax.tree.map(lambda array: on_mesh(array, batch_sharding(self.mesh)), prompts)
+        self.state = self.programs.fill(self.weights, self.state, prompts, self.seed)
+
+    def _shorten(self, group: Group) -> None:
+        self.state = self.programs.shorten(self.state, group.ring)
+        for row in filter(None, self.rows):
+            row.place = group.ring - (self.place - row.place) % self.group.ring
+        self.place, self.group = 0, group
+
+    def _room(self, row: _Row) -> int:
+        """Places of the ring that a row may come to need."""
+        return len(self.requests[row.index].prompt) + _limit(self.requests[row.index])
+
+    def _decode(self, pause_at: int) -> Iterator[tuple[int, RowTold]]:
+        """Go on until so many rows have ended, or it is time to look: what is known of each row."""
+        has_stops = any(row is not None and row.search for row in self.rows)
+        steps = _STEPS_WITH_STOPS if has_stops else _STEPS
+        self.state, told = self.programs.decode(
+            self.weights, self.state, self.seed, on_mesh(self.stopped, batch_sharding(self.mesh)),
+            np.int32(pause_at), np.int32(steps),
+        )  # fmt: skip
+        told = fetch(told)
+        self.place = int(told.index)
+        return enumerate(map(RowTold._make, zip(*told[:-1], strict=True)))
+
+    def _answer(self, row: _Row, told: RowTold) -> Answer | None:
+        """The answer of a row, if it is known."""
+        request = self.requests[row.index]
+        if request.choices:
+            if not told.has_ended:
+                return None
+            choice = int(np.flatnonzero(told.alive)[0])
+            tokens = np.asarray(request.choices[choice], np.int32)
+            return Answer(tokens, self.tokenizer.decode(tokens), "choice", choice)
+        if not told.has_ended and row.search is None:
+            return None
+        tokens = told.written[(row.place + np.arange(told.count)) % self.group.ring]
+        if row.search and (found := row.search.find(tokens, is_whole=bool(told.has_ended))):
+            count, text = found
+            return Answer(tokens[:count], text, "stop")
+        if not told.has_ended:
+            return None
+        return Answer(tokens, self.tokenizer.decode(tokens), "eos" if told.has_eos else "length")
 
 
-def padded_length(tokens: int) -> int:
-    """The length that a prompt is padded to: 32, 48, 64, 96, 128, …
-
-    Example:
-        >>> [padded_length(tokens) for tokens in (1, 33, 64, 65, 700)]
-        [32, 48, 64, 96, 768]
-    """
-    power = _SHORTEST
-    while power < tokens:
-        power *= 2
-    halfway = power * 3 // 4
-    return max(_SHORTEST, halfway if tokens <= halfway else power)
+def _limit(request: Request) -> int:
+    """The most new tokens of a request."""
+    if request.choices:
+        return max(1, *map(len, request.choices), 0)
+    return request.max_new_tokens
 
 
-@functools.lru_cache(maxsize=16)
-def _decoder(
-    model: Llama, mesh: Mesh, max_new_tokens: int, eos_id: int, pad_id: int, vocab_size: int
-) -> MeshFunction:
-    """The compiled decoding loop; for equal arguments it is the same one, so that nothing recompiles."""
-
-    def decode(params: Any, tokens: Array, lengths: Array) -> Array:
-        return _decode(model, params, tokens, lengths, max_new_tokens, eos_id, pad_id, vocab_size)
-
-    return MeshFunction(jax.jit(decode, out_shardings=replicated(mesh)), mesh)
-
-
-def _decode(
-    model: Llama,
-    params: Any,
-    tokens: Int[Array, "batch prompt"],
-    lengths: Int[Array, " batch"],
-    max_new_tokens: int,
-    eos_id: int,
-    pad_id: int,
-    vocab_size: int,
-) -> Int[Array, "batch new"]:
-    """Read all prompts at once, then one token of every row at a time until all rows have ended."""
-    config = model.config
-    params = _in_compute_dtype(params, config)
-    kernel = head_kernel(params, config)
-    rows, padded = tokens.shape
-
-    def advance(cache: Cache, tokens: Array, positions: Array, segments: Array) -> tuple[Array, Cache]:
-        inputs = (tokens, positions, segments, cache)
-        hidden, cache = model.apply({"params": params}, *inputs, method=Llama.hidden)
-        return _most_probable(logits(hidden[:, -1:], kernel, config)[:, 0], vocab_size), cache
-
-    positions = jnp.arange(padded, dtype=jnp.int32) - (padded - lengths)[:, None]  # negative where padding
-    cache = _sharded(empty_cache(config, rows, padded + max_new_tokens))
-    token, cache = advance(cache, tokens, jnp.maximum(positions, 0), (positions >= 0).astype(jnp.int32))
-    ended = (lengths == 0) | (token == eos_id)
-    new = jnp.full((rows, max_new_tokens), pad_id, jnp.int32).at[:, 0].set(token)
-
-    def more(carry: tuple) -> Bool[Array, ""]:
-        step, _, ended, _, _ = carry
-        return (step < max_new_tokens) & ~jnp.all(ended)
-
-    def one_token(carry: tuple) -> tuple:
-        step, token, ended, new, cache = carry
-        positions = (lengths + step - 1)[:, None]
-        token, cache = advance(cache, token[:, None], positions, jnp.ones_like(positions))
-        token = jnp.where(ended, pad_id, token)
-        new = jax.lax.dynamic_update_slice(new, token[:, None], (0, step))
-        return step + 1, token, ended | (token == eos_id), new, cache
-
-    return jax.lax.while_loop(more, one_token, (jnp.int32(1), token, ended, new, cache))[3]
-
-
-def _most_probable(scores: Float[Array, "batch vocab"], vocab_size: int) -> Int[Array, " batch"]:
-    real = jnp.arange(scores.shape[-1]) < vocab_size
-    return jnp.argmax(jnp.where(real, scores, -jnp.inf), axis=-1).astype(jnp.int32)
-
-
-def _sharded(cache: Cache) -> Cache:
-    """The cache spread over the mesh: rows over data and fsdp, key/value heads over tensor."""
-    return Cache(
-        *(nn.with_logical_constraint(array, axes) for array, axes in zip(cache, CACHE_AXES, strict=True))
-    )
-
-
-def _in_compute_dtype(params: Any, config: LlamaConfig) -> Any:
-    """Matrices as they are multiplied, cast once instead of at every token; norms are applied in float32."""
-
-    def cast(path: Any, leaf: Array) -> Array:
-        return leaf if path[-1].key == "scale" else leaf.astype(config.compute_dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
-
-
-def _left_padded(
-    prompts: Sequence[np.ndarray], rows: int, padded: int, pad_id: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [rows padded] and the length of each prompt, 0 for rows without one."""
-    tokens = np.full((rows, padded), pad_id, np.int32)
-    lengths = np.zeros(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, padded - len(prompt) :] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
-
-
-def _on_mesh(array: np.ndarray, mesh: Mesh) -> Array:
-    """A global array of which every process places its own rows."""
-    return jax.make_array_from_callback(array.shape, batch_sharding(mesh), lambda index: array[index])
+def _check(index: int, request: Request, config: LlamaConfig) -> None:
+    """Refuse what cannot be answered."""
+    if request.max_new_tokens < 1:
+        raise ConfigError(
+            f"generate.max_new_tokens: {request.max_new_tokens} given for request {index}; it must be 1 or "
+            f"more; give as many as the longest answer may have"
+        )
+    if "" in request.stop:
+        raise ConfigError(
+            f"generate.stop: an empty text given for request {index}; it would end every answer at once; "
+            f"leave it out"
+        )
+    limit = _limit(request)
+    what = f"its longest choice of {limit} tokens" if request.choices else f"generate.max_new_tokens={limit}"
+    room = prompt_room(config, limit)
+    if not 1 <= len(request.prompt) <= room:
+        raise DataError(
+            f"generate: prompt {index} has {len(request.prompt)} tokens; 1 to {room} leave room for {what} "
+            f"in model.max_positions={config.max_positions}; cut it"
+        )

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError, DataError
-from jaxlingua.generate.engine import padded_length
+from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.sharding.rules import MeshFunction, batch_sharding, batch_shards, check_rows, replicated
 from jaxlingua.tracking import fetch

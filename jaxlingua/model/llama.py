@@ -3,6 +3,7 @@
 Mistral, Qwen2 and Qwen3 are the same block with other settings.
 """
 
+import operator
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from jaxlingua.model.attention import Call, attention, kind_for
-from jaxlingua.model.cache import Cache, note_tokens, write_layer
+from jaxlingua.model.cache import Cache, Ring, note_token, note_tokens, write_layer, write_token
 from jaxlingua.model.platform import device_kind
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.products import products
@@ -142,7 +143,10 @@ class Attention(nn.Module):
         q, k = rotate(q, row.cos, row.sin), rotate(k, row.cos, row.sin)
         if not config.qk_norm:
             q, k = checkpoint_name(q, "q"), checkpoint_name(k, "k")
-        if kv is not None:
+        if kv is not None and kv[0].ndim == 4:  # this layer's part of a ring
+            kv = tuple(write_token(old, new, row.index) for old, new in zip(kv, (k, v), strict=True))
+            k, v = (ring.swapaxes(1, 2) for ring in kv)
+        elif kv is not None:
             (all_k, k), (all_v, v) = (
                 write_layer(old, new, layer, row.index) for old, new in zip(kv, (k, v), strict=True)
             )
@@ -276,6 +280,36 @@ class Llama(nn.Module):
         if cache is not None:
             cache = cache._replace(k=kv[0], v=kv[1], index=cache.index + tokens.shape[1])
         return self.final_norm(x), cache
+
+    def next_hidden(
+        self,
+        tokens: Int[Array, " batch"],
+        positions: Int[Array, " batch"],
+        segments: Int[Array, " batch"],
+        ring: Ring,
+    ) -> tuple[Float[Array, "batch embed"], Ring]:
+        """Normalized output of the last layer for one more token of every row, which the ring then holds.
+
+        Layer after layer instead of scanned: a scan would copy each layer's weights and keys to where the
+        layer reads them, for every token.
+        """
+        positions, segments = positions[:, None], segments[:, None]
+        ring = note_token(ring, positions, segments)
+        check_length(self.config.rope_scaling, self.config.max_positions, ring.segments.shape[1])
+        row = Row(
+            *rotations(positions, self.config.rope_scaling, self.config.head_dim, self.config.rope_theta),
+            segments, ring.segments, positions, ring.positions, ring.index, None,
+        )  # fmt: skip
+        x, layers, stacked = self.embed(tokens[:, None]), [], self.variables["params"]["layers"]
+        for layer, kv in enumerate(zip(ring.k, ring.v, strict=True)):
+            weights = jax.tree.map(operator.itemgetter(layer), stacked)
+            (x, kv), _ = Layer(self.config, parent=None).apply(
+                {"params": weights}, (x, kv), jnp.int32(layer), row
+            )
+            layers.append(kv)
+        k, v = zip(*layers, strict=True)
+        index = (ring.index + 1) % ring.segments.shape[1]
+        return self.final_norm(x)[:, 0], ring._replace(k=k, v=v, index=index)
 
     def hidden_states(
         self, tokens: IntRows, positions: IntRows, segments: IntRows
