@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from jaxlingua.errors import ConfigError, DataError, nearest
 from jaxlingua.eval.tasks.schema import SLOT, Layout, TaskFile
 from jaxlingua.eval.tasks.tables import read_file
 from jaxlingua.languages import find_language, parse_direction
+
+SHOWN_LANGUAGES = 24  # of an error, before the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,8 @@ def find_files(entry: Entry, folder: str) -> Found:
     for language in entry.languages:
         if task.languages != "same" and language not in task.languages:
             there = languages_there(task, entry.split, folder)
-            known = there or list(task.languages)
-            has = "files are there for" if there else "the task has"
-            raise ConfigError(
-                f"{entry.where}: no language '{language}'; {has} {', '.join(known)}; choose one"
-            )
+            known = f"files are there for {_some(there)}" if there else f"it has {_some(task.languages)}"
+            raise ConfigError(f"{entry.where}: no language '{language}'; {known}; choose one")
     pivots = [layout.pivot for layout in task.data if entry.split in layout.files]
     if all(pivots) and not any(pivot in entry.languages for pivot in pivots):
         raise ConfigError(
@@ -107,7 +106,7 @@ def _check_columns(entry: Entry, found: Found, folder: str) -> None:
     """Refuse a language that has no column in a file of several languages."""
     for path, slots in found.files:
         if not _has_columns(path, found.layout, slots):
-            there = ", ".join(languages_there(entry.task, entry.split, folder))
+            there = _some(languages_there(entry.task, entry.split, folder))
             raise DataError(
                 f"{entry.where}: no column '{slots['code']}' in '{path}', which has {there}; choose one"
             )
@@ -183,6 +182,13 @@ def _checked(path: Path, folder: str, entry: Entry) -> Path:
     return find_file(str(path.absolute()), folder, entry.where)
 
 
+def _some(languages: Iterable[str]) -> str:
+    """Languages in a row, cut where a benchmark has hundreds."""
+    codes = list(languages)
+    more = f" and {len(codes) - SHOWN_LANGUAGES} more" if len(codes) > SHOWN_LANGUAGES else ""
+    return ", ".join(codes[:SHOWN_LANGUAGES]) + more
+
+
 def _what_is_there(entry: Entry, name: str, folder: str) -> str:
     """Why no layout has the files, and what there is instead: other splits, or other languages."""
     task = entry.task
@@ -203,5 +209,5 @@ def _what_is_there(entry: Entry, name: str, folder: str) -> str:
             return f"{given}; split '{split}' is there; write '{name}.{split}.{codes}'"
     there = languages_there(task, entry.split, folder)
     if there:
-        return f"{given}; split '{entry.split}' is there for {', '.join(there)}; choose one or get the file"
+        return f"{given}; split '{entry.split}' is there for {_some(there)}; choose one or get the file"
     return f"{given}; nothing of '{name}' is there; set eval.data_folder, or get the files: {task.citation}"

@@ -112,7 +112,7 @@ def language_name(language: str, prompt_language: str, prompts: PromptSet, where
     named = prompts.names.get(prompt_language, {}).get(language)
     if named:
         return named
-    own, other = cldr_locale(prompt_language), cldr_locale(language)
+    own, other = cldr_locale(prompt_language), cldr_locale(language).removesuffix("_Hans")  # as display_name
     names = Locale.parse(own).languages if own else {}
     found = names.get(other) or names.get(other.partition("_")[0])
     if not found:
