@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxlingua import identify
 from jaxlingua.config import Config, JudgeConfig
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.judge.asking import Asking, Question, Told
@@ -24,6 +25,7 @@ from jaxlingua.eval.judge.wording import (
     version_of,
 )
 from jaxlingua.eval.metrics.measured import Measured
+from jaxlingua.eval.metrics.off_target import verdict
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.languages import display_name
 
@@ -31,6 +33,22 @@ JUDGED_KINDS = ("qa", "open")
 
 Outcome = Literal["win", "tie", "loss", "undecided"]
 POINTS: Mapping[str, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Tells which answers lose without being graded. `name` is told in signatures."""
+
+    name: str
+    is_off_target: Callable[[str, str], bool]  # a text, and the language that was asked
+
+
+def language_gate(task: Task) -> Gate:
+    """Answers that are off-target by the rule of that metric; those that are undecided are graded."""
+    return Gate(
+        identify.identifier_version(),
+        lambda text, language: verdict(text, language, task.source_language) == "off",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +66,7 @@ def judge_answers(
     *,
     config: Config,
     folder: str | Path,
-    identify: Callable[[str], str | None] | None = None,
+    gate: Gate | None = None,
     say: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Judged:
@@ -68,7 +86,7 @@ def judge_answers(
     Args:
         base_predictions: the base model's answers to the same items; None for no comparison.
         folder: of the evaluation; its judge.jsonl keeps every reply, and what is there is not asked again.
-        identify: the language of a text, or None where it cannot tell, which counts as the right one.
+        gate: which answers are in another language; None is `language_gate`.
         on_progress: called with questions done and questions in all.
 
     Raises: ConfigError, DataError or MachineError in one line; what was replied until then is kept.
@@ -83,6 +101,7 @@ def judge_answers(
                 f"eval.judge: {len(answers)} answers for {len(task.items)} items of {task.key}; each item "
                 "needs one; make the predictions again"
             )
+    gate = gate or language_gate(task)
     endpoint = Endpoint(judge)
     asking = Asking(judge, endpoint, Transcript(folder, say))
     chosen = chosen_items(task, judge)
@@ -92,7 +111,7 @@ def judge_answers(
     if base_predictions is not None and judge.compare:
         for index in chosen:
             sides = (predictions[index], base_predictions[index])
-            outcome = _without_grading(task.items[index], *sides, identify)
+            outcome = _without_grading(task.items[index], *sides, gate)
             if outcome:
                 settled[index] = outcome
             else:
@@ -106,7 +125,7 @@ def judge_answers(
     told = iter(asking.ask_all(questions, on_progress))
     of_singles = {index: [next(told) for _ in asked] for index, asked in singles.items()}
     of_pairs = {index: [next(told) for _ in asked] for index, asked in pairs.items()}
-    return _judged(task, judge, of_singles, of_pairs, settled, predictions, base_predictions, identify)
+    return _judged(task, judge, of_singles, of_pairs, settled, predictions, base_predictions, gate)
 
 
 def chosen_items(task: Task, judge: JudgeConfig) -> list[int]:
@@ -141,20 +160,16 @@ def _grade_questions(task: Task, index: int, own: str, base: str, judge: JudgeCo
     return questions
 
 
-def _without_grading(
-    item: Item, own: str, base: str, identify: Callable[[str], str | None] | None
-) -> Outcome | None:
+def _without_grading(item: Item, own: str, base: str, gate: Gate) -> Outcome | None:
     """What is settled by the languages of both answers, or by their being the same."""
-    own_is_out, base_is_out = (_is_out(text, item.language, identify) for text in (own, base))
+    own_is_out, base_is_out = (_is_out(text, item.language, gate) for text in (own, base))
     if own_is_out != base_is_out:
         return "loss" if own_is_out else "win"
     return "tie" if own_is_out or own.strip() == base.strip() else None
 
 
-def _is_out(text: str, language: str, identify: Callable[[str], str | None] | None) -> bool:
-    if not text.strip():
-        return True
-    return identify is not None and identify(text) not in (None, language)
+def _is_out(text: str, language: str, gate: Gate) -> bool:
+    return not text.strip() or gate.is_off_target(text, language)
 
 
 # ── verdicts ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +203,7 @@ def _judged(
     settled: Mapping[int, Outcome],
     predictions: Sequence[str],
     base_predictions: Sequence[str] | None,
-    identify: Callable[[str], str | None] | None,
+    gate: Gate,
 ) -> Judged:
     verdicts = {index: majority(told) if told else False for index, told in singles.items()}
     outcomes = dict(settled) | {index: outcome(told) for index, told in pairs.items()}
@@ -219,8 +234,7 @@ def _judged(
         "empty": sum(not told for told in singles.values()),
     }
     if base_predictions is not None and judge.compare:
-        gate = "language" if identify else "none"
-        pair_rules = f"judge_prompt:{version_of('pair')}|orders:both|gate:{gate}|{rules}"
+        pair_rules = f"judge_prompt:{version_of('pair')}|orders:both|gate:{gate.name}|{rules}"
         points = {i: POINTS[one] for i, one in outcomes.items() if one in POINTS}
         measured += [share("judge_win_rate", points, pair_rules)] if points else []
         for kind in ("win", "tie", "loss", "undecided"):
@@ -228,7 +242,7 @@ def _judged(
             measured.append(share(name, {i: float(one == kind) for i, one in outcomes.items()}, pair_rules))
             counts[f"pair_{kind}"] = sum(one == kind for one in outcomes.values())
         for side, answers in (("", predictions), ("base_", base_predictions)):
-            out = (_is_out(answers[i], task.items[i].language, identify) for i in singles)
+            out = (_is_out(answers[i], task.items[i].language, gate) for i in singles)
             counts[f"pair_{side}off_target"] = sum(out)
         counts["pair_same_or_both_off_target"] = sum(one == "tie" for one in settled.values())
     counts["requests"] = sum(one.asked for one in everything)

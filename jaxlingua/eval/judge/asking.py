@@ -79,6 +79,9 @@ class Asking:
                     record = self._request(key, request, question, attempt, questions)
                 except GivenUp:
                     return Told(None)  # nobody reads it: the failure of another is raised
+                except BaseException:
+                    self._endpoint.stop.set()
+                    raise
                 asked += 1
             if "refused" in record:
                 return Told(None, tuple(models), asked, is_refused=True)

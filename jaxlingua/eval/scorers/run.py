@@ -255,13 +255,17 @@ def _measured(name: str, group: Sequence[Segment], result: Result, script: str) 
     scores = iter(result.scores)
     best = [max(next(scores) for _ in segment.targets) for segment in group]
     references = "best" if any(len(segment.targets) > 1 for segment in group) else "one"
-    # Where a checkpoint lies says nothing about its scores.
-    model = Path(result.model).name if os.path.exists(result.model) else result.model
     rules = {
-        "model": model,
+        "model": _model_name(result.model),
         "library": result.library,
         "settings": result.settings,
         "script": script,
         "references": references,
     }
     return mean_of(name, best, "|".join(f"{key}:{value.replace('|', '/')}" for key, value in rules.items()))
+
+
+def _model_name(model: str) -> str:
+    """A path without the part that differs between machines; COMET's all end in checkpoints/model.ckpt."""
+    path = Path(model)
+    return path.name if path.is_dir() else "/".join(path.parts[-3:]) if path.is_file() else model

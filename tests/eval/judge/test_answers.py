@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError, MachineError
 from jaxlingua.eval.judge import endpoint as endpoint_module
-from jaxlingua.eval.judge.answers import Judged, chosen_items, judge_answers
+from jaxlingua.eval.judge.answers import Gate, Judged, chosen_items, judge_answers
 from jaxlingua.eval.metrics.measured import interval
 from jaxlingua.eval.tasks.item import Item, Task
+from jaxlingua.identify import identifier_version
 from tests.eval.judge.endpoint import KEY, FakeJudge, between, completion, error
 
 QUALITY = re.compile(r"quality(\d+)")
@@ -49,7 +52,8 @@ def task(count: int, kind: str = "qa", *, has_targets: bool = True) -> Task:
 def judged(
     judge: FakeJudge, folder: Path, of: Task, own: list[str], base: list[str] | None = None, **options
 ) -> Judged:
-    outer = {name: options.pop(name) for name in ("identify", "say", "on_progress") if name in options}
+    outer = {name: options.pop(name) for name in ("gate", "say", "on_progress") if name in options}
+    outer.setdefault("gate", Gate("none", lambda text, language: False))
     fields = {"timeout_seconds": 5.0, "retries": 1, **options}
     config = Config(eval={"judge": {"url": judge.url, "model": "judge", **fields}})
     return judge_answers(of, own, base, config=config, folder=folder, **outer)
@@ -260,17 +264,27 @@ def test_an_answer_in_another_language_loses_without_a_request_and_two_of_them_t
     own = ["english quality9", "quality2", "english quality9", "quality3", "", "", "unclear quality4"]
     base = ["quality2", "english quality9", "english quality2", "quality8", "quality2", " ", "quality3"]
 
-    def identify(text: str) -> str | None:
-        return None if "unclear" in text else "eng_Latn" if "english" in text else "deu_Latn"
-
-    found = judged(judge, tmp_path, task(7, "open"), own, base, identify=identify)
+    gate = Gate("by_name", lambda text, language: "english" in text and language == "deu_Latn")
+    found = judged(judge, tmp_path, task(7, "open"), own, base, gate=gate)
     rate = next(one for one in found.measured if one.metric == "judge_win_rate")
     assert rate.values == [0.0, 100.0, 50.0, 0.0, 0.0, 50.0, 100.0]
     graded = [line for line in lines(tmp_path) if line["kind"] == "pair"]
     assert sorted(line["item"] for line in graded) == ["q3", "q3", "q6", "q6"]
     assert (found.counts["pair_off_target"], found.counts["pair_base_off_target"]) == (4, 3)
     assert found.counts["pair_same_or_both_off_target"] == 2
-    assert "|gate:language|" in rate.signature
+    assert "|gate:by_name|" in rate.signature
+
+
+def test_by_default_the_language_is_that_of_the_metric_off_target(judge, tmp_path):
+    """English where German was asked loses; what is too short to tell is graded."""
+    english = "The weather will be fine tomorrow in the whole country."
+    german = "Das Wetter wird morgen im ganzen Land sehr schön werden. quality3"
+    found = judged(judge, tmp_path, task(2, "open"), [english, "quality4"], [german, "quality5"], gate=None)
+    assert [line["item"] for line in lines(tmp_path) if line["kind"] == "pair"] == ["q1", "q1"]
+    assert (found.counts["pair_off_target"], found.counts["pair_base_off_target"]) == (1, 0)
+    rate = next(one for one in found.measured if one.metric == "judge_win_rate")
+    assert f"|gate:{identifier_version()}|" in rate.signature
+    assert rate.values == [0.0, 0.0]
 
 
 def test_the_same_answer_twice_is_a_tie_without_a_request(judge, tmp_path):
@@ -429,8 +443,6 @@ def test_the_key_is_in_no_file_and_no_message(judge, tmp_path):
 
 def test_several_connections_work_at_the_same_time(judge, tmp_path):
     def slow(text: str) -> Callable:
-        import time
-
         time.sleep(0.1)
         return completion("VERDICT: YES")
 
@@ -449,3 +461,37 @@ def test_what_was_replied_before_a_failure_is_kept(judge, tmp_path):
     judge.reply = reads
     found = judged(judge, tmp_path, task(4), ["right"] * 3 + ["wrong"], connections=1)
     assert found.counts["judged"] == 4
+
+
+def test_an_endpoint_that_takes_no_request_is_one_line_and_nothing_of_it_is_kept(judge, tmp_path):
+    """So that the same command works once the endpoint, which the key does not know, was mended."""
+    judge.reply = lambda text: error(400, "temperature must be 1")
+    message = (
+        r"400 temperature must be 1; so it answered all of the first 3 requests; mend eval.judge, such as"
+    )
+    with pytest.raises(ConfigError, match=message):
+        judged(judge, tmp_path, task(3), ["x"] * 3)
+    with pytest.raises(ConfigError, match="all of the first 8 requests"):
+        judged(judge, tmp_path, task(30), ["x"] * 30, connections=1)
+    assert len(judge.requests) == 11
+    assert not (tmp_path / "judge.jsonl").exists()
+
+
+def test_a_failure_for_good_does_not_wait_for_others_that_wait(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "FIRST_WAIT_SECONDS", 60.0)
+    first = threading.Event()
+
+    def reply(text: str) -> Callable:
+        if "Frage 0" in text:
+            first.set()
+            return error(500, "busy")
+        first.wait(5)
+        time.sleep(0.1)
+        return error(401, "no")
+
+    judge.reply = reply
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="401 no; the key in the environment variable OPENAI_API_KEY"):
+        judged(judge, tmp_path, task(6), ["x"] * 6, connections=2)
+    assert time.monotonic() - start < 5
+    assert len(judge.requests) == 2

@@ -139,7 +139,7 @@ def test_a_wrong_key_address_or_model_is_told_at_once(status, key, remedy, judge
     [
         (b'{"detail": [{"msg": "temperature"}]}', '422 [{"msg": "temperature"}]'),
         (b'{"object": "error", "message": "context is 4096"}', "422 context is 4096"),
-        (b'"text"', '422 text'),
+        (b'"text"', "422 text"),
     ],
 )
 def test_a_request_that_is_not_taken_says_why_in_whatever_form(body, told, judge):

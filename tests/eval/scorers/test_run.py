@@ -249,3 +249,12 @@ def test_all_translation_tasks_are_scored_in_one_run_and_others_have_no_scores(l
     assert said[0] == "comet: results of 0 of 2 tasks are there; 5 segments to score, at most 3600 s"
     assert run_scorers(tasks[1:2], predictions[1:2], config=config, folder=tmp_path, say=said.append) == [[]]
     assert len(said) == 2
+
+
+def test_a_model_on_disk_is_named_alike_wherever_it_lies(tmp_path):
+    checkpoint = tmp_path / "here" / "wmt" / "checkpoints" / "model.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    for model, name in ((checkpoint, "wmt/checkpoints/model.ckpt"), (tmp_path / "here" / "wmt", "wmt")):
+        scorer = program(tmp_path, telling(model=str(model)), model=str(model))
+        assert f"|model:{name}|" in run_scorer("own", scorer, [SEGMENTS], tmp_path)[0].signature
