@@ -145,7 +145,10 @@ def _command(name: str, scorer: ScorerConfig, where: str) -> tuple[list[str], st
             f"{where}.command: program '{command[0]}' is not found or cannot be run; give the path of the "
             "program, such as the python of the environment that has the scorer"
         )
-    scripts = [part for part in command[1:] if os.path.isfile(part)] or [program]
+    if command != scorer.command:
+        scripts = [str(SCRIPTS[name])]
+    else:
+        scripts = [part for part in command[1:] if os.path.isfile(part)] or [program]
     digest = hashlib.sha256(b"".join(Path(script).read_bytes() for script in scripts)).hexdigest()
     return command, digest[:8]
 

@@ -1,5 +1,6 @@
 """Scorers in other environments: our scripts against stand-ins of the libraries, and commands that misbehave."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 
 from jaxlingua.config import Config, ScorerConfig
 from jaxlingua.errors import ConfigError, DataError, JaxlinguaError, MachineError
-from jaxlingua.eval.scorers.run import Segment, run_scorer, run_scorers
+from jaxlingua.eval.scorers.run import SCRIPTS, Segment, run_scorer, run_scorers
 from jaxlingua.eval.tasks.item import Item, Task
 from tests.eval.scorers.libraries import install
 
@@ -70,6 +71,14 @@ def test_each_script_scores_through_its_library_and_says_by_what(
     rules = rf"metric:{name}|{told}|script:"
     assert measured.signature.startswith(rules)
     assert re.fullmatch(r"[0-9a-f]{8}\|references:best", measured.signature.removeprefix(rules))
+
+
+def test_the_hash_is_of_our_script_alone_however_it_is_started(libraries, tmp_path):
+    """Behind `env`, Python is an argument and a file too."""
+    digest = hashlib.sha256(SCRIPTS["comet"].read_bytes()).hexdigest()[:8]
+    for command in ([sys.executable, "{script}"], ["env", "A=b", sys.executable, "{script}"]):
+        [measured] = run_scorer("comet", ScorerConfig(command=command), [SEGMENTS], tmp_path)
+        assert f"|script:{digest}|" in measured.signature
 
 
 def test_comet_reads_the_source(libraries, tmp_path):
