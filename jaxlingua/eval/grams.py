@@ -68,7 +68,7 @@ class TrainingGrams:
             raise DataError(f"eval: n-grams of {words} words given; 1 or more are allowed; {WORDS} is usual")
         grams, wholes, weight = _Sorted(), _Sorted(), 0
         known = _Known()
-        for read in _passes(texts, known):
+        for read in _passes(texts, known, _PASS_UNITS):
             grams.add(_grams(read, words)[0])
             wholes.add(_wholes(read, np.concatenate([read.lines, read.texts]), words)[0])
             weight += read.weight
@@ -155,7 +155,7 @@ class _Read:
         return int(self.weights.sum())
 
 
-def _passes(texts: Iterable[str], known: _Known, most: int = _PASS_UNITS) -> Iterator[_Read]:
+def _passes(texts: Iterable[str], known: _Known, most: int) -> Iterator[_Read]:
     """The texts, read until there are `most` units or more at a time."""
     read: list[str] = []
     text_bounds: list[tuple[int, int]] = []
@@ -243,7 +243,7 @@ class _Sorted:
 
 def _read_all(texts: list[str]) -> _Read:
     known = _Known()
-    every = list(_passes(texts, known, most=1 << 62))
+    every = list(_passes(texts, known, 1 << 62))
     return every[0] if every else _read([], [], [], known)
 
 

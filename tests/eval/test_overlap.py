@@ -1,6 +1,7 @@
 """N-grams that items share with training text: against sets of tuples in plain Python, and on real text."""
 
 import csv
+import functools
 import json
 import unicodedata
 
@@ -32,6 +33,7 @@ def is_found(training: str, evaluated: str) -> bool:
 # ── brute force: character by character, sets of tuples ──────────────────────────────────────────────────────────
 
 
+@functools.cache
 def plain_units(text: str) -> list[tuple[str, int]]:
     """Each unit with its weight: 2 of a word, 1 of a character."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -178,6 +180,7 @@ def test_unicode_form_hides_nothing():
     text = "Ångström für Äpfel über Öl, wie wär’s mit größeren Bögen täglich früh genüge schön"
     for form in ("NFC", "NFD", "NFKD"):
         assert is_found(unicodedata.normalize(form, text), text)
+        assert is_found(unicodedata.normalize(form, text.replace("ß", "SS")), text)
 
 
 def test_thirteen_words_are_enough_and_twelve_are_not():
@@ -275,6 +278,15 @@ def test_context_and_question_are_told_apart():
     assert found.examples[0] == ("context", " ".join(units(SENTENCE)[:13]))
 
 
+def test_a_field_that_repeats_the_source_is_no_question():
+    items = [
+        item(SENTENCE, "the mill", context=SENTENCE),
+        item(f"{SENTENCE} Or not.", "it", name="2", context="-"),
+    ]
+    found = overlap(items, TrainingGrams.of([SENTENCE]))
+    assert (found.source, found.asked) == (("1", "2"), ())
+
+
 def test_the_frame_of_the_prompt_is_no_leak():
     frame = "Below is an instruction that describes a task, write a response that completes the request: "
     asked = Item("1", "eng_Latn", f"{frame}{SENTENCE}", ("4",), "What is two and two?")
@@ -339,7 +351,7 @@ def test_many_small_passes_give_the_grams_of_one(monkeypatch):
     texts = [" ".join(f"w{n}" for n in rng.integers(30, size=rng.integers(0, 40))) for _ in range(300)]
     whole = TrainingGrams.of(texts, words=2)
     monkeypatch.setattr(grams_module, "_KNOWN_UNITS", 10)
-    monkeypatch.setattr(grams_module._passes, "__defaults__", (50,))
+    monkeypatch.setattr(grams_module, "_PASS_UNITS", 50)
     passes = TrainingGrams.of(iter(texts), words=2)
     assert len(whole.grams) == len(
         {(a, b) for text in texts for a, b in zip(*[text.split()[n:] for n in (0, 1)], strict=False)}
@@ -347,6 +359,14 @@ def test_many_small_passes_give_the_grams_of_one(monkeypatch):
     np.testing.assert_array_equal(passes.grams, whole.grams)
     np.testing.assert_array_equal(passes.wholes, whole.wholes)
     assert passes.training_words == whole.training_words == sum(len(text.split()) for text in texts)
+
+
+def test_text_that_comes_again_and_again_takes_no_more_memory():
+    kept = grams_module._Sorted()
+    hashes = np.arange(1000, dtype=np.uint64)
+    for _ in range(100):
+        kept.add(hashes)
+        assert sum(map(len, kept.parts)) <= 2 * len(hashes)
 
 
 def test_hashes_are_the_same_in_every_process_and_version():
