@@ -5,6 +5,7 @@ those that need no download it knows most about the languages that models are ad
 benchmarks/RESULTS.md). It is loaded with the first text, in about a second and 110 MB.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 from collections import Counter
@@ -16,29 +17,8 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from jaxlingua.languages import LANGUAGES
 
-# What the identifier calls by a name of ISO 639-1 that stands for more than one language of ISO 639-3.
-_INDIVIDUAL = {
-    "ar": "arb",
-    "az": "azj",
-    "et": "est",
-    "fa": "pes",
-    "gug": "grn",
-    "ku": "kmr",
-    "lv": "lvs",
-    "mg": "plt",
-    "mn": "khk",
-    "ms": "zsm",
-    "ne": "npi",
-    "no": "nob",
-    "or": "ory",
-    "ps": "pbt",
-    "qu": "quy",
-    "sq": "als",
-    "sw": "swh",
-    "uz": "uzn",
-}
-# Other codes of the same languages.
-_SAME = {
+# Codes of ISO 639-3 that stand for several languages, or for one of ours under another name, by ours.
+_OURS = {
     "ara": "arb",
     "aze": "azj",
     "cmn": "zho",
@@ -71,10 +51,6 @@ _WRITTEN_IN = {
     "Jpan": {"Hani", "Hira", "Kana"},
     "Kore": {"Hang", "Hani"},
 }
-_SCRIPTS = {
-    name: regex.compile(rf"\p{{Script={name}}}")
-    for name in sorted({language.script for language in LANGUAGES.values()} - set(_WRITTEN_IN))
-} | {name: regex.compile(rf"\p{{Script={name}}}") for name in ("Hani", "Hira", "Kana")}
 _OF_A_SCRIPT = regex.compile(r"[\p{L}--[\p{Script=Zyyy}\p{Script=Zinh}]]", regex.V1)
 
 
@@ -109,9 +85,20 @@ def known_language(code: str) -> str | None:
         >>> known_language("jav_Latn"), known_language("fil_Latn"), known_language("bug_Latn")
         ('jav', 'tgl', None)
     """
-    language = code.partition("_")[0]
-    language = _SAME.get(language, language)
+    language = individual_language(code.partition("_")[0])
     return language if language in _names().values() else None
+
+
+def individual_language(name: str) -> str:
+    """Our ISO 639-3 code of a language that is called by two or three letters.
+
+    Example:
+        >>> individual_language("fa"), individual_language("cmn"), individual_language("jav")
+        ('pes', 'zho', 'jav')
+    """
+    found = pycountry.languages.get(alpha_2=name) if len(name) == 2 else None
+    code = found.alpha_3 if found else name
+    return _OURS.get(code, code)
 
 
 def letters(text: str) -> int:
@@ -150,11 +137,7 @@ def _identifier() -> LanguageIdentifier:
 @functools.cache
 def _names() -> dict[str, str]:
     """ISO 639-3 code of each label of the identifier."""
-    return {label: _INDIVIDUAL.get(label) or _three_letters(label) for label in _identifier().labels}
-
-
-def _three_letters(label: str) -> str:
-    return label if len(label) == 3 else pycountry.languages.get(alpha_2=label).alpha_3
+    return {label: individual_language(label) for label in _identifier().labels}
 
 
 def _script_in_code(language: str, script: str, text: str) -> str:
@@ -185,4 +168,15 @@ def _letters_by_script(text: str) -> Counter[str]:
 
 @functools.lru_cache(maxsize=1 << 15)
 def _script(char: str) -> str:
-    return next((name for name, pattern in _SCRIPTS.items() if pattern.match(char)), "")
+    return next((name for name, pattern in _scripts().items() if pattern.match(char)), "")
+
+
+@functools.cache
+def _scripts() -> dict[str, regex.Pattern[str]]:
+    """All scripts of ISO 15924 that Unicode has, those of our languages first."""
+    ours = dict.fromkeys(language.script for language in LANGUAGES.values())
+    patterns = {}
+    for name in ours | dict.fromkeys(script.alpha_4 for script in pycountry.scripts):
+        with contextlib.suppress(regex.error):  # a mixture of scripts, or one that Unicode does not have
+            patterns[name] = regex.compile(rf"\p{{Script={name}}}")
+    return patterns

@@ -71,6 +71,7 @@ def test_scripts_are_counted_letter_by_letter():
     assert share_in_script("日本のコーヒー", "zho_Hans") == 2 / 5  # ー is in no script alone
     assert share_in_script("圖書館", "zho_Hans") == 1
     assert share_in_script("1147", "rus_Cyrl") == 0
+    assert share_in_script("ᏣᎳᎩ ᎦᏬᏂᎯᏍᏗ", "chr_Cher") == 1  # a script that no language of our table has
     assert main_script("दिल्ली is a city in भारत और एशिया") == "Deva"
     assert letters("नदी 12!") == 3  # two letters and a mark
 
