@@ -49,7 +49,7 @@ def latex(text: Any) -> str:
 def _latex_of(char: str) -> str:
     if char in _LATEX:
         return _LATEX[char]
-    if " " <= char <= "~" or "À" <= char <= "ÿ" and char not in "×÷":
+    if " " <= char <= "~" or ("À" <= char <= "ÿ" and char not in "×÷"):
         return char
     return f"{{[}}U+{ord(char):04X}{{]}}"
 
@@ -63,7 +63,7 @@ def table(
     align: str,
     is_long: bool = False,
 ) -> str:
-    r"""A table with booktabs. Cells are LaTeX already; a row that is a string is a heading over all columns."""
+    r"""A table with booktabs. Cells are LaTeX already; a row that is text is a heading over all columns."""
     lines = [" & ".join(head) + r" \\", r"\midrule"]
     for row in body:
         if isinstance(row, str):

@@ -63,8 +63,8 @@ def read_evaluations(folder: Path) -> dict[str, dict[str, Any]]:
             whole = False
         if not whole:
             raise DataError(
-                f"{path}: damaged (a score lacks some of {', '.join(sorted(needed))}, signature); an evaluation "
-                f"writes all of them; remove the file and evaluate again"
+                f"{path}: damaged (a score lacks some of {', '.join(sorted(needed))}, signature); an "
+                f"evaluation writes all of them; remove the file and evaluate again"
             )
         found[path.parent.name] = content
     return found

@@ -10,7 +10,7 @@ from jaxlingua.eval.report.models import importance
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 
 ITEMS_PER_TASK = 8
-ITEMS_IN_ALL = 240
+ITEMS_IN_ALL = 320
 SHOWN_CHARACTERS = 700
 
 # What a line of predictions has beside the scores of its item.
@@ -31,9 +31,9 @@ def read_items(
     """
     by_name = {key.partition("@")[0]: key for key in sorted(tasks, reverse=True)}  # the plain key comes last
     keys = [by_name[name] for name in sorted(by_name)]
-    each = max(1, min(ITEMS_PER_TASK, ITEMS_IN_ALL // max(len(keys), 1)))
+    each = max(2, min(ITEMS_PER_TASK, ITEMS_IN_ALL // max(len(keys), 1)))
     shown = []
-    for key in keys[:ITEMS_IN_ALL]:
+    for key in keys[: ITEMS_IN_ALL // 2]:
         now = _predictions(folder / "evals" / name / f"{key}.jsonl")
         before = {line["id"]: line for line in _predictions(folder / "evals" / base / f"{key}.jsonl")}
         shown += _of_task(key, now, before, each)
@@ -134,10 +134,15 @@ def _metric_of(lines: Sequence[Mapping[str, Any]]) -> str | None:
 def _picks(scores: Sequence[tuple[float | int, float | int | None]], each: int) -> dict[int, list[str]]:
     """Places of the items that are shown, the best first, with why."""
     order = sorted(range(len(scores)), key=lambda place: (-scores[place][0], place))
+    if not order:
+        return {}
     change = {place: now - past for place, (now, past) in enumerate(scores) if past is not None}
     gained = sorted((place for place in change if change[place] > 0), key=lambda place: -change[place])
     lost = sorted((place for place in change if change[place] < 0), key=lambda place: change[place])
-    wanted = [("lost most", lost), ("worst", order[::-1]), ("gained most", gained), ("best", order)]
+    best, worst = scores[order[0]][0], scores[order[-1]][0]
+    tops = [place for place in order if scores[place][0] > worst or best == 100]
+    ends = [place for place in reversed(order) if scores[place][0] < best or best == 0]
+    wanted = [("lost most", lost), ("worst", ends), ("gained most", gained), ("best", tops)]
     chosen: dict[int, list[str]] = {}
     for turn in range(each):
         for why, places in wanted:

@@ -120,12 +120,14 @@ def places_of(scores: Iterable[Score]) -> dict[str, Place]:
     """Task → its column and language; translations stand with the language that is not in all of them.
 
     Example:
-        >>> names = ["flores.eng_Latn-jav_Latn", "flores.jav_Latn-eng_Latn", "flores.eng_Latn-deu_Latn"]
+        >>> names = ["f.eng_Latn-jav_Latn", "f.jav_Latn-eng_Latn", "f.eng_Latn-deu_Latn"]
         >>> told = places_of({"task": name, "language": name[-8:]} for name in names)
         >>> [(place.column, place.language) for place in told.values()]
-        [('flores eng_Latn-…', 'jav_Latn'), ('flores …-eng_Latn', 'jav_Latn'), ('flores eng_Latn-…', 'deu_Latn')]
+        [('f eng_Latn → …', 'jav_Latn'), ('f … → eng_Latn', 'jav_Latn'), ('f eng_Latn → …', 'deu_Latn')]
     """
+    scores = list(scores)
     languages = {score["task"]: score["language"] for score in scores}
+    arrows = {score["task"]: " → " if kind_of(score) == "translation" else "-" for score in scores}
     pairs = {task: parts for task in languages if len(parts := _codes(task)) == 2}
     heads = {task.rpartition(".")[0] for task in pairs}
     pivots = {
@@ -138,9 +140,9 @@ def places_of(scores: Iterable[Score]) -> dict[str, Place]:
         if task in pairs:
             first, second = pairs[task]
             if second == pivots[head]:
-                found[task] = Place(f"{head} …-{second}", first)
+                found[task] = Place(f"{head} …{arrows[task]}{second}", first)
             else:
-                found[task] = Place(f"{head} {first}-…", second)
+                found[task] = Place(f"{head} {first}{arrows[task]}…", second)
         else:
             found[task] = Place(head if head and _codes(task) == [language] else task, language)
     return found

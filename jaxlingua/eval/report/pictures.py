@@ -13,14 +13,15 @@ from jaxlingua.eval.significance import spread
 CURVE_POINTS = 300
 COLORS = 8  # that the page has a name for, --c0 …; then dashes begin
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 34
+LEFT, RIGHT, TOP, BOTTOM = 52, 22, 30, 34
 
+Curves = tuple[str, str, dict[str, list[tuple[int, float | int]]]]
 Lines = Mapping[str, Sequence[tuple[float | int, float | int]]]
 
 
 def curves_of(
     metrics: list[dict[str, Any]],
-) -> list[tuple[str, str, dict[str, list[tuple[int, float | int]]]]]:
+) -> list[Curves]:
     """Title, unit and lines (label → step and value) of each picture that there is something to draw in."""
     wanted = [
         ("Training loss", "nats per target token", ("loss", "loss/")),
@@ -45,9 +46,7 @@ def curves_of(
     return pictures
 
 
-def score_curves(
-    scores: Sequence[Mapping[str, Any]], stages: Sequence[str]
-) -> list[tuple[str, str, dict[str, list[tuple[int, float | int]]]]]:
+def score_curves(scores: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> list[Curves]:
     """Scores over the checkpoints of a run, a picture per column of the heat map; the base is step 0.
 
     None where fewer than two checkpoints were evaluated.
@@ -82,11 +81,17 @@ def _thinned(points: list[tuple[int, float | int]]) -> list[tuple[int, float | i
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def draw(lines: Lines, title: str, unit: str) -> Markup:
-    """Curves over steps: steps to the right, `unit` upwards."""
+def draw(lines: Lines, title: str, unit: str, order: Sequence[str] = ()) -> Markup:
+    """Curves over steps: steps to the right, `unit` upwards.
+
+    Args:
+        order: labels of several pictures; each has one color in all of them.
+    """
     plane = _Plane([point for points in lines.values() for point in points])
     parts = []
-    for place, (label, points) in enumerate(lines.items()):
+    places = {label: place for place, label in enumerate(dict.fromkeys([*order, *lines]))}
+    for label, points in lines.items():
+        place = places[label]
         bold = " b" if label == "all" else ""
         dash = ("", ' stroke-dasharray="5 3"', ' stroke-dasharray="1.5 2.5"')[place // COLORS % 3]
         name = f"<title>{escape(label)}</title>"
@@ -103,8 +108,9 @@ def draw(lines: Lines, title: str, unit: str) -> Markup:
     legend = ""
     if len(lines) > 1:
         keys = "".join(
-            f'<span><i class="c{place % COLORS}"></i>{escape(label)}</span>'
-            for place, label in enumerate(lines)
+            f'<span><i class="c{places[label] % COLORS} k{places[label] // COLORS % 3}'
+            f'{" b" if label == "all" else ""}"></i>{escape(label)}</span>'
+            for label in lines
         )
         legend = f'<figcaption class="legend">{keys}</figcaption>'
     return _picture(plane, parts, title, unit, "step", legend)

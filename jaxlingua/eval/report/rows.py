@@ -75,6 +75,7 @@ def headlines(rows: list[dict[str, Any]], models: list[str]) -> list[dict[str, A
                 "tasks": len({row["task"] for row in group}),
                 "items": sum(row["items"] for row in group),
                 "before": sum(before) / len(before) if len(before) == len(group) else None,
+                "differs": 0 < sum(first is not None for first, _ in pairs) != len(before),
                 "after": sum(last["value"] for _, last in pairs) / len(group),
             }
         )

@@ -92,6 +92,11 @@ def _cell(cell: Cell | None) -> str:
     return f"{one_digit(cell.value)}{sd}{delta}{star}"
 
 
+def _with_interval(score: Mapping[str, Any]) -> str:
+    value, low, high = (latex(one_digit(score[name])) for name in ("value", "low", "high"))
+    return rf"{value} {{\tiny [{low}, {high}]}}"
+
+
 def _all_scores(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
     shown = [model for model in models if model in (FLOOR, BASE)] + [
         model for model in models if model not in (FLOOR, BASE)
@@ -102,11 +107,7 @@ def _all_scores(rows: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str
         values = []
         for model in shown:
             score = row["scores"].get(model)
-            values.append(
-                f"{one_digit(score['value'])} {{\\tiny [{one_digit(score['low'])}, {one_digit(score['high'])}]}}"
-                if score
-                else ""
-            )
+            values.append(_with_interval(score) if score else "")
         name = f"{row['task']} {row['prompt']}" if has_prompts else row["task"]
         body.append([latex(name), latex(row["metric"]), f"{row['items']:,}", *values])
     return table(

@@ -1,8 +1,12 @@
 """How numbers, languages and texts are shown to people."""
 
 import functools
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup
 
 from jaxlingua.languages import display_name, find_language
 from jaxlingua.progress import duration
@@ -80,14 +84,28 @@ def language_name(code: str) -> str:
         return code
 
 
-def direction(code: str) -> str:
-    """What `dir` is to be for text in a language: rtl where its script runs so, else what the text tells.
+def direction(text: str, code: str) -> str:
+    """What `dir` is to be for a text: rtl where its language runs so, else what its letters tell.
+
+    A text in such a language that has none of its letters, such as a label, is left as it is.
 
     Example:
-        >>> direction("urd_Arab"), direction("heb_Hebr"), direction("jpn_Jpan")
-        ('rtl', 'rtl', 'auto')
+        >>> direction("3 km از", "pes_Arab"), direction("NASA", "heb_Hebr"), direction("6300", "jpn_Jpan")
+        ('rtl', 'auto', 'auto')
     """
-    return "rtl" if code.partition("_")[2] in RIGHT_TO_LEFT else "auto"
+    if code.partition("_")[2] not in RIGHT_TO_LEFT:
+        return "auto"
+    return "rtl" if any(unicodedata.bidirectional(char) in ("R", "AL") for char in text) else "auto"
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML that may break where its parts end.
+
+    Example:
+        >>> print(breakable("nusax_sentiment <b>"))
+        nusax_<wbr>sentiment &lt;b&gt;
+    """
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[_.@-])", name))
 
 
 @functools.cache

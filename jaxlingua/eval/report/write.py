@@ -13,7 +13,7 @@ from jaxlingua.eval.report.escape import markdown
 from jaxlingua.eval.report.files import replace
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import clipped
-from jaxlingua.eval.report.models import FLOOR, importance, models_of, shown_models
+from jaxlingua.eval.report.models import FLOOR, importance, is_own, model_key, models_of, shown_models
 from jaxlingua.eval.report.pictures import curves_of, draw, draw_points, score_curves
 from jaxlingua.eval.report.read import read_run
 from jaxlingua.eval.report.rows import headlines, mean_of, score_rows
@@ -65,12 +65,15 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
         for is_primary in (True, False)
     }
     lines = headlines(rows, models)
+    over_steps = score_curves(scores, stages)
+    labels = sorted({label for *_, of in over_steps for label in of})
     pictures = curves_of(report["metrics"])
     return {
         **report,
         "rows": rows,
         "models": models,
         "compared": found,
+        "columns": _columns(scores, models, stages),
         "has_prompts": len({row["prompt"] for row in rows}) > 1,
         "open_rows": OPEN_ROWS,
         "headlines": lines,
@@ -79,9 +82,8 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
         "heat_maps": [one for one in maps[True] if one.cells],
         "other_maps": [one for one in maps[False] if one.cells],
         "not_compared": _not_compared(report["comparisons"]),
-        "score_pictures": [
-            (title, draw(of, title, unit)) for title, unit, of in score_curves(scores, stages)
-        ],
+        "forgetting_map": _forgetting_map(report["forgetting"]),
+        "score_pictures": [(title, draw(of, title, unit, labels)) for title, unit, of in over_steps],
         "curves": [(title, draw(of, title, unit)) for title, unit, of in pictures],
         "transfer_pictures": [
             draw_points(
@@ -122,21 +124,51 @@ def _environment() -> jinja2.Environment:
         "html_language": words.html_language,
         "clipped": clipped,
         "cell": markdown,
+        "breakable": words.breakable,
+        "with_head": lambda sample: {**sample, "head": sample["task"].rpartition(".")[0] or sample["task"]},
         "line": lambda text: " ".join(str(text).split()),
     }
     return environment
 
 
+def _columns(scores: Sequence[Mapping[str, Any]], models: Sequence[str], stages: Sequence[str]) -> list[str]:
+    """The models of the table of all scores: of several checkpoints of a stage the last one."""
+    last: dict[str, str] = {}
+    own = [score for score in scores if is_own(score, stages)]
+    for score in sorted(own, key=lambda score: score["step"]):
+        last[score["stage"]] = model_key(score)
+    older = {model_key(score) for score in own} - set(last.values())
+    return [model for model in models if model not in older]
+
+
 def _not_compared(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Reason → how many scores of which tasks it keeps from being compared."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Reason → the models and tasks whose scores it keeps from being compared."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
     for one in comparisons:
         if one["reason"]:
-            found.setdefault((one["model"], one["reason"]), []).append(f"{one['task']} {one['metric']}")
+            models, tasks = found.setdefault(one["reason"], ([], []))
+            models.append(one["model"])
+            tasks.append(f"{one['task']} {one['metric']}")
     return [
-        {"model": model, "reason": reason, "tasks": list(dict.fromkeys(tasks))}
-        for (model, reason), tasks in found.items()
+        {"reason": reason, "models": list(dict.fromkeys(models)), "tasks": list(dict.fromkeys(tasks))}
+        for reason, (models, tasks) in found.items()
     ]
+
+
+def _forgetting_map(forgetting: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Languages × tasks of backward transfer, languages by the stage that learned them."""
+    rows = forgetting["rows"] if forgetting else []
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        name = f"learned in {row['learned']}" if row["learned"] else "learned in no stage"
+        if row["backward"] is not None or row["reason"]:
+            groups.setdefault(name, []).append(row["language"])
+    return {
+        "columns": sorted({(row["column"], row["metric"]) for row in rows}),
+        "groups": {name: list(dict.fromkeys(codes)) for name, codes in groups.items()},
+        "cells": {(row["language"], (row["column"], row["metric"])): row for row in rows},
+        "largest": max((abs(row["backward"]) for row in rows if row["backward"]), default=1.0),
+    }
 
 
 def _hashes(scores: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
