@@ -18,12 +18,14 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.errors import ConfigError
 from jaxlingua.generate.decoding import Answer, Decoding, Request
-from jaxlingua.generate.prompts import padded_length
-from jaxlingua.model.cache import CACHE_AXES, Cache, empty_cache
+from jaxlingua.generate.programs import on_mesh, programs
+from jaxlingua.generate.prompts import left_padded, padded_length
+from jaxlingua.generate.sampling import Sampling
+from jaxlingua.generate.stops import StopSearch
+from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache
 from jaxlingua.model.llama import Llama, head_kernel, logits
-from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import MeshFunction, batch_sharding, check_rows, replicated, rows_multiple
 from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
@@ -77,18 +79,26 @@ def beam_search(
 
     Args:
         params: plain parameters, sharded over `mesh`.
+        requests: as `generate` has checked them.
         batch_rows: running answers over all devices, so `batch_rows / beams` prompts at one time, and no
             fewer than the mesh has places for rows.
         on_progress: called with requests done and requests in all.
         on_answer: called with the index of a request and its answer as soon as it is known.
-    Raises: ConfigError for requests with choices; DataError for a prompt without tokens or without room for
-        its answer; ShardingError for rows that do not divide over the mesh.
-    Cost: one compilation for each padded length and max_new_tokens. Memory: a cache of batch_rows rows.
+    Raises: ConfigError for requests with choices; ShardingError for rows that do not divide over the mesh.
+    Cost: one compilation for each padded length and max_new_tokens. Memory: the parameters once more where
+        they are cast to the compute dtype, and keys and values of batch_rows rows.
     Same as: transformers' generate(num_beams=…, do_sample=False, length_penalty=…, early_stopping=False).
     """
     check_rows("generate.batch_rows", batch_rows, mesh)
-    _check(requests, decoding, model.config.max_positions)
+    if chosen := [index for index, request in enumerate(requests) if request.choices]:
+        raise ConfigError(
+            f"generate.beams: {decoding.beams} given, but request {chosen[0]} may only be answered by one of "
+            f"{len(requests[chosen[0]].choices)} choices; set generate.beams=1, or choose by likelihood "
+            f"(eval.choice_by=label)"
+        )
     rows = max(1, batch_rows // decoding.beams // rows_multiple(mesh)) * rows_multiple(mesh)
+    if model.config.compute_dtype != "float32":
+        params = programs(model, mesh, tokenizer.vocab_size, eos_ids, Sampling(0.0, 0, 1.0)).weights(params)
     answers: list[Answer | None] = [None] * len(requests)
     done = 0
     for (new_tokens, padded), group in _grouped(requests, model.config.max_positions):
@@ -97,8 +107,9 @@ def beam_search(
         divisors = _divisors(new_tokens, decoding.length_penalty)
         for start in range(0, len(group), rows):
             chosen = group[start : start + rows]
-            prompts = _left_padded([requests[index].prompt for index in chosen], rows, padded, search.pad_id)
-            found, lengths = fetch(run(params, *(_on_mesh(array, mesh) for array in prompts), divisors))
+            prompts = left_padded([requests[index].prompt for index in chosen], rows, padded, search.pad_id)
+            placed = (on_mesh(array, batch_sharding(mesh)) for array in prompts)
+            found, lengths = fetch(run(params, *placed, divisors))
             for row, index in enumerate(chosen):
                 answer = _answer(found[row, : lengths[row]], requests[index].stop, eos_ids, tokenizer)
                 answers[index] = answer
@@ -106,23 +117,6 @@ def beam_search(
             done += len(chosen)
             on_progress(done, len(requests))
     return [answer for answer in answers if answer is not None]
-
-
-def _check(requests: Sequence[Request], decoding: Decoding, max_positions: int) -> None:
-    for index, request in enumerate(requests):
-        if request.choices:
-            raise ConfigError(
-                f"generate.beams: {decoding.beams} given, but request {index} may only be answered by one of "
-                f"{len(request.choices)} choices; set generate.beams=1, or choose by likelihood "
-                f"(eval.choice_by=label)"
-            )
-        room = max_positions - request.max_new_tokens
-        if request.max_new_tokens < 1 or not 1 <= len(request.prompt) <= room:
-            raise DataError(
-                f"generate: prompt {index} has {len(request.prompt)} tokens and asks for "
-                f"{request.max_new_tokens} new ones; 1 or more of each, together at most "
-                f"model.max_positions={max_positions}; cut it"
-            )
 
 
 def _grouped(requests: Sequence[Request], max_positions: int) -> list[tuple[tuple[int, int], list[int]]]:
@@ -140,16 +134,10 @@ def _answer(
     """The answer that these tokens, EOS included, are; cut before the first stop string."""
     is_eos = len(tokens) > 0 and int(tokens[-1]) in eos_ids
     tokens = tokens[:-1] if is_eos else tokens
-    text = tokenizer.decode(tokens)
-    if not any(each in text for each in stop):
-        return Answer(tokens, text, "eos" if is_eos else "length")
-    for count in range(1, len(tokens) + 1):
-        text = tokenizer.decode(tokens[:count])
-        starts = [text.index(each) for each in stop if each in text]
-        if starts:
-            tokens, text = tokens[:count], text[: min(starts)]
-            break
-    return Answer(tokens, text, "stop")
+    if stop and (found := StopSearch(tokenizer, stop).find(tokens.tolist(), is_whole=True)):
+        count, text = found
+        return Answer(tokens[:count], text, "stop")
+    return Answer(tokens, tokenizer.decode(tokens), "eos" if is_eos else "length")
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,37 +160,38 @@ def _search(
 ) -> tuple[Int[Array, "batch new"], Int[Array, " batch"]]:
     """Read all prompts once, then extend all beams by one token at a time until no row is open."""
     config = model.config
-    params = _in_compute_dtype(params, config)
     kernel = head_kernel(params, config)
     rows, padded = tokens.shape
 
-    def advance(cache: Cache, tokens: Array, positions: Array, segments: Array) -> tuple[Array, Cache]:
-        inputs = (tokens, positions, segments, cache)
-        hidden, cache = model.apply({"params": params}, *inputs, method=Llama.hidden)
-        scores = logits(hidden[:, -1:], kernel, config)[:, 0]
-        is_known = jnp.arange(scores.shape[-1]) < search.vocab_size
-        return jax.nn.log_softmax(jnp.where(is_known, scores, -jnp.inf)), cache
+    def logprobs_of(hidden: Float[Array, "rows embed"]) -> Float[Array, "rows vocab"]:
+        scores = logits(hidden[:, None], kernel, config)[:, 0]
+        return jax.nn.log_softmax(
+            jnp.where(jnp.arange(scores.shape[-1]) < search.vocab_size, scores, -jnp.inf)
+        )
 
     positions = jnp.arange(padded, dtype=jnp.int32) - (padded - lengths)[:, None]  # negative where padding
-    cache = _sharded(empty_cache(config, rows, padded + search.new_tokens))
     inputs = (tokens, jnp.maximum(positions, 0), (positions >= 0).astype(jnp.int32))
-    logprobs, cache = advance(cache, *inputs)
-    logprobs = jnp.broadcast_to(logprobs[:, None], (rows, search.beams, logprobs.shape[-1]))
-    beams, _ = _extended(search, _no_beams(search, lengths > 0), logprobs, divisors)
-    cache = _sharded(_repeated(cache, search.beams))
+    cache = _constrained(empty_cache(config, rows, padded), CACHE_AXES)
+    hidden, cache = model.apply({"params": params}, *inputs, cache, method=Llama.hidden)
+    first = logprobs_of(hidden[:, -1])
+    first = jnp.broadcast_to(first[:, None], (rows, search.beams, first.shape[-1]))
+    beams, _ = _extended(search, _no_beams(search, lengths > 0), first, divisors)
 
-    def more(carry: tuple[Beams, Cache]) -> Bool[Array, ""]:
+    def more(carry: tuple[Beams, Ring]) -> Bool[Array, ""]:
         return jnp.any(carry[0].is_open)
 
-    def one_token(carry: tuple[Beams, Cache]) -> tuple[Beams, Cache]:
-        beams, cache = carry
-        last = jax.lax.dynamic_index_in_dim(beams.tokens, beams.step - 1, axis=2, keepdims=False)
-        positions = jnp.repeat(lengths + beams.step - 1, search.beams)[:, None]
-        logprobs, cache = advance(cache, last.reshape(-1, 1), positions, jnp.ones_like(positions))
-        beams, parents = _extended(search, beams, logprobs.reshape(rows, search.beams, -1), divisors)
-        return beams, _reordered(cache, parents, padded)
+    def one_token(carry: tuple[Beams, Ring]) -> tuple[Beams, Ring]:
+        beams, ring = carry
+        last = jax.lax.dynamic_index_in_dim(beams.tokens, beams.step - 1, axis=2, keepdims=False).reshape(-1)
+        positions = jnp.repeat(lengths + beams.step - 1, search.beams)
+        inputs = (last, positions, jnp.ones_like(last), ring)
+        hidden, ring = model.apply({"params": params}, *inputs, method=Llama.next_hidden)
+        logprobs = logprobs_of(hidden).reshape(rows, search.beams, -1)
+        beams, parents = _extended(search, beams, logprobs, divisors)
+        return beams, _reordered(ring, parents, padded)
 
-    beams, _ = jax.lax.while_loop(more, one_token, (beams, cache))
+    ring = _ring(cache, search.new_tokens, search.beams)
+    beams, _ = jax.lax.while_loop(more, one_token, (beams, ring))
     return beams.ended_tokens[:, 0], beams.ended_lengths[:, 0]
 
 
@@ -274,61 +263,38 @@ def _extended(
 
 
 def _taken(array: Array, places: Int[Array, "batch some"]) -> Array:
-    """[b k ...] at the given places of axis 1, for each row its own."""
+    """[b k …] at the given places of axis 1, for each row its own."""
     return jax.vmap(lambda row, at: row[at])(array, places)
 
 
-def _repeated(cache: Cache, beams: int) -> Cache:
-    """Every row `beams` times in a row."""
+def _ring(cache: Cache, new_tokens: int, beams: int) -> Ring:
+    """The prompts of a cache, every row `beams` times in a row, with places for new tokens behind them."""
 
-    def repeat(array: Array, axes: tuple[str | None, ...]) -> Array:
-        return (
-            jnp.repeat(array, beams, axes.index("activation_batch")) if "activation_batch" in axes else array
-        )
+    def repeat(array: Array, axis: int) -> Array:
+        widths = [(0, new_tokens if here == axis else 0) for here in range(array.ndim)]
+        return jnp.repeat(jnp.pad(array, widths), beams, 0)
 
-    return Cache(*(repeat(array, axes) for array, axes in zip(cache, CACHE_AXES, strict=True)))
+    k, v = (tuple(repeat(layer.swapaxes(1, 2), 2) for layer in layers) for layers in (cache.k, cache.v))
+    segments, positions = repeat(cache.segments, 1), repeat(cache.positions, 1)
+    return _constrained(Ring(k, v, segments, positions, cache.index), RING_AXES)
 
 
-def _reordered(cache: Cache, parents: Int[Array, "batch beams"], prompt: int) -> Cache:
+def _reordered(ring: Ring, parents: Int[Array, "batch beams"], prompt: int) -> Ring:
     """Keys and values of each beam's parent; those of the prompt are the same in all beams and stay."""
 
-    def reorder(array: Array) -> Array:  # l b*k s ...
-        new = array[:, :, prompt:]
-        new = new.reshape(len(new), *parents.shape, *new.shape[2:])
-        new = jax.vmap(lambda row, at: row[:, at], in_axes=(1, 0), out_axes=1)(new, parents)
-        return array.at[:, :, prompt:].set(new.reshape(len(new), -1, *new.shape[3:]))
+    def reorder(layer: Array) -> Array:  # b*k heads s h
+        new = layer[:, :, prompt:]
+        new = _taken(new.reshape(*parents.shape, *new.shape[1:]), parents)  # b k heads new h
+        return layer.at[:, :, prompt:].set(new.reshape(-1, *new.shape[2:]))
 
-    return _sharded(cache._replace(k=reorder(cache.k), v=reorder(cache.v)))
-
-
-def _sharded(cache: Cache) -> Cache:
-    """The cache spread over the mesh: rows over data and fsdp, key/value heads over tensor."""
-    return Cache(
-        *(nn.with_logical_constraint(array, axes) for array, axes in zip(cache, CACHE_AXES, strict=True))
-    )
+    k, v = (tuple(map(reorder, layers)) for layers in (ring.k, ring.v))
+    return _constrained(ring._replace(k=k, v=v), RING_AXES)
 
 
-def _in_compute_dtype(params: Any, config: LlamaConfig) -> Any:
-    """Matrices as they are multiplied, cast once instead of at every token; norms are applied in float32."""
+def _constrained(arrays: Any, axes: Any) -> Any:
+    """A cache or ring spread over the mesh: rows over data and fsdp, key/value heads over tensor."""
 
-    def cast(path: Any, leaf: Array) -> Array:
-        return leaf if path[-1].key == "scale" else leaf.astype(config.compute_dtype)
+    def constrain(part: Any, axes: tuple) -> Any:
+        return jax.tree.map(lambda array: nn.with_logical_constraint(array, axes), part)
 
-    return jax.tree_util.tree_map_with_path(cast, params)
-
-
-def _left_padded(
-    prompts: Sequence[np.ndarray], rows: int, padded: int, pad_id: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [rows padded] and the length of each prompt, 0 for rows without one."""
-    tokens = np.full((rows, padded), pad_id, np.int32)
-    lengths = np.zeros(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, padded - len(prompt) :] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
-
-
-def _on_mesh(array: np.ndarray, mesh: Mesh) -> Array:
-    """A global array of which every process places its own rows."""
-    return jax.make_array_from_callback(array.shape, batch_sharding(mesh), lambda index: array[index])
+    return type(arrays)(*(constrain(part, of_part) for part, of_part in zip(arrays, axes, strict=True)))

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.generate.programs import on_mesh
 from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.sharding.rules import MeshFunction, batch_sharding, batch_shards, check_rows, replicated
@@ -98,7 +99,7 @@ def likelihoods(
         chosen = longest_first[start : start + batch_rows]
         padded = min(padded_length(lengths[chosen[0]]), model.config.max_positions)
         rows = _right_padded([continuations[index] for index in chosen], batch_rows, padded)
-        logprobs, is_best = fetch(score(params, *(_on_mesh(array, mesh) for array in rows)))
+        logprobs, is_best = fetch(score(params, *(on_mesh(array, batch_sharding(mesh)) for array in rows)))
         for row, index in enumerate(chosen):
             answer = _likelihood(continuations[index], logprobs[row], is_best[row])
             answers[index] = answer
@@ -215,8 +216,3 @@ def _right_padded(
         targets[row, : len(document) - 1] = document[1:]
         segments[row, : len(document) - 1] = 1
     return tokens, targets, segments
-
-
-def _on_mesh(array: np.ndarray, mesh: Mesh) -> Array:
-    """A global array of which every process places its own rows."""
-    return jax.make_array_from_callback(array.shape, batch_sharding(mesh), lambda index: array[index])

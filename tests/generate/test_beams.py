@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlingua.errors import ConfigError, DataError, ShardingError
+from jaxlingua.errors import ConfigError, ShardingError
 from jaxlingua.generate import beams
 from jaxlingua.generate.beams import beam_search
 from jaxlingua.generate.decoding import Answer, Decoding, Request
@@ -91,9 +91,9 @@ def test_beams_are_spread_over_the_mesh_and_reordered_where_they_lie():
     text = (
         beams._searcher(model, mesh, search).lower(params, *rows, np.ones(16, np.float32)).compile().as_text()
     )
-    caches = set(re.findall(r"f32\[2,\d+,\d+,\d,16\]", text))
-    assert "f32[2,16,48,1,16]" in caches  # of 64 rows, 32 + 16 places, 2 key heads
-    assert not {"f32[2,64,48,1,16]", "f32[2,16,48,2,16]", "f32[2,64,16,1,16]", "f32[2,64,48,2,16]"} & caches
+    rings = set(re.findall(r"f32\[\d+,\d,48,16\]", text))
+    assert "f32[16,1,48,16]" in rings  # of 64 rows, 2 key heads, 32 + 16 places
+    assert not {"f32[64,1,48,16]", "f32[16,2,48,16]", "f32[64,2,48,16]"} & rings
 
 
 def test_ids_beyond_the_tokenizer_are_never_written_and_have_no_share():
@@ -157,16 +157,6 @@ def test_what_beams_cannot_answer_is_refused():
         ConfigError, match=r"generate.beams: 4 given, but request 1 .* one of 2 choices; set .*=label"
     ):
         answers([requests(1, seed=10)[0], choice])
-    with pytest.raises(
-        DataError, match="generate: prompt 0 has 0 tokens and asks for 10 new ones; 1 or more"
-    ):
-        answers([Request(np.empty(0, np.int32), NEW)])
-    with pytest.raises(
-        DataError, match="prompt 0 has 151 tokens and asks for 10 .*model.max_positions=160; cut it"
-    ):
-        answers([Request(np.ones(151, np.int32), NEW)])
-    with pytest.raises(DataError, match="prompt 0 has 1 tokens and asks for 0 new ones"):
-        answers([Request(np.ones(1, np.int32), 0)])
     with pytest.raises(ShardingError, match="generate.batch_rows: 12 rows cannot be split"):
         answers(requests(3, seed=0), "fsdp", batch_rows=12)
     assert len(answers([Request(np.ones(150, np.int32), NEW)])) == 1
