@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 
 from jaxlingua import identify
@@ -72,6 +73,8 @@ def judge_answers(
 ) -> Judged:
     """Verdicts on answers to a task of kind qa or open; nothing for other kinds or without `eval.judge.url`.
 
+    In several processes the first one alone asks, and the others get nothing.
+
     judge_yes: the share of answers that pass. Right answers are shown to the judge where they are known. An
     empty answer does not pass, and nobody is asked. Of several samples the majority counts.
 
@@ -93,7 +96,8 @@ def judge_answers(
     Cost: items x samples requests, and 2 x items x samples for the comparison; told before the first one.
     """
     judge = config.eval.judge
-    if not judge.url or task.kind not in JUDGED_KINDS or not task.items:
+    is_asked = judge.url and task.kind in JUDGED_KINDS and task.items
+    if not is_asked or jax.process_index() != 0:
         return Judged([], {})
     for answers in (predictions, base_predictions):
         if answers is not None and len(answers) != len(task.items):

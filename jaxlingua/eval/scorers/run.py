@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxlingua.config import Config, ScorerConfig
 from jaxlingua.errors import ConfigError, DataError, JaxlinguaError, MachineError, nearest, one_line
 from jaxlingua.eval.metrics.measured import Measured, mean_of
@@ -65,13 +67,16 @@ def run_scorers(
 ) -> list[list[Measured]]:
     """Scores of translation tasks by all of `eval.scorers`; no scores for other tasks.
 
+    In several processes the first one alone scores, and the others get nothing.
+
     Each scorer is started once for all tasks: loading its model may take longer than scoring one of them.
 
     Args:
         predictions: of each task, one for each of its items.
         folder: of the evaluation; results are kept there.
     """
-    chosen = [index for index, task in enumerate(tasks) if task.kind == "translation"]
+    is_first = jax.process_index() == 0
+    chosen = [index for index, task in enumerate(tasks) if is_first and task.kind == "translation"]
     groups = [
         [
             Segment(item.source_text, prediction, item.targets)

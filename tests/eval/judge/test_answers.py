@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -187,6 +188,13 @@ def test_without_a_judge_or_for_kinds_that_need_none_nothing_is_asked(judge, tmp
         assert judged(judge, tmp_path, task(2, kind), ["x"] * 2).measured == []
     assert judge.requests == []
     assert not (tmp_path / "judge.jsonl").exists()
+
+
+def test_of_several_processes_the_first_alone_asks(judge, tmp_path, monkeypatch):
+    """Else each would pay, and they would write over each other."""
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert judged(judge, tmp_path, task(2), ["x"] * 2).measured == []
+    assert judge.requests == []
 
 
 def test_answers_of_another_number_of_items_are_refused(judge, tmp_path):

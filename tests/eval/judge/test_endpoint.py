@@ -121,6 +121,7 @@ def test_a_wait_that_is_too_long_ends_it_at_once(judge):
         (403, KEY, "the key in the environment variable OPENAI_API_KEY is not accepted; set it"),
         (404, KEY, "mend eval.judge.url, which often ends in /v1, or eval.judge.model"),
         (405, KEY, "mend eval.judge.url, which often ends in /v1, or eval.judge.model"),
+        (302, KEY, "give the address to which the endpoint moved as eval.judge.url"),
         (307, KEY, "give the address to which the endpoint moved as eval.judge.url"),
     ],
 )

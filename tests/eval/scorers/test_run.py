@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxlingua.config import Config, ScorerConfig
@@ -258,6 +259,24 @@ def test_all_translation_tasks_are_scored_in_one_run_and_others_have_no_scores(l
     assert said[0] == "comet: results of 0 of 2 tasks are there; 5 segments to score, at most 3600 s"
     assert run_scorers(tasks[1:2], predictions[1:2], config=config, folder=tmp_path, say=said.append) == [[]]
     assert len(said) == 2
+
+
+def test_of_several_processes_the_first_alone_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    of = Task(
+        "a",
+        "translation",
+        "a",
+        "eng_Latn",
+        "all",
+        "short",
+        (Item("0", "eng_Latn", "p", ("t",), "s"),),
+        (),
+        1,
+        {},
+    )
+    config = Config(eval={"scorers": {"comet": {"command": ["no such program"]}}})
+    assert run_scorers([of], [["t"]], config=config, folder=tmp_path) == [[]]
 
 
 def test_a_model_on_disk_is_named_alike_wherever_it_lies(tmp_path):
