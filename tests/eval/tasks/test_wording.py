@@ -6,6 +6,7 @@ import pytest
 
 from jaxlingua import identify
 from jaxlingua.eval.tasks.library import PROMPTS, read_prompts, read_task_file
+from jaxlingua.eval.tasks.prompts import language_name
 from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet
 
 # The slots of each file's prompts; where there are several sets, a prompt has one of them.
@@ -139,6 +140,14 @@ def test_a_prompt_names_all_that_may_be_answered(name):
     for prompt in every(name):
         for label in labels:
             assert prompt.choices.get(label, label) in prompt.instruction
+
+
+def test_languages_of_indonesia_have_an_indonesian_name():
+    """Unicode CLDR has not all of them, and a native prompt of a translation into Indonesian needs it."""
+    prompts = prompts_of("translation")
+    for task in ("nusax_translation", "nusatranslation"):
+        names = [language_name(code, "ind_Latn", prompts, task) for code in TASKS[task].languages]
+        assert len(set(names)) == len(names)
 
 
 def test_language_tables_know_the_languages_that_the_benchmarks_have():
