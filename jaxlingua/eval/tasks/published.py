@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxlingua.config import Config
 from jaxlingua.data.readers import cut, listed, sha256_of
 from jaxlingua.errors import DataError
-from jaxlingua.eval.tasks.asked import Asked, read_asked, slot_names
+from jaxlingua.eval.tasks.asked import Asked, slot_names
 from jaxlingua.eval.tasks.entry import Entry, Found, find_files, parse_entry
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.eval.tasks.library import read_prompts, read_task_file
@@ -19,6 +19,7 @@ from jaxlingua.eval.tasks.prompts import (
     own_shape,
     unfilled,
 )
+from jaxlingua.eval.tasks.read import read_asked
 from jaxlingua.eval.tasks.sampling import sample
 from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet, TaskFile
 
@@ -120,14 +121,14 @@ def _language_names(
 def _item(
     asked: Asked, entry: Entry, prompt: Prompt, shape: str, config: Config, language_names: dict[str, str]
 ) -> Item:
-    slots = asked.slots | language_names | _words(asked, prompt)
+    slots = asked.slots | language_names | (_words(asked, prompt) if prompt.words else {})
     return Item(
         id=asked.id,
         language=_answer_language(entry),
         prompt=ask(prompt, shape, config.data.template, slots),
         targets=asked.targets,
         source_text=asked.source_text,
-        choices=_choices(entry.task, prompt, slots),
+        choices=_choices(entry.task, prompt, slots) if entry.task.labels else (),
         fields=tuple(asked.slots.items()),
     )
 

@@ -112,13 +112,13 @@ def value_of(row: Row, column: str) -> object:
 
 def text_of(row: Row, column: str) -> str:
     """The text of a column; numbers as they are written, null as nothing."""
-    value = value_of(row, column)
+    value = row.fields[column] if column in row.fields else value_of(row, column)
+    if isinstance(value, str):
+        return value if value.isascii() else as_text(value, row.place, column)
     if value is None:
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, bool | list | dict):
-        raise DataError(
-            f"{row.place}: field '{column}' is {kind_of(value)}; text or a number is needed; mend the record"
-        )
-    return as_text(value, row.place, column)
+    raise DataError(
+        f"{row.place}: field '{column}' is {kind_of(value)}; text or a number is needed; mend the record"
+    )
