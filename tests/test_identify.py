@@ -44,6 +44,10 @@ def test_a_text_without_letters_is_in_no_language(text):
     assert identify(text) == (None, 0.0)
 
 
+def test_chinese_that_is_written_alike_in_both_forms_is_taken_for_simplified():
+    assert identify("今天我在家，他也在家。")[0] == "zho_Hans"
+
+
 def test_probabilities_add_up_to_1_and_are_sorted():
     found = probabilities(SENTENCES["deu_Latn"])
     assert sum(found.values()) == pytest.approx(1, abs=1e-4)

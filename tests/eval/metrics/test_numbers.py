@@ -65,7 +65,7 @@ def test_another_number_or_none_is_wrong(answer, target):
 
 def test_only_three_digits_behind_one_mark_have_two_readings():
     assert last_number("1.000") == {Decimal(1), Decimal(1000)}
-    for unequivocal in ("1.00", "0.125", "1,000.5", "1,000,000", "1\u00a0000", "1000"):
+    for unequivocal in ("1.00", "0.125", "1,000.5", "1,000,000", "1\u00a0000", "1000", "٢٫١٢٥", "٢٬١٢٥"):
         assert len(last_number(unequivocal)) == 1
     assert last_number("none") == set()
 

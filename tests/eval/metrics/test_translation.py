@@ -43,6 +43,18 @@ def test_an_absent_tokenizer_is_downloaded_into_the_folder_that_is_named_now(
     assert origin.startswith("|spm:")
 
 
+def test_spm_is_the_old_name_of_flores101(model, tmp_path, monkeypatch, address, caplog):
+    monkeypatch.setenv("SACREBLEU", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sacrebleu_tokenizer_spm.model").write_bytes(model.read_bytes())
+    signatures = {
+        translation_metrics(["a"], [("a",)], "deu_Latn", name)[1].signature for name in ("spm", "flores101")
+    }
+    assert len(signatures) == 1
+    assert "|tok:flores101|" in signatures.pop()
+    assert not caplog.records
+
+
 def test_without_a_network_one_line_says_which_file_to_put_where(address, tmp_path, monkeypatch):
     monkeypatch.setenv("SACREBLEU", str(tmp_path))
     address("flores200", "http://127.0.0.1:9/flores200sacrebleuspm")
