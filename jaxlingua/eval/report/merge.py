@@ -170,7 +170,9 @@ def _model_of(run: Run, score: Mapping[str, Any]) -> str:
         return json.dumps(["floor", score["model"]])
     if score["step"] == 0:
         is_base = "base" in (score["model"], score["stage"])
-        return json.dumps(["base", run.base] if is_base else ["model", score["stage"]])
+        return json.dumps(
+            ["base", run.base] if is_base else ["model", score["stage"], score.get("fingerprint", "")]
+        )
     return json.dumps(["run", run.group, score["stage"], score["step"]])
 
 

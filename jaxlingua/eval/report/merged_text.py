@@ -122,9 +122,8 @@ def _text(cell: Merged) -> str:
 
 
 def _name(row: Row) -> str:
-    return (
-        row.task if len(row.prompts) != 1 or row.prompts[0] == "english.0" else f"{row.task} {row.prompts[0]}"
-    )
+    is_plain = len(row.prompts) != 1 or row.prompts[0] == FIRST_PROMPT
+    return row.task if is_plain else f"{row.task} {row.prompts[0]}"
 
 
 def _notes(merged: Table) -> dict[str, int]:
