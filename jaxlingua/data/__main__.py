@@ -33,7 +33,7 @@ def main() -> None:
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):
         sources = flow.open_sources(config)
-        evaluated = {task.name: task.records for task in make_tasks(config, sources)}
+        evaluated = {task.key: task.records for task in make_tasks(config, sources)}
         examples, leaks = flow.make_examples(config, sources, evaluated)
     show.show_sources(console, sources, leaks)
 

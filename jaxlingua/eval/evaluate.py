@@ -1,18 +1,18 @@
 """Stage 7, eval: a model, its tokenizer and tasks to predictions and scores in the run folder.
 
-    RUN/evals/<stage>-<step>/<task>.jsonl    a line per item: prompt, prediction, targets, its scores
-    RUN/evals/<stage>-<step>/scores.json     all scores and counts; written last: where it is, all the rest is
+    RUN/evals/<stage>-<step>/<task>.jsonl        a line per item: prompt, prediction, targets, its scores
+    RUN/evals/<stage>-<step>/scores.json         all scores and counts; written last: with it all is there
+    RUN/evals/<stage>-<step>/unfinished.jsonl    answers so far, while it goes on
 
-`<task>` is the entry of `eval.tasks`, such as xquad.zho_Hans or flores.eng_Latn-zho_Hans.
+`<task>` is the entry of `eval.tasks`, such as xquad.zho_Hans or flores.eng_Latn-zho_Hans, followed by @ and
+the prompt's name unless it is the first one.
 """
 
 import dataclasses
 import functools
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +21,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlingua.config import Config
-from jaxlingua.eval.metrics.answers import qa_metrics
-from jaxlingua.eval.metrics.measured import Measured, interval
-from jaxlingua.eval.metrics.translation import translation_metrics
-from jaxlingua.eval.tasks.item import Task
-from jaxlingua.generate.engine import cut_prompts, generate, prompt_room
+from jaxlingua.eval.answer import Answering, answer_tasks, choice_by, decoding_of, decoding_signature
+from jaxlingua.eval.fingerprint import fingerprint_of
+from jaxlingua.eval.grams import TrainingGrams
+from jaxlingua.eval.journal import Prediction, asked_in, opened_journal, read_predictions
+from jaxlingua.eval.judge.answers import judge_answers
+from jaxlingua.eval.metrics.measured import Measured
+from jaxlingua.eval.metrics.registry import floors, measure
+from jaxlingua.eval.overlap import Overlap, overlap
+from jaxlingua.eval.score import FLOORS, Score, score_of
+from jaxlingua.eval.scorers.run import run_scorers
+from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
 from jaxlingua.model.llama import Llama
-from jaxlingua.tokens.masks import prompt_tokens
-from jaxlingua.tokens.tokenizer import Tokenizer
+from jaxlingua.tokens.interface import Tokenizer
 
 SCORES_FILE = "scores.json"
-FLOORS = "floors"  # the stage under which answers without a model are scored
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One metric of one model on one task, 0 to 100, with its 95 % interval and all that repeats it."""
-
-    stage: str
-    step: int
-    model: str
-    task: str
-    language: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    items: int
-    signature: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model answered to one item."""
-
-    text: str
-    new_tokens: int
-    is_finished: bool  # ended by itself, not by max_new_tokens
-    cut_prompt_tokens: int
+BASE = "base-0"  # the evaluation that others are compared with
 
 
 def evaluate(
@@ -73,86 +51,146 @@ def evaluate(
     stage: str,
     step: int,
     model_name: str,
+    model_path: str = "",
+    eos_ids: Sequence[int] = (),
+    base: str = BASE,
+    overlaps: Mapping[str, Overlap] | None = None,
+    is_owner: bool = True,
+    say: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Score]:
     """Answer and score all items of all tasks; predictions and scores are written into the run folder.
 
     Scores do not depend on `generate.batch_rows`, on the mesh or on which tasks are evaluated together. A
     prompt too long for model.max_positions loses tokens behind its BOS; predictions and scores.json tell how
-    many.
+    many. An evaluation that was cut off goes on from the answers that it left.
 
     Args:
         folder: the run folder.
         model_name: what the scores are told for, such as base or tuned.
+        model_path: where the model came from, told in scores.json.
+        eos_ids: tokens that end an answer beside the tokenizer's EOS.
+        base: folder beside this one whose model this one is compared with, item by item.
+        overlaps: by task key, what its items share with the training data.
+        is_owner: whether answers of another model found here are made again instead of refused.
         on_progress: called with items done and items in all.
     """
-    items = [item for task in tasks for item in task.items]
-    prompts = [item.prompt for item in items]
-    options = {"mesh": mesh, "config": config, "on_progress": on_progress}
-    predictions = iter(answer(model, params, tokenizer, prompts, **options))
     home = Path(folder) / "evals" / f"{stage}-{step}"
-    decoding = _decoding(config, stage)
-    scores, counts = [], {}
-    for task in tasks:
-        answers = [next(predictions) for _ in task.items]
-        measured = measure(task, [prediction.text for prediction in answers])
-        tell = functools.partial(_score, task=task, config=config, stage=stage, step=step, model=model_name)
-        scores += [tell(one, decoding=decoding) for one in measured]
-        counts[task.name] = _counts(task, answers)
-        _write(home / f"{task.name}.jsonl", _lines(task, answers, measured))
-    _write(home / SCORES_FILE, _scores_text(scores, counts))
-    return scores
+    every_eos = tuple(dict.fromkeys((tokenizer.eos_id, *eos_ids)))
+    who = Answering(model, params, tokenizer, every_eos, mesh, config)
+    fingerprint = fingerprint_of(params)
+    with opened_journal(home, fingerprint, is_owner=is_owner, say=say) as journal:
+        answers = answer_tasks(who, tasks, journal, on_progress)
+        harness = []
+        if config.eval.harness.tasks:
+            from jaxlingua.eval.harness import run_harness  # lm-eval takes a second, and may be absent
+
+            harness = run_harness(
+                model, params, tokenizer, mesh=mesh, config=config, folder=folder, stage=stage, step=step,
+                model_name=model_name, on_progress=on_progress,
+            )  # fmt: skip
+        if jax.process_index() != 0:
+            return []
+        facts = {
+            "model": {"name": model_name, "path": model_path, "fingerprint": fingerprint}
+            | {"tokenizer": tokenizer.fingerprint},
+            "decoding": _decoding(config),
+        }
+        where = {"config": config, "stage": stage, "step": step, "model": model_name}
+        scores, counts = _scored(tasks, answers, home, base, overlaps or {}, say, where)
+        _write(home / SCORES_FILE, _scores_text([*scores, *harness], counts, facts))
+    return [*scores, *harness]
 
 
-def answer(
-    model: Llama,
-    params: Any,
-    tokenizer: Tokenizer,
-    prompts: Sequence[str],
-    *,
-    mesh: Mesh,
-    config: Config,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Prediction]:
-    """Greedy answers to prompts, as text without the white space around them."""
-    max_new_tokens = config.generate.max_new_tokens
-    room = prompt_room(model.config, max_new_tokens)
-    ids, cut = cut_prompts(prompt_tokens(prompts, tokenizer), room, tokenizer.bos_id)
-    new = generate(
-        model,
-        params,
-        ids,
-        max_new_tokens=max_new_tokens,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        vocab_size=tokenizer.vocab_size,
-        batch_rows=config.generate.batch_rows,
-        mesh=mesh,
-        on_progress=on_progress,
+def _scored(
+    tasks: Sequence[Task],
+    answers: Mapping[str, Sequence[Prediction]],
+    home: Path,
+    base: str,
+    overlaps: Mapping[str, Overlap],
+    say: Callable[[str], None],
+    where: Mapping[str, Any],
+) -> tuple[list[Score], dict[str, Any]]:
+    """Scores and counts of all tasks; the predictions are written beside."""
+    config: Config = where["config"]
+    texts = {task.key: [one.text for one in answers[task.key]] for task in tasks}
+    before = {} if home.name == base else _base_answers(tasks, home.parent / base, config)
+    measured = _measured(tasks, texts, home, config, say)
+    compared = _measured(
+        [task for task in tasks if task.key in before], before, home.parent / base, config, say
     )
-    return [
-        Prediction(tokenizer.decode(row).strip(), len(row), len(row) < max_new_tokens, lost)
-        for row, lost in zip(new, cut, strict=True)
-    ]
+    scores: list[Score] = []
+    counts = {}
+    for task in tasks:
+        judged = judge_answers(
+            task,
+            texts[task.key],
+            before.get(task.key),
+            config=config,
+            folder=home,
+            say=say,
+        )
+        decoding = decoding_signature(task, config)
+        against = {one.metric: one for one in compared.get(task.key, ())}
+        every = [*measured[task.key], *judged.measured]
+        scores += [
+            score_of(one, against.get(one.metric), task=task, decoding=decoding, **where) for one in every
+        ]
+        counts[task.key] = _counts(task, answers[task.key], every, overlaps.get(task.key))
+        counts[task.key] |= {"judged": judged.counts} if judged.counts else {}
+        _write(home / f"{task.key}.jsonl", _lines(task, answers[task.key], every, config))
+    return scores, counts
 
 
-def measure(task: Task, predictions: Sequence[str]) -> list[Measured]:
-    """The metrics that belong to a task's kind."""
-    metrics = translation_metrics if task.kind == "translation" else qa_metrics
-    return metrics(predictions, [item.targets for item in task.items], task.language)
+def _measured(
+    tasks: Sequence[Task],
+    texts: Mapping[str, Sequence[str]],
+    home: Path,
+    config: Config,
+    say: Callable[[str], None],
+) -> dict[str, list[Measured]]:
+    """By task key, what answers are worth by our own metrics and those of other environments."""
+    of_scorers = run_scorers(tasks, [texts[task.key] for task in tasks], config=config, folder=home, say=say)
+    return {
+        task.key: [*measure(task, texts[task.key], config=config), *more]
+        for task, more in zip(tasks, of_scorers, strict=True)
+    }
+
+
+def _base_answers(tasks: Sequence[Task], there: Path, config: Config) -> dict[str, list[str]]:
+    """By task key, the base model's answers to the same items, asked and decoded alike."""
+    found = {}
+    for task in tasks:
+        file = there / f"{task.key}.jsonl"
+        if not file.is_file() or not _is_scored(task, decoding_signature(task, config), there):
+            continue
+        texts = {line["id"]: line["prediction"] for line in read_predictions(file)}
+        if all(item.id in texts for item in task.items):
+            found[task.key] = [texts[item.id] for item in task.items]
+    return found
+
+
+def overlaps_of(tasks: Sequence[Task], texts: Iterable[str], words: int) -> dict[str, Overlap]:
+    """By task key, what its items share with training texts; nothing where there are none, or words is 0."""
+    if not tasks or not words:
+        return {}
+    grams = TrainingGrams.of(texts, words=words)
+    return {task.key: overlap(task.items, grams) for task in tasks} if grams.training_words else {}
 
 
 def evaluate_floors(tasks: Sequence[Task], *, config: Config, folder: str | Path) -> list[Score]:
-    """What answers without a model score: the sentence as it is, the most frequent answer to every question.
+    """What answers without a model score: the sentence as it is, the most frequent answer, a random label.
 
     Written like any evaluation, under stage "floors" and step 0, without predictions.
     """
+    if jax.process_index() != 0:
+        return []
     scores = []
     for task in tasks:
-        name, texts = _floor(task)
-        tell = functools.partial(_score, task=task, config=config, stage=FLOORS, step=0, model=name)
-        scores += [tell(one, decoding=_decoding(config, FLOORS)) for one in measure(task, texts)]
-    _write(Path(folder) / "evals" / f"{FLOORS}-0" / SCORES_FILE, _scores_text(scores, {}))
+        for name, texts in floors(task, config.run.seed).items():
+            tell = functools.partial(score_of, task=task, config=config, stage=FLOORS, step=0, model=name)
+            scores += [tell(one, None, decoding="none") for one in measure(task, texts, config=config)]
+    _write(Path(folder) / "evals" / f"{FLOORS}-0" / SCORES_FILE, _scores_text(scores, {}, {}))
     return scores
 
 
@@ -162,58 +200,50 @@ def is_evaluated(tasks: Sequence[Task], stage: str, step: int, *, config: Config
     Without the predictions that they were computed from, or where the file is damaged, it has none.
     """
     home = Path(folder) / "evals" / f"{stage}-{step}"
-    path = home / SCORES_FILE
-    if not tasks or not path.is_file():
+    if not tasks or not (home / SCORES_FILE).is_file():
         return not tasks
-    if stage != FLOORS and not all((home / f"{task.name}.jsonl").is_file() for task in tasks):
+    if stage != FLOORS and not all((home / f"{task.key}.jsonl").is_file() for task in tasks):
         return False
-    decoding = _decoding(config, stage)
-    asked = {(task.name, f"|{task.signature}|decoding:{decoding}|") for task in tasks}
-    try:
-        there = [
-            (score["task"], score["signature"]) for score in json.loads(path.read_text("utf-8"))["scores"]
-        ]
-        return {name for name, _ in there} == {name for name, _ in asked} and all(
-            any(name == task and signature in of_score for task, of_score in there)
-            for name, signature in asked
-        )
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _decoding(config: Config, stage: str) -> str:
-    return "none" if stage == FLOORS else f"greedy,{config.generate.max_new_tokens}"
-
-
-def _floor(task: Task) -> tuple[str, list[str]]:
-    if task.kind == "translation":
-        return "copy_source", [item.source_text for item in task.items]
-    frequent = Counter(item.targets[0] for item in task.items).most_common(1)[0][0]
-    return "majority_answer", [frequent] * len(task.items)
-
-
-def _score(
-    one: Measured, *, task: Task, config: Config, stage: str, step: int, model: str, decoding: str
-) -> Score:
-    samples, seed = config.eval.bootstrap_samples, config.run.seed
-    low, high = interval(one, samples, seed)
-    return Score(
-        stage=stage,
-        step=step,
-        model=model,
-        task=task.name,
-        language=task.language,
-        metric=one.metric,
-        value=round(one.value, 4),
-        low=round(low, 4),
-        high=round(high, 4),
-        items=len(task.items),
-        signature=f"{one.signature}|{task.signature}|decoding:{decoding}|interval:95%,bootstrap{samples},seed{seed}",
+    there = {(score["task"], score.get("prompt", FIRST_PROMPT)) for score in _scores_in(home)}
+    return there == {(task.name, task.prompt) for task in tasks} and all(
+        _is_scored(task, "none" if stage == FLOORS else decoding_signature(task, config), home)
+        for task in tasks
     )
 
 
-def _counts(task: Task, answers: Sequence[Prediction]) -> dict[str, Any]:
-    """What scores alone do not tell: items left out, prompts cut, answers that did not end."""
+def _is_scored(task: Task, decoding: str, home: Path) -> bool:
+    """Whether a folder has scores of a task with the same items, prompt and decoding."""
+    wanted = f"|{task.signature}|decoding:{decoding}|"
+    return any(
+        (score["task"], score.get("prompt", FIRST_PROMPT)) == (task.name, task.prompt)
+        and wanted in score["signature"]
+        for score in _scores_in(home)
+    )
+
+
+def _scores_in(home: Path) -> list[dict[str, Any]]:
+    """The scores in a folder; none where the file is missing or damaged."""
+    try:
+        scores = json.loads((home / SCORES_FILE).read_text("utf-8"))["scores"]
+        return [score for score in scores if isinstance(score["task"] + score["signature"], str)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _decoding(config: Config) -> dict[str, Any]:
+    return {
+        "how": decoding_of(config).signature,
+        "max_new_tokens": config.generate.max_new_tokens,
+        "stop": config.generate.stop,
+        "choice_by": config.eval.choice_by,
+        "seed": config.run.seed,
+    }
+
+
+def _counts(
+    task: Task, answers: Sequence[Prediction], measured: Sequence[Measured], shared: Overlap | None
+) -> dict[str, Any]:
+    """What scores alone do not tell: items left out, prompts cut, answers that did not end, leaks."""
     cut = [prediction.cut_prompt_tokens for prediction in answers]
     return {
         "items": len(task.items),
@@ -223,10 +253,24 @@ def _counts(task: Task, answers: Sequence[Prediction]) -> dict[str, Any]:
         "cut_prompts": int(np.count_nonzero(cut)),
         "cut_prompt_tokens": sum(cut),
         "unfinished": sum(not prediction.is_finished for prediction in answers),
+        "prompt": task.prompt,
+        "kind": task.kind,
+        "checked_on": task.checked_on,
+        "overlap": None if shared is None else _overlap_of(task, measured, shared),
     }
 
 
-def _lines(task: Task, answers: Sequence[Prediction], measured: Sequence[Measured]) -> str:
+def _overlap_of(task: Task, measured: Sequence[Measured], shared: Overlap) -> dict[str, Any]:
+    """What items share with the training data, and what the others alone are worth."""
+    leaked = set(shared.leaked)
+    clean = np.array([item.id not in leaked for item in task.items])
+    values = {}
+    if leaked and clean.any():
+        values = {one.metric: round(one.of_sums(one.statistics[clean].sum(axis=0)), 4) for one in measured}
+    return {**dataclasses.asdict(shared), "leaked": sorted(leaked), "value_without": values}
+
+
+def _lines(task: Task, answers: Sequence[Prediction], measured: Sequence[Measured], config: Config) -> str:
     """The predictions of a task, a JSON object per line."""
     of_items = {one.metric: one.values for one in measured if one.score_of_one}
     lines = []
@@ -238,23 +282,24 @@ def _lines(task: Task, answers: Sequence[Prediction], measured: Sequence[Measure
             "prediction": prediction.text,
             "targets": list(item.targets),
             **{metric: round(values[index], 4) for metric, values in of_items.items()},
+            **({"choices": list(item.choices), "choice_by": choice_by(task, config)} if item.choices else {}),
+            **({"scores": prediction.scores} if prediction.scores else {}),
             "new_tokens": prediction.new_tokens,
             "is_finished": prediction.is_finished,
             "cut_prompt_tokens": prediction.cut_prompt_tokens,
+            "asked": asked_in(task, item, decoding_signature(task, config)),
         }
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 
-def _scores_text(scores: Sequence[Score], counts: Mapping[str, dict]) -> str:
-    content = {"scores": [dataclasses.asdict(score) for score in scores], "tasks": counts}
+def _scores_text(scores: Sequence[Score], counts: Mapping[str, dict], facts: Mapping[str, Any]) -> str:
+    content = {"scores": [dataclasses.asdict(score) for score in scores], "tasks": counts, **facts}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
-    """The whole file or none of it; by the first process alone."""
-    if jax.process_index() != 0:
-        return
+    """The whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8", newline="\n")

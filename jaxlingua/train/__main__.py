@@ -43,8 +43,9 @@ def main() -> None:
 
 def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "Console") -> None:
     """Everything, in the order in which it happens."""
+    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
     from jaxlingua.checkpoint.store import open_store
-    from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated
+    from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated, overlaps_of
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.model.llama import Llama
@@ -75,7 +76,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     with telling("reading data"):
         sources = flow.open_sources(config)
         tasks = make_tasks(config, sources)
-        examples, leaks = flow.make_examples(config, sources, {t.name: t.records for t in tasks})
+        examples, leaks = flow.make_examples(config, sources, {t.key: t.records for t in tasks})
+        overlaps = overlaps_of(tasks, flow.learned_texts(examples), config.eval.leak_words)
 
     # ── 2 tokenize and pack ──────────────────────────────────────────────────────────────────────────────
     with telling("tokenizing and packing") as on_progress:
@@ -112,6 +114,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.params, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
+                overlaps=overlaps, eos_ids=ends_of(folder / run_folder.KEPT), say=console.say,
                 on_progress=asked.stoppable(on_progress, step or None), **where,
             )  # fmt: skip
 

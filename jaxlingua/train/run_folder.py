@@ -85,7 +85,7 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
     Raises: ConfigError with the differences, or where the folder cannot be made; MachineError while another
         process has it.
     """
-    with _opened(config.run.folder, group, say) as (folder, carry):
+    with held_folder(config.run.folder, group, say) as (folder, carry):
         kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
         if kept.is_file() and not is_ours:
             raise ConfigError(
@@ -110,7 +110,7 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
 
 
 @contextmanager
-def _opened(
+def held_folder(
     folder: str, group: Group, say: Callable[[str], None]
 ) -> Iterator[tuple[Path, Callable[[], None]]]:
     """The folder here, held by the first process alone, and what carries it to where it belongs."""

@@ -1,5 +1,6 @@
 """Evaluation: what is written into the run folder, and that scores belong to the model alone."""
 
+import functools
 import json
 import os
 import shutil
@@ -10,15 +11,14 @@ import numpy as np
 import pytest
 
 from jaxlingua.config import Config
-from jaxlingua.eval.evaluate import FLOORS, Score, answer, evaluate, evaluate_floors, is_evaluated
-from jaxlingua.eval.metrics.answers import qa_metrics
-from jaxlingua.eval.metrics.translation import translation_metrics
+from jaxlingua.errors import DataError
+from jaxlingua.eval.evaluate import evaluate, evaluate_floors, is_evaluated, overlaps_of
+from jaxlingua.eval.metrics.registry import measure
+from jaxlingua.eval.score import FLOORS, Score
 from jaxlingua.eval.tasks.item import Item, Task
-from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import param_shardings
 from jaxlingua.tokens.interface import Encoding, Tokenizer
-from jaxlingua.tracking import fetch
 from tests.generate.reversing import BOS, CONFIG, EOS, FIRST, LETTERS, PAD, TURN, VOCAB, prompts, trained
 
 pytestmark = pytest.mark.xdist_group("reversing")  # the model that they share is trained once
@@ -75,6 +75,7 @@ def run(folder: Path, tasks=TASKS, batch_rows: int = 16, mesh: dict | None = Non
     """Scores of the reversing model; a mesh of one device unless another is given."""
     config = configured(batch_rows, mesh)
     model, params = trained(options.pop("llama", CONFIG))
+    params = options.pop("params", params)
     mesh = make_mesh(config.sharding, jax.devices()[: 8 if mesh else 1])
     params = jax.device_put(params, param_shardings(model, mesh))
     facts = {
@@ -124,11 +125,9 @@ def test_every_item_has_a_line_with_its_prediction_and_scores(evaluated):
 
 def test_scores_are_those_of_the_written_predictions(evaluated):
     folder, scores = evaluated
-    for each, metrics in zip(TASKS, (translation_metrics, qa_metrics), strict=True):
+    for each in TASKS:
         written = lines(folder / f"evals/coit-70/{each.name}.jsonl")
-        recomputed = metrics(
-            [line["prediction"] for line in written], [line["targets"] for line in written], "rus_Cyrl"
-        )
+        recomputed = measure(each, [line["prediction"] for line in written], config=configured())
         given = {score.metric: score for score in scores if score.task == each.name}
         assert {one.metric: pytest.approx(one.value, abs=1e-4) for one in recomputed} == {
             metric: score.value for metric, score in given.items()
@@ -145,10 +144,12 @@ def test_scores_json_tells_all_that_scores_do_not(evaluated):
     content = json.loads((folder / "evals/coit-70/scores.json").read_text("utf-8"))
     assert content["scores"][0].keys() == {
         "stage", "step", "model", "task", "language", "metric", "value", "low", "high", "items", "signature",
+        "prompt", "kind", "source_language", "delta", "delta_low", "delta_high", "p_value",
     }  # fmt: skip
     assert content["tasks"]["a.eng_Latn-rus_Cyrl"] == {
         "items": 40, "available": 43, "split": "all", "left_out": {"empty answer": 2}, "cut_prompts": 0,
-        "cut_prompt_tokens": 0, "unfinished": 0,
+        "cut_prompt_tokens": 0, "unfinished": 0, "prompt": "english.0", "kind": "translation",
+        "checked_on": "real files", "overlap": None,
     }  # fmt: skip
     assert read_scores(folder) == scores
 
@@ -223,7 +224,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, tasks=TASKS[:1], step=2)
-    assert [score.step for score in read_scores(tmp_path)] == [1, 1, 1]
+    assert {score.step for score in read_scores(tmp_path)} == {1}
     assert not list((tmp_path / "evals/coit-2").glob("[!.]*"))
 
 
@@ -275,14 +276,185 @@ def test_floors_are_there_without_predictions(tmp_path):
     assert is_evaluated(TASKS, FLOORS, 0, config=configured(), folder=tmp_path)
 
 
-def test_progress_counts_items_and_one_transfer_is_made_per_batch(tmp_path):
-    seen, before = [], fetch.calls
+def test_progress_counts_items(tmp_path):
+    seen = []
     run(tmp_path, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(16, 65), (32, 65), (48, 65), (64, 65), (65, 65)]
-    assert fetch.calls - before == 5
+    assert seen == sorted(seen)
+    assert seen[-1] == (65, 65)
+    assert {total for _, total in seen} == {65}
 
 
-def test_no_prompts_have_no_answers():
-    mesh = make_mesh(Config().sharding, jax.devices()[:1])
-    assert answer(Llama(CONFIG), {}, TOKENIZER, [], mesh=mesh, config=Config.model_validate(
-        {"generate": {"max_new_tokens": 12}})) == []  # fmt: skip
+# ── interrupted ──────────────────────────────────────────────────────────────
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupted(folder: Path, after: int, **options) -> dict[str, str]:
+    """Run an evaluation that ends after so many answers; what it left, by question."""
+
+    def progress(done: int, total: int) -> None:
+        if done >= after:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(folder, on_progress=progress, **options)
+    _, *kept = lines(folder / "evals/coit-70/unfinished.jsonl")
+    return {line["asked"]: line["prediction"] for line in kept}
+
+
+def test_an_evaluation_goes_on_where_it_was_and_asks_nothing_twice(evaluated, tmp_path):
+    kept = interrupted(tmp_path, after=20)
+    assert 20 <= len(kept) < 65
+    journal = tmp_path / "evals/coit-70/unfinished.jsonl"
+    marked = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+    first = marked[1] | {"prediction": "kept as it was"}
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [marked[0], first, *marked[2:]]))
+    seen = []
+    run(tmp_path, on_progress=lambda done, total: seen.append(done))
+    assert min(seen) > len(kept) - 1, "it begins with what is known"
+    whole = {}
+    for each in TASKS:
+        new = {line["asked"]: line for line in lines(tmp_path / f"evals/coit-70/{each.name}.jsonl")}
+        old = {line["asked"]: line for line in lines(evaluated[0] / f"evals/coit-70/{each.name}.jsonl")}
+        assert new.keys() == old.keys()
+        whole |= {name: (new[name]["prediction"], old[name]["prediction"]) for name in new}
+    changed = {name: new for name, (new, old) in whole.items() if new != old}
+    assert changed == {first["asked"]: "kept as it was"}
+    assert not journal.exists()
+
+
+def test_tasks_that_are_added_ask_only_their_own_items(tmp_path):
+    run(tmp_path, tasks=TASKS[:1])
+    seen = []
+    run(tmp_path, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] > 40
+    assert seen[-1] == (65, 65)
+
+
+def test_answers_of_another_model_are_made_again_by_their_run_and_refused_elsewhere(tmp_path):
+    _, params = trained()
+    interrupted(tmp_path, after=5)
+    said = []
+    other = jax.tree.map(lambda array: array * 1.01, params)
+    options = {"params": other, "say": said.append}
+    with pytest.raises(DataError, match="predictions of another model"):
+        run(tmp_path, is_owner=False, **options)
+    run(tmp_path, **options)
+    assert "answers of another model, made again" in said[0]
+
+
+# ── choices ──────────────────────────────────────────────────────────────────
+
+
+def choosing(likelihood: str = "label") -> Task:
+    """Which of three words is the given one backwards."""
+    words = [letters(prompt) for prompt in prompts(12, seed=5)]
+    items = []
+    for i, word in enumerate(words):
+        other = words[(i + 1) % len(words)]
+        choices = (word[::-1], other[::-1] + "а", word + "б")
+        items.append(Item(str(i), "rus_Cyrl", f"{word}>", ("right",), word, choices))
+    labels = ("right", "other", "same")
+    return Task(
+        "c.rus_Cyrl",
+        "choice",
+        "c",
+        "rus_Cyrl",
+        "all",
+        "short",
+        tuple(items),
+        (),
+        12,
+        {},
+        labels=labels,
+        likelihood=likelihood,
+    )
+
+
+@functools.cache
+def direct() -> list[dict[str, dict[str, float]]]:
+    """Log-probabilities of all choices straight from the model, each in a row of its own."""
+    model, params = trained()
+    forward = jax.jit(lambda *row: model.apply({"params": params}, *row))
+    found = []
+    for item in choosing().items:
+        found.append({})
+        for label, choice in zip(("right", "other", "same"), item.choices, strict=True):
+            ids = np.array([BOS, *encode(item.prompt + choice).ids])
+            row, at = np.zeros((2, 1, 24), np.int32)
+            row[0, : len(ids)], at[0, : len(ids)] = ids, np.arange(len(ids))
+            logits = forward(row, at, (np.arange(24) < len(ids))[None].astype(np.int32))[
+                0, : len(ids) - 1, :VOCAB
+            ]
+            told = np.asarray(jax.nn.log_softmax(logits), np.float64)[np.arange(len(ids) - 1), ids[1:]]
+            own = told[-len(choice) :]
+            found[-1][label] = {
+                "label": own.sum(),
+                "per_token": own.mean(),
+                "per_character": own.sum() / len(choice),
+                "whole_sequence": told.mean(),
+            }
+    return found
+
+
+@pytest.mark.parametrize("how", ["label", "per_token", "per_character", "whole_sequence"])
+def test_a_choice_is_the_most_likely_label_in_each_mode(tmp_path, how):
+    scores = run(tmp_path, tasks=[choosing(how)])
+    written = lines(tmp_path / "evals/coit-70/c.rus_Cyrl.jsonl")
+    for line, told in zip(written, direct(), strict=True):
+        wanted = {label: modes[how] for label, modes in told.items()}
+        assert line["scores"] == pytest.approx(wanted, abs=1e-4)
+        assert line["prediction"] == max(line["scores"], key=line["scores"].get)
+    accuracy = next(score for score in scores if score.metric == "accuracy")
+    assert f"decoding:likelihood,{how}" in accuracy.signature
+    assert accuracy.value == pytest.approx(
+        100 * np.mean([line["prediction"] == "right" for line in written]), abs=1e-3
+    )
+    assert accuracy.value > 60
+
+
+def test_a_constrained_choice_is_always_one_of_the_labels(tmp_path):
+    scores = run(tmp_path, tasks=[choosing("constrained")])
+    written = lines(tmp_path / "evals/coit-70/c.rus_Cyrl.jsonl")
+    assert {line["prediction"] for line in written} <= {"right", "other", "same"}
+    assert next(score for score in scores if score.metric == "accuracy").value > 60
+
+
+def test_the_base_model_is_compared_item_by_item(tmp_path):
+    """The difference and its interval are those of the written predictions; another base is no base."""
+    _, params = trained()
+    noisy = jax.tree.map(
+        lambda array: array + 0.06 * np.sin(np.arange(array.size)).reshape(array.shape).astype(np.float32),
+        params,
+    )
+    base = run(tmp_path, stage="base", step=0, model_name="base", params=noisy)
+    tuned = run(tmp_path)
+    assert all(score.delta is None for score in base)
+    was = {(score.task, score.metric): score for score in base}
+    for score in tuned:
+        before = was[score.task, score.metric]
+        assert score.delta == pytest.approx(score.value - before.value, abs=2e-4)
+        assert score.delta_low <= score.delta <= score.delta_high
+        assert 0 < score.p_value <= 1
+    exact = next(score for score in tuned if score.metric == "exact_match")
+    assert exact.delta > 0
+    assert exact.p_value < 0.05
+    other = run(tmp_path, step=71, tasks=[task("a.eng_Latn-rus_Cyrl", "translation", 40, seed=9)])
+    assert all(score.delta is None for score in other), "other items"
+
+
+def test_the_score_without_leaked_items_stands_beside(tmp_path):
+    learned = [item.source_text for item in TASKS[0].items[:10]]
+    overlaps = overlaps_of(TASKS[:1], learned, words=13)
+    run(tmp_path, tasks=TASKS[:1], overlaps=overlaps)
+    told = json.loads((tmp_path / "evals/coit-70/scores.json").read_text("utf-8"))["tasks"][TASKS[0].key][
+        "overlap"
+    ]
+    written = lines(tmp_path / f"evals/coit-70/{TASKS[0].key}.jsonl")
+    same = {item.source_text for item in TASKS[0].items[:10]}
+    leaked = {item.id for item in TASKS[0].items if item.source_text in same}
+    assert set(told["leaked"]) == leaked
+    clean = [line["exact_match"] for line in written if line["id"] not in leaked]
+    assert told["value_without"]["exact_match"] == pytest.approx(np.mean(clean), abs=1e-4)

@@ -1,6 +1,8 @@
 """generation_config.json: where generation of an exported model begins and ends."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 
@@ -30,3 +32,21 @@ def generation_config(
     if eos_id not in stops:
         content["eos_token_id"] = [eos_id, *stops] if stops else eos_id
     return content
+
+
+def ends_of(folder: Path) -> tuple[int, ...]:
+    """Tokens that end an answer, by generation_config.json or else config.json of a folder; maybe none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "config.json").write_text('{"eos_token_id": [2, 5]}')
+        ...     ends_of(Path(folder))
+        (2, 5)
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        ends = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
+        if ends is not None:
+            return tuple(ends) if isinstance(ends, list) else (ends,)
+    return ()

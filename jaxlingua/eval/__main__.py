@@ -1,0 +1,371 @@
+"""Evaluate a run, a Hugging Face folder or several models side by side; run again, it goes on where it was.
+
+The one page of evaluation: what is compared, on which tasks, what they share with the training data, answers
+and scores of each model, the report. `table` merges reports that are there.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxlingua.bucket import is_bucket
+from jaxlingua.command_line import apply_override, check_config, help_text, load_config
+from jaxlingua.config import Config, ModelConfig, TokensConfig
+from jaxlingua.errors import ConfigError, Stopped, end_with_code, nearest
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.processes.roll_call import Group
+    from jaxlingua.processes.stop import Stop
+    from jaxlingua.tokens.interface import Tokenizer
+    from jaxlingua.tracking import Console
+
+PURPOSE = """\
+Answers the items of eval.tasks with each model, scores them and writes report.html into run.folder.
+RUN    the folder of a run: its checkpoints (eval.steps) beside the model that it began from
+MODEL  a Hugging Face folder or hub name; several of them, or eval.models, stand side by side
+table  merges the scores of runs, seeds and prompts into one table; see table --help"""
+USAGES = ("RUN [MODEL …]", "MODEL [MODEL …]", "CONFIG [MODEL …]", "table RUN …")
+SECTIONS = ("run", "model", "data", "tokens", "sharding", "generate", "eval")
+
+
+def main() -> None:
+    """Check the command line, take the folder, evaluate."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["table"]:
+        from jaxlingua.eval import table
+
+        table.main(arguments[1:])
+        return
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(help_text("jaxlingua.eval", PURPOSE, USAGES, SECTIONS))
+        sys.exit(0 if arguments else 2)
+    config = config_of(arguments)
+    if not config.eval.tasks and not config.eval.harness.tasks:
+        raise ConfigError(
+            "eval.tasks: none given; entries such as xquad.zho_Hans are needed; add "
+            "eval.tasks=[xquad.zho_Hans]"
+        )
+
+    from jaxlingua.processes.start import together
+    from jaxlingua.processes.stop import signals_stop
+    from jaxlingua.tracking import Console
+    from jaxlingua.train.run import refuse_wrong_platform
+
+    with together(config) as group:
+        console = Console(is_primary=group.is_primary)
+        refuse_wrong_platform(config)
+        with signals_stop(group, console.say) as signals:
+            evaluate_all(config, group, signals, console)
+
+
+def config_of(arguments: Sequence[str]) -> Config:
+    """The configuration that RUN, CONFIG or MODEL and the options after it describe.
+
+    Raises: ConfigError, one line, for anything that cannot be evaluated.
+    """
+    overrides = [argument for argument in arguments if re.match(r"[\w.\[\]]+=", argument)]
+    names = [argument for argument in arguments if argument not in overrides]
+    if flags := [name for name in names if name.startswith("-")]:
+        raise ConfigError(
+            f"jaxlingua.eval: '{flags[0]}' given; options have the form key=value, such as eval.items=100; "
+            f"see --help"
+        )
+    if not names:
+        raise ConfigError("jaxlingua.eval: no RUN, MODEL or CONFIG given; give one; see --help")
+    first, others = names[0], names[1:]
+    if is_model(first):
+        given: dict[str, Any] = {
+            "run": {"folder": f"runs/eval_{stage_name(first)}"},
+            "eval": {"models": {stage_name(first): first}},
+        }
+        for override in overrides:
+            apply_override(given, override)
+        config = check_config(given, f"jaxlingua.eval {first}")
+    else:
+        config = load_config(first, overrides)
+    models = dict(config.eval.models)
+    for name in others:
+        stage = stage_name(name)
+        if stage in models:
+            raise ConfigError(
+                f"jaxlingua.eval: '{name}' given, and another model is called '{stage}'; each needs its own "
+                f"name; give them as eval.models={{NAME: MODEL, …}}"
+            )
+        models[stage] = name
+    for stage in models:
+        if stage == "floors" or stage_name(stage) != stage:
+            raise ConfigError(
+                f"eval.models: name '{stage}' given; letters, digits, '.', '_' and '-' are allowed, and not "
+                f"'floors', which is taken; rename it"
+            )
+    return config.model_copy(update={"eval": config.eval.model_copy(update={"models": models})})
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is that of a model: neither a run's folder nor a configuration."""
+    path = Path(name).expanduser()
+    if is_bucket(name) or path.suffix in (".yaml", ".yml") or (path / "config.yaml").is_file():
+        return False
+    return path.is_dir() or name.count("/") == 1
+
+
+def stage_name(model: str) -> str:
+    """What a model is called in files and tables: the last part of its path.
+
+    Example:
+        >>> stage_name("meta-llama/Llama-2-7b-hf"), stage_name("runs/my run/export/")
+        ('Llama-2-7b-hf', 'export')
+    """
+    return re.sub(r"[^\w.-]", "_", Path(model).name)
+
+
+# ── what is evaluated ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model with its parameters on the mesh, and what its answers need."""
+
+    model: "Llama"
+    params: Any
+    tokenizer: "Tokenizer"
+    eos_ids: tuple[int, ...]
+    path: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that is evaluated, not opened yet."""
+
+    stage: str
+    step: int
+    name: str  # base, tuned, or what the user calls it
+    open: Any  # (telling) -> Opened
+
+
+def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Console") -> None:
+    """Everything, in the order in which it happens."""
+    from jaxlingua.eval.evaluate import (
+        BASE,
+        FLOORS,
+        evaluate,
+        evaluate_floors,
+        is_evaluated,
+        overlaps_of,
+    )
+    from jaxlingua.eval.report import write_report
+    from jaxlingua.eval.tasks.make import make_tasks
+    from jaxlingua.progress import told
+    from jaxlingua.sharding.mesh import describe_mesh, make_mesh
+    from jaxlingua.sharding.rules import check_rows
+    from jaxlingua.train.announce import say_scores
+    from jaxlingua.train.run_folder import held_folder
+
+    telling = partial(told, console.say)
+    mesh = make_mesh(config.sharding)
+    check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+    with held_folder(config.run.folder, group, console.say) as (folder, carry):
+        candidates = list(candidates_of(config, folder, group, mesh, console))
+        with telling("reading data"):
+            sources, training = training_data(config, console)
+            tasks = make_tasks(config, sources)
+            overlaps = overlaps_of(tasks, training, config.eval.leak_words)
+        for task in tasks:
+            console.say(f"task {task.describe()}")
+        console.say(describe_mesh(mesh))
+        base = BASE if candidates[0].name == "base" else f"{candidates[0].stage}-{candidates[0].step}"
+
+        def stoppable(on_progress: Any) -> Any:
+            def progress(done: int, total: int) -> None:
+                on_progress(done, total)
+                if "stop" in group.boundary("an evaluation"):
+                    code = signals.exit_code
+                    raise Stopped(f"answers so far are kept; exit code {code}; run it again to go on", code)
+
+            return progress
+
+        for one in candidates:
+            where = {"config": config, "folder": folder}
+            if group.share(is_evaluated(tasks, one.stage, one.step, **where)):
+                console.say(f"{one.stage}, step {one.step:,}: evaluated already")
+                continue
+            opened = one.open(telling)
+            if not (folder / "provenance.json").is_file():
+                write_provenance(config, folder, group, opened.tokenizer, mesh)
+            with telling(f"evaluating {one.stage}, step {one.step:,}") as on_progress:
+                evaluate(
+                    opened.model, opened.params, opened.tokenizer, tasks, mesh=mesh, stage=one.stage,
+                    step=one.step, model_name=one.name, model_path=opened.path, eos_ids=opened.eos_ids,
+                    base=base, overlaps=overlaps, is_owner=False, say=console.say,
+                    on_progress=stoppable(on_progress), **where,
+                )  # fmt: skip
+            del opened
+        if not group.share(is_evaluated(tasks, FLOORS, 0, config=config, folder=folder)):
+            evaluate_floors(tasks, config=config, folder=folder)
+        if group.is_primary:
+            say_scores(console, write_report(folder), config.run.folder)
+        carry()
+
+
+def training_data(config: Config, console: "Console") -> tuple[Mapping[str, Any], list[str]]:
+    """The sources that tasks need, and the texts that the run learned from; none where they are not here."""
+    from jaxlingua.errors import JaxlinguaError
+    from jaxlingua.tokens import stages as flow
+
+    asked = {task.partition(".")[0] for task in config.eval.tasks}
+    is_asked = any(name in asked for name in config.data.sources)
+    if not config.data.sources or not (is_asked or config.eval.leak_words):
+        return {}, []
+    try:
+        sources = flow.open_sources(config)
+    except JaxlinguaError as error:
+        if is_asked:
+            raise
+        console.say(f"leaks are not checked: the training data is not here ({error})")
+        return {}, []
+    if not config.stages or not config.eval.leak_words:
+        return sources, []
+    examples, _ = flow.make_examples(config, sources, {})
+    return sources, list(flow.learned_texts(examples))
+
+
+def candidates_of(
+    config: Config, folder: Path, group: "Group", mesh: "Mesh", console: "Console"
+) -> Iterator[Candidate]:
+    """The checkpoints of the run in the folder, what it began from, and the models beside it, base first.
+
+    Raises: ConfigError where there is nothing to evaluate.
+    """
+    from jaxlingua.checkpoint.steps import complete_steps, newest_sound
+    from jaxlingua.checkpoint.store import located, open_store
+    from jaxlingua.train.run_folder import identity_differences
+
+    checkpoints = located(f"{config.run.folder}/checkpoints")
+    step = newest_sound(checkpoints, group, console.say, is_owner=False)
+    if step is None and not config.eval.models:
+        raise ConfigError(
+            f"run.folder: '{config.run.folder}' given, which holds no checkpoint, and eval.models is empty; "
+            f"the folder of a run that has saved one, or a model, is needed; give one"
+        )
+    if step is not None:
+        if differences := list(identity_differences(load_config(str(folder / "config.yaml")), config)):
+            raise ConfigError(
+                f"{config.run.folder}: {differences[0]}; a run is evaluated as it was trained; leave it out"
+            )
+        if config.eval.base_model or step == 0:
+            yield Candidate("base", 0, "base", partial(open_base, config, folder, step, mesh))
+        there = complete_steps(checkpoints)
+        wanted = {"latest": [step], "all": there}.get(str(config.eval.steps), config.eval.steps)
+        store = open_store(checkpoints, config.checkpoint)
+        for each in wanted:
+            if each not in there:
+                known = nearest(str(each), [str(one) for one in there])
+                raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
+            if each > 0:
+                stage = store.restore({}, each, is_part=True, is_checked=True)[1]["stage"]
+                yield Candidate(stage, each, "tuned", partial(open_step, config, folder, each, mesh))
+    for name, path in config.eval.models.items():
+        yield Candidate(name, 0, name, partial(open_other, config, path, mesh, console))
+
+
+# ── opening a model ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_base(config: Config, folder: Path, step: int, mesh: "Mesh", telling: Any) -> Opened:
+    """What a run began from."""
+    import optax
+
+    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.train.origin import open_origin
+
+    origin = open_origin(config, folder, step)
+    tokenizer = kept_tokenizer(config, folder)
+    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
+    if step == 0:  # an imported model
+        return replace(open_step(config, folder, 0, mesh, telling), path=config.model.path)
+    params = origin.first_state(model, optax.identity(), mesh, telling).params
+    return Opened(model, params, tokenizer, ends_of(folder / "model"), config.model.path)
+
+
+def open_step(config: Config, folder: Path, step: int, mesh: "Mesh", telling: Any) -> Opened:
+    """A checkpoint of a run."""
+    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
+    from jaxlingua.checkpoint.store import located, open_store
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.sharding.rules import abstract_sharded_params
+    from jaxlingua.train.origin import open_origin
+
+    tokenizer = kept_tokenizer(config, folder)
+    origin = open_origin(config, folder, step)
+    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
+    store = open_store(located(f"{config.run.folder}/checkpoints"), config.checkpoint)
+    with telling(f"reading step {step:,}"):
+        abstract = {"params": abstract_sharded_params(model, mesh)}
+        params = store.restore(abstract, step, is_part=True, is_checked=True)[0]["params"]
+    return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
+
+
+def open_other(config: Config, path: str, mesh: "Mesh", console: "Console", telling: Any) -> Opened:
+    """A model of eval.models: a Hugging Face folder or hub name, or the newest step of another run."""
+    import optax
+
+    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.train.origin import open_origin
+    from jaxlingua.train.run_folder import opened_run
+
+    if is_bucket(path) or (Path(path) / "config.yaml").is_file():
+        other = load_config(path)
+        with opened_run(path, console.say) as home:
+            if home.step is None:
+                raise ConfigError(f"eval.models: '{path}' given, a run that has saved nothing; give another")
+            computed = {"compute_dtype": config.model.compute_dtype, "attention": config.model.attention}
+            other = other.model_copy(update={"model": other.model.model_copy(update=computed)})
+            return open_step(other, home.path, home.step, mesh, telling)
+    model_config = ModelConfig(
+        init="huggingface",
+        path=path,
+        compute_dtype=config.model.compute_dtype,
+        attention=config.model.attention,
+    )
+    other = config.model_copy(update={"model": model_config, "tokens": TokensConfig()})
+    origin = open_origin(other, Path(config.run.folder), None)
+    tokenizer = load_tokenizer(other.tokens, list, None, model_path=path)
+    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
+    params = origin.first_state(model, optax.identity(), mesh, telling).params
+    return Opened(model, params, tokenizer, ends_of(origin.public.folder), path)
+
+
+def kept_tokenizer(config: Config, folder: Path) -> "Tokenizer":
+    """The tokenizer of a run. Raises: ConfigError where it is not the one that the run began with."""
+    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.train.run_folder import kept_fingerprint
+
+    tokenizer = load_tokenizer(config.tokens, list, folder / "tokenizer", model_path=config.model.path)
+    if kept_fingerprint(folder, "tokenizer") not in (None, tokenizer.fingerprint):
+        raise ConfigError(f"{folder}/tokenizer: not the tokenizer that the run began with; bring it back")
+    return tokenizer
+
+
+def write_provenance(
+    config: Config, folder: Path, group: "Group", tokenizer: "Tokenizer", mesh: "Mesh"
+) -> None:
+    """config.yaml and provenance.json of a folder in which nothing is trained."""
+    from jaxlingua.checkpoint.store import located
+    from jaxlingua.train import run_folder
+
+    home = run_folder.RunFolder(folder, located(f"{folder}/checkpoints"), None, lambda: None, group)
+    run_folder.write_facts(home, config, {}, tokenizer, [], mesh, public=None, program="jaxlingua.eval")
+
+
+if __name__ == "__main__":
+    end_with_code(main)
