@@ -1,5 +1,6 @@
 """The items that a report shows: the best and the worst ones of each task, and what was gained and lost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _picks(scores: Sequence[tuple[float | int, float | int | None]], each: int) 
     ends = [place for place in reversed(order) if scores[place][0] < best or best == 0]
     wanted = [("lost most", lost), ("worst", ends), ("gained most", gained), ("best", tops)]
     chosen: dict[int, list[str]] = {}
-    for turn in range(each):
+    for turn in range(math.ceil(each / len(wanted))):
         for why, places in wanted:
             if turn < len(places) and (places[turn] in chosen or len(chosen) < each):
                 chosen.setdefault(places[turn], []).append(why)

@@ -109,9 +109,9 @@ def predictions(task, kind, language, name, items=10):
         yield line
 
 
-def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("english.0", "english.1", "native.0"), groups=None) -> Path:
+def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("english.0", "english.1", "native.0"), groups=None, evaluations=EVALUATIONS) -> Path:
     """Everything that training and evaluation leave in a folder, but the weights."""
-    for name, step, model, progress in EVALUATIONS:
+    for name, step, model, progress in evaluations:
         home = folder / "evals" / f"{name}-{step}"
         home.mkdir(parents=True)
         scores = list(scores_of(name, step, model, progress, languages, kinds, prompts))
@@ -129,10 +129,10 @@ def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("e
                     "words": 13, "items": 1000, "leaked": [str(n) for n in range(37)], "source": ["1"], "asked": [],
                     "short": 0, "whole": [], "examples": [["3", SENTENCES["arb_Arab"]]], "value_without": {"f1": 41.25},
                 }  # fmt: skip
+        found = {entry[0]: entry for entry in entries(languages, kinds)}
         for key in tasks:
-            task = key.partition("@")[0]
-            found = next(entry for entry in entries(languages, kinds) if entry[0] == task)
-            lines = predictions(task, found[1], found[2], name)
+            task, kind, language, *_ = found[key.partition("@")[0]]
+            lines = predictions(task, kind, language, name)
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (home / f"{key}.jsonl").write_text(text, "utf-8")
         content = {

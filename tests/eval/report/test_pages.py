@@ -1,0 +1,469 @@
+"""The pages of a rich made-up run: every number is that of scores.json, every mark is earned, no text is markup."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from markdown_it import MarkdownIt
+
+from jaxlingua.eval.report import write_report
+from tests.eval.report.rich_run import EVALUATIONS, HOSTILE, LANGUAGES, SENTENCES, write_rich_run
+
+FEW = ("eng_Latn", "deu_Latn", "arb_Arab", "heb_Hebr", "urd_Arab", "jav_Latn", "sun_Latn")
+NEWEST = ("more", 2000)
+
+
+class Page(HTMLParser):
+    """Tables as rows of (classes, title, text); texts with their direction; what is asked from outside."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tables, self.texts, self.outside, self.scripts = [], [], [], 0
+        self._cell, self._text = None, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        told = dict(attributes)
+        self.outside += [told[name] for name in ("src", "href", "xlink:href") if told.get(name, "#")[0] != "#"]
+        self.scripts += tag == "script" or any(name.startswith("on") for name in told)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._cell = {"class": told.get("class", ""), "title": told.get("title", ""), "text": ""}
+            self.tables[-1][-1].append(self._cell)
+        elif tag == "div" and "text" in told.get("class", "").split():
+            self._text = {"dir": told["dir"], "lang": told.get("lang"), "text": ""}
+            self.texts.append(self._text)
+
+    def handle_endtag(self, tag):
+        self._cell = None if tag in ("td", "th") else self._cell
+        self._text = None if tag == "div" else self._text
+
+    def handle_data(self, data):
+        for one in (self._cell, self._text):
+            if one is not None:
+                one["text"] += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = write_rich_run(tmp_path_factory.mktemp("rich") / "rich_run", languages=FEW)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Page:
+    return Page((run / "report.html").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def newest(run) -> list[dict]:
+    return json.loads((run / "evals" / "more-2000" / "scores.json").read_text("utf-8"))["scores"]
+
+
+def holm_by_hand(scores) -> dict[int, float]:
+    """Index → adjusted p, straight from the definition: the largest of (m − j) p over all smaller p."""
+    ranked = sorted((score["p_value"], place) for place, score in enumerate(scores))
+    steps = [min(1.0, (len(ranked) - rank) * p) for rank, (p, _) in enumerate(ranked)]
+    return {place: max(steps[: rank + 1]) for rank, (_, place) in enumerate(ranked)}
+
+
+def cell_of(page: Page, task: str) -> dict:
+    """The cell of the first heat map that tells of a task."""
+    (found,) = [cell for row in page.tables[0] for cell in row if cell["title"].startswith(f"{task}, ")]
+    return found
+
+
+PRIMARY = {"qa": "f1", "translation": "chrf++", "choice": "accuracy", "number": "exact_number"}
+
+
+# ── the heat map ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_cell_is_the_mean_over_prompts_with_its_spread_difference_and_mark(page, newest):
+    shown = [score for score in newest if PRIMARY[score["kind"]] == score["metric"]]
+    tested = [score for score in shown if score["p_value"] is not None]
+    adjusted = holm_by_hand(tested)
+    marks = {id(score): adjusted[place] < 0.05 for place, score in enumerate(tested)}
+    tasks = {}
+    for score in shown:
+        tasks.setdefault(score["task"], []).append(score)
+    stars = 0
+    for task, scores in tasks.items():
+        text = cell_of(page, task)["text"]
+        assert text.startswith(f"{mean(one['value'] for one in scores):.1f}"), task
+        if len(scores) > 1:
+            assert f"±\u202f{stdev(one['value'] for one in scores):.1f}" in text
+        if all(score["delta"] is not None for score in scores):
+            delta = mean(score["delta"] for score in scores)
+            assert f"{abs(delta):.1f}" in text
+            assert ("−" in text) == (delta <= -0.05)
+            count = sum(marks[id(score)] for score in scores)
+            assert ("*" in text) == (count > 0), task
+            assert text.endswith("*") == (count == len(scores)), task
+            stars += count > 0
+    assert 0 < stars < len(tasks)
+    assert len([cell for row in page.tables[0] for cell in row if cell["title"]]) == len(tasks)
+
+
+def test_the_color_is_that_of_the_difference(page, newest):
+    up = next(score for score in newest if score["task"] == "xquad.arb_Arab" and score["metric"] == "f1")
+    assert up["delta"] > 0
+    assert cell_of(page, "xquad.arb_Arab")["class"] == "gain"
+    down = [one for one in newest if one["delta"] and one["delta"] < -0.1 and one["metric"] in ("f1", "chrf++", "exact_number")]
+    assert cell_of(page, down[0]["task"])["class"] == "loss"
+
+
+def test_a_score_with_another_signature_has_a_mark_and_a_reason_and_no_difference(page, run):
+    cell = cell_of(page, "mlqa.deu_Latn")
+    assert cell["class"] == "differs"
+    assert cell["text"].endswith("≠ not comparable")
+    assert "items: '50of1190' and '1000of1190'" in cell["title"]
+    assert "base" not in cell["text"]
+    assert "items: '50of1190' and '1000of1190'" in (run / "report.md").read_text("utf-8")
+    (one,) = [
+        one
+        for one in json.loads((run / "report.json").read_text("utf-8"))["comparisons"]
+        if (one["task"], one["metric"], one["model"]) == ("mlqa.deu_Latn", "f1", "more, step 2,000")
+    ]
+    assert (one["delta"], one["p_holm"], one["reason"]) == (None, None, "items: '50of1190' and '1000of1190'")
+
+
+def test_hovering_tells_interval_p_value_and_p_value_after_holm(page, newest):
+    (score,) = [one for one in newest if (one["task"], one["metric"]) == ("xquad.arb_Arab", "f1")]
+    title = cell_of(page, "xquad.arb_Arab")["title"]
+    assert f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}], 1,000 items" in title
+    assert re.search(r"p < 0\.001, after Holm 0\.0\d\d$", title)
+
+
+def test_too_few_samples_for_so_many_tests_are_told(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"})
+    for file in folder.glob("evals/*/scores.json"):
+        file.write_text(file.read_text().replace("bootstrap20000", "bootstrap100"))
+    tests = max(one["tests"] for one in write_report(folder)["comparisons"])
+    assert f"eval.bootstrap_samples={20 * tests}" in (folder / "report.html").read_text("utf-8")
+
+
+# ── groups ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_languages_that_a_stage_learned_are_seen_and_the_others_unseen(run):
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    assert set(report["groups"]["seen"]) == {"eng_Latn", "deu_Latn", "arb_Arab", "heb_Hebr", "jav_Latn"}
+    assert set(report["groups"]["unseen"]) == {"urd_Arab", "sun_Latn"}
+
+
+def test_groups_of_the_configuration_are_used_and_their_means_are_those_of_the_cells(tmp_path):
+    groups = {"seen": ["arb_Arab"], "related": ["heb_Hebr", "urd_Arab"], "unseen": ["sun_Latn"]}
+    folder = write_rich_run(tmp_path / "run", languages=FEW, kinds={"xquad": "qa", "mgsm": "number"}, groups=groups)
+    report = write_report(folder)
+    means = {line["group"]: line for line in report["group_means"]}
+    assert list(means) == ["seen", "related", "unseen", "other"]
+    own = [
+        score
+        for score in report["scores"]
+        if (score["stage"], score["step"]) == NEWEST and score["language"] in groups["related"]
+        and score["metric"] in ("f1", "exact_number")
+    ]  # fmt: skip
+    assert means["related"]["cells"] == len(own)
+    assert means["related"]["after"] == pytest.approx(mean(score["value"] for score in own))
+    assert means["related"]["delta"] == pytest.approx(mean(score["delta"] for score in own))
+    assert [one["groups"] for one in report["transfer"]] == [["seen", "related"]] * 2 + [["seen", "unseen"]] * 2
+
+
+def test_the_correlation_of_seen_and_unseen_languages_is_that_of_the_means(run):
+    from scipy.stats import pearsonr
+
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    scores, gains = report["transfer"]
+    assert (scores["of"], gains["of"]) == ("score", "delta")
+    x, y = zip(*((point["x"], point["y"]) for point in gains["points"]), strict=True)
+    assert gains["pearson"] == pytest.approx(pearsonr(x, y).statistic)
+    assert gains["n"] == len(x)
+    (point,) = [one for one in scores["points"] if (one["model"], one["column"]) == ("base", "mgsm")]
+    seen = [s["value"] for s in report["scores"] if s["stage"] == "base" and s["task"].startswith("mgsm.") and s["language"] in report["groups"]["seen"]]  # fmt: skip
+    assert point["x"] == pytest.approx(mean(seen))
+
+
+# ── forgetting, prompts, curves ───────────────────────────────────────────────────────────────────────────
+
+
+def test_backward_transfer_is_now_minus_when_it_was_learned(run):
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    value = {(s["stage"], s["step"], s["task"]): s["value"] for s in report["scores"] if s["metric"] == "exact_number"}
+    rows = {row["language"]: row for row in report["forgetting"]["rows"] if row["column"] == "mgsm"}
+    now, then = value["more", 2000, "mgsm.deu_Latn"], value["coit", 1000, "mgsm.deu_Latn"]
+    assert rows["deu_Latn"]["backward"] == pytest.approx(now - then)
+    assert rows["jav_Latn"]["backward"] is None  # learned last: nothing could be forgotten
+    never = value["more", 2000, "mgsm.sun_Latn"] - value["base", 0, "mgsm.sun_Latn"]
+    assert (rows["sun_Latn"]["learned"], rows["sun_Latn"]["backward"]) == (None, pytest.approx(never))
+    told = [row["backward"] for row in report["forgetting"]["rows"] if row["learned"] and row["backward"] is not None]
+    assert report["forgetting"]["forgetting"] == pytest.approx(mean(max(-one, 0) for one in told))
+
+
+def test_mean_and_spread_over_prompts_are_those_of_the_scores(run, newest):
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    (row,) = [
+        row
+        for row in report["prompts"]
+        if (row["task"], row["metric"], row["model"]) == ("xnli.arb_Arab", "macro_f1", "more, step 2,000")
+    ]
+    values = [s["value"] for s in newest if (s["task"], s["metric"]) == ("xnli.arb_Arab", "macro_f1")]
+    assert len(values) == 3
+    assert (row["mean"], row["sd"]) == (pytest.approx(mean(values)), pytest.approx(stdev(values)))
+
+
+def test_each_prompt_is_shown_with_the_hash_of_its_items(run, newest):
+    text = (run / "report.html").read_text("utf-8")
+    part = text[text.index("<summary>Prompts") :]
+    part = part[: part.index("</details>")]
+    score = next(s for s in newest if (s["task"], s["prompt"]) == ("xnli.arb_Arab", "native.0"))
+    digest = re.search(r"data:(\w+)", score["signature"])[1]
+    assert f'xnli.arb_Arab <span class="quiet">native.0 · <code>{digest}</code>' in part
+    assert part.count("native.0") > 1  # in each language
+    assert part.count(">english.1 ") == len({s["task"].partition(".")[0] for s in newest if s["kind"] == "choice"})
+
+
+def test_scores_over_checkpoints_are_drawn_where_there_are_several(run, tmp_path):
+    text = (run / "report.html").read_text("utf-8")
+    assert "<h2>Scores over checkpoints</h2>" in text
+    for step in (0, 500, 1000, 1500, 2000):
+        assert f" at step {step:,}</title>" in text
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:2], kinds={"mgsm": "number"})
+    for name in ("coit-500", "coit-1000", "more-1500"):
+        (folder / "evals" / name / "scores.json").unlink()
+    write_report(folder)
+    assert "Scores over checkpoints" not in (folder / "report.html").read_text("utf-8")
+
+
+# ── items ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_items_shown_are_the_best_the_worst_and_those_that_changed_most(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"flores": "translation"})
+    report = write_report(folder)
+    task = "flores.eng_Latn-arb_Arab"
+    now, base = (
+        {line["id"]: line["chrf++"] for line in map(json.loads, (folder / "evals" / name / f"{task}.jsonl").open())}
+        for name in ("more-2000", "base-0")
+    )
+    shown = [sample for sample in report["samples"] if sample["task"] == task]
+    scores = [sample["score"] for sample in shown]
+    assert scores == sorted(scores, reverse=True)
+    change = {key: now[key] - base[key] for key in now}
+    by_why = {why: sample for sample in shown for why in reversed(sample["why"])}
+    assert min(now.values()) in [sample["score"] for sample in shown if "worst" in sample["why"]]
+    assert by_why["best"]["score"] == max(now.values())
+    most = max(change, key=lambda key: change[key])
+    assert "gained most" in next(sample for sample in shown if sample["id"] == most)["why"]
+    least = min(change, key=lambda key: change[key])
+    assert change[least] < 0
+    assert "lost most" in next(sample for sample in shown if sample["id"] == least)["why"]
+    assert all(sample["base_score"] == base[sample["id"]] for sample in shown)
+
+
+def test_text_runs_from_right_to_left_where_its_language_does(page):
+    for code, language in (("arb_Arab", "ar"), ("heb_Hebr", "he"), ("urd_Arab", "ur")):
+        found = [text for text in page.texts if text["text"] == SENTENCES[code] and text["lang"] == language]
+        assert found, code
+        assert {text["dir"] for text in found} == {"rtl"}
+    labels = [text for text in page.texts if text["text"] == "positive" and text["lang"] == "ar"]
+    assert labels
+    assert {text["dir"] for text in labels} == {"auto"}  # a label is no Arabic
+    prompts = [text for text in page.texts if text["text"].startswith("Below is")]
+    assert prompts
+    assert {text["dir"] for text in prompts} == {"auto"}  # and each line by its own letters: see report.css
+
+
+def test_long_texts_are_folded_and_whole(run):
+    text = (run / "report.html").read_text("utf-8")
+    assert text.count("<summary>the rest of it</summary>") > 5
+
+
+# ── leaks and counts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_leaks_cuts_and_floors_are_told(page, run):
+    (leaks,) = [table for table in page.tables if table[0][-1]["text"] == "an example"]
+    assert [cell["text"].strip() for cell in leaks[1]] == [
+        "xquad.arb_Arab", "1,000", "37", "3.7 %", "13", "f1 41.2", SENTENCES["arb_Arab"],
+    ]  # fmt: skip
+    (counts,) = [table for table in page.tables if table[0][-1]["text"] == "tested on"]
+    row = next(row for row in counts if [cell["text"] for cell in row[:2]] == ["more-2000", "xquad.arb_Arab"])
+    assert [cell["text"].strip() for cell in row[2:]] == ["1,000 of 1,190", "12", "3,400", "7", "190 no answer", "real files"]
+    floors = json.loads((run / "evals" / "floors-0" / "scores.json").read_text("utf-8"))["scores"]
+    (scores,) = [table for table in page.tables if [cell["text"] for cell in table[0]][:3] == ["task", "language", "prompt"]]
+    row = next(row for row in scores if [c["text"] for c in row[:4]] == ["xnli.arb_Arab", "arb_Arab", "english.0", "accuracy"])
+    wanted = {f["model"]: f["value"] for f in floors if (f["task"], f["metric"]) == ("xnli.arb_Arab", "accuracy")}
+    assert row[5]["text"] == f"majority {wanted['majority']:.1f}random {wanted['random']:.1f}"
+
+
+# ── safety ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_asks_nothing_from_outside_and_runs_no_script(page, run):
+    text = (run / "report.html").read_text("utf-8")
+    assert page.outside == []
+    assert page.scripts == 0
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_hostile_text_is_shown_as_it_is(page, run):
+    assert any(HOSTILE in text["text"] for text in page.texts)
+    assert "<script" not in (run / "report.html").read_text("utf-8")
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render((run / "report.md").read_text("utf-8"))
+    assert "<script" not in rendered
+
+
+def test_fifty_scores_in_twelve_languages_make_a_page_of_at_most_one_and_a_half_megabytes(tmp_path):
+    kinds = {f"task{n}": ("qa", "choice", "translation")[n % 3] for n in range(29)}
+    options = {"prompts": ("english.0",), "evaluations": (EVALUATIONS[0], *EVALUATIONS[-2:])}
+    folder = write_rich_run(tmp_path / "run", kinds=kinds, **options)
+    report = write_report(folder)
+    assert len({(one["task"], one["metric"]) for one in report["scores"]}) >= 600
+    assert len({one["language"] for one in report["scores"]}) == len(LANGUAGES)
+    assert (folder / "report.html").stat().st_size < 1_500_000
+
+
+# ── the other formats ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_csv_holds_every_field_of_every_score(run):
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    numbers = {"step", "value", "low", "high", "items", "delta", "delta_low", "delta_high", "p_value"}
+    with (run / "report.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    back = [
+        {name: json.loads(text) if name in numbers and text else None if name in numbers else text for name, text in line.items()}
+        for line in lines
+    ]
+    assert [{name: one[name] for name in score} for one, score in zip(back, report["scores"], strict=True)] == report["scores"]
+    holm = {(one["model"], one["task"], one["metric"], one["prompt"]): one["p_holm"] for one in report["comparisons"]}
+    of_newest = [line for line in lines if (line["stage"], int(line["step"])) == NEWEST]
+    assert {line["p_holm"] for line in of_newest if line["task"] == "xquad.arb_Arab" and line["metric"] == "f1"} == {
+        repr(holm["more, step 2,000", "xquad.arb_Arab", "f1", "english.0"])
+    }
+
+
+def test_the_markdown_tables_have_as_many_cells_in_every_row(run, newest):
+    tokens = MarkdownIt("commonmark").enable("table").parse((run / "report.md").read_text("utf-8"))
+    widths, tables = [], 0
+    for token in tokens:
+        if token.type == "table_open":
+            tables, widths = tables + 1, []
+        elif token.type == "tr_open":
+            widths.append(0)
+        elif token.type in ("td_open", "th_open"):
+            widths[-1] += 1
+        elif token.type == "table_close":
+            assert len(set(widths)) == 1
+    assert tables >= 5
+    (score,) = [one for one in newest if (one["task"], one["metric"]) == ("xquad.arb_Arab", "f1")]
+    assert f" {score['value']:.1f} (+{score['delta']:.1f}\\*) |" in (run / "report.md").read_text("utf-8")
+
+
+def latex_tables(text: str) -> list[list[list[str]]]:
+    """The cells of every table, or an AssertionError for what LaTeX would stumble over."""
+    assert text.isascii() or all(char.isascii() or "À" <= char <= "ÿ" for char in text)
+    body = text[text.index(r"\begin{document}") :]
+    body = re.sub(r"(?m)^%.*$", "", body)
+    depth = 0
+    for place, char in enumerate(body):
+        escaped = place > 0 and body[place - 1] == "\\" and not body[:place].endswith(r"\\")
+        depth += (char == "{" and not escaped) - (char == "}" and not escaped)
+        assert depth >= 0, body[max(0, place - 60) : place + 10]
+    assert depth == 0
+    assert body.count("$") % 2 == body.count(r"\$") % 2
+    opened = re.findall(r"\\begin\{(\w+)\}", body)
+    assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", body))
+    assert not re.search(r"(?<!\\)[#_^~]", re.sub(r"\$[^$]*\$", "", body)), "unescaped"
+    tables = []
+    for part in re.findall(r"\\begin\{(?:tabular|longtable)\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{(?:tabular|longtable)\}", body, re.S):
+        rows = []
+        for line in part[1].split("\n"):
+            if line.endswith(r"\\") and "&" in line and not line.startswith(r"\caption"):
+                cells = re.split(r"(?<!\\)&", line)
+                assert len(cells) == len(part[0]), line
+                rows.append([cell.removesuffix(r"\\").strip() for cell in cells])
+        tables.append(rows)
+    return tables
+
+
+def test_the_latex_has_the_scores_and_nothing_that_it_stumbles_over(run, newest):
+    text = (run / "report.tex").read_text("utf-8")
+    assert set(re.findall(r"\\usepackage(?:\[[^]]*\])?\{([^}]*)\}", text)) == {"fontenc", "inputenc", "textcomp,booktabs,longtable", "geometry"}
+    tables = latex_tables(text)
+    (score,) = [one for one in newest if (one["task"], one["metric"]) == ("xquad.arb_Arab", "f1")]
+    cells = [cell for table in tables for row in table if row[0] == "Arabic" for cell in row]
+    delta = f"{score['delta']:.1f}"
+    assert f"{score['value']:.1f} {{\\scriptsize +{delta}}}\\textsuperscript{{{{*}}}}" in cells
+    names = {row[0] for row in tables[-1]}
+    assert r"flores.eng\_Latn{-}arb\_Arab english.0" in names
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (r"\input{/etc/passwd}", r"\textbackslash{}input\{/etc/passwd\}"),
+        ("50 % & $x_1^2$ #~", r"50 \% \& \$x\_1\textasciicircum{}2\$ \#\textasciitilde{}"),
+        ("a\n\nb\tc", "a b c"),
+        ("[x]*", "{[}x{]}{*}"),
+        ("é 你", "é {[}U+4F60{]}"),
+    ],
+)
+def test_latex_shows_any_text_as_it_is(text, shown):
+    from jaxlingua.eval.report.escape import latex
+
+    assert latex(text) == shown
+
+
+# ── other evaluations ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_models_side_by_side_are_compared_with_the_first_of_them(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"xquad": "qa", "mgsm": "number"})
+    for old, new in (("base-0", "Small-0"), ("coit-500", "Middle-0"), ("more-2000", "Large-0")):
+        (folder / "evals" / old).rename(folder / "evals" / new)
+        content = json.loads((folder / "evals" / new / "scores.json").read_text())
+        name = new.removesuffix("-0")
+        content["scores"] = [{**score, "stage": name, "step": 0, "model": name} for score in content["scores"]]
+        (folder / "evals" / new / "scores.json").write_text(json.dumps(content))
+    for name in ("coit-1000", "more-1500"):
+        (folder / "evals" / name / "scores.json").unlink()
+    (folder / "data.json").unlink()
+    report = write_report(folder)
+    assert report["baseline"] == "Small"
+    text = (folder / "report.html").read_text("utf-8")
+    assert "<h3>Middle against Small</h3>" in text
+    assert "<h3>Large against Small</h3>" in text
+    assert "<h3>Small" not in text
+    assert report["forgetting"] is None
+    assert report["samples"][0]["base_prediction"] is not None
+
+
+def test_a_base_model_alone_is_shown_by_its_values(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
+    for file in folder.glob("evals/*-[1-9]*/scores.json"):
+        file.unlink()
+    report = write_report(folder)
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert {cell["class"] for row in page.tables[0] for cell in row if cell["title"]} == {"value"}
+    assert report["comparisons"] == []
+
+
+def test_a_metric_that_is_better_when_lower_gains_when_it_falls(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
+    for file in folder.glob("evals/*/scores.json"):
+        file.write_text(file.read_text().replace("exact_number", "byte_perplexity"))
+    write_report(folder)
+    page = Page((folder / "report.html").read_text("utf-8"))
+    cells = [cell for row in page.tables[0] for cell in row if cell["title"]]
+    assert {("−" in cell["text"]) for cell in cells if cell["class"] == "gain"} <= {True}
+    assert any(cell["class"] == "loss" for cell in cells)
