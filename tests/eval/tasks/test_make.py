@@ -140,6 +140,10 @@ REFUSED = [
     (["news.eng_Latn-tha_Tai"], "unknown language 'tha_Tai'; write 'tha_Thai'"),
     (["news.eng_Latn-deu_Latn"], "language 'deu_Latn' given; the source has eng_Latn, tha_Thai, ell_Grek"),
     (["rivers.eng_Latn", "rivers.eng_Latn"], "eval.tasks: 'rivers.eng_Latn' given twice; .*remove one"),
+    (
+        ["rivers.dev.eng_Latn"],
+        "'rivers' is a source, which has no splits to choose from; write rivers.eng_Latn",
+    ),
     (["news.eng_Latn"], "'news' has no questions; for translation write 'news.eng_Latn-tha_Thai'"),
 ]
 

@@ -393,7 +393,7 @@ DAMAGED = [
     ),
     (
         MOOD | {"prompts": "sentiment"} | layout("csv", {"text": "text", "label": "label"}),
-        {"en.txt": 'text,label\n"a\nb",good\nc\n'},
+        {"en.txt": 'text,label\n"a\nb",good\n"c\nd"\n'},
         r"en.txt:4\): 1 columns given; the header has 2, 'text', 'label'; quote a field that holds a comma",
     ),
     (
@@ -468,6 +468,41 @@ def test_prompts_of_ones_own_lie_beside_the_task_file(asking, tmp_path):
     (folder / "qa.yaml").write_text('english: [{instruction: "{question}"}]', "utf-8")
     with pytest.raises(ConfigError, match=r"prompts 'qa' are in '.*' and '.*qa.yaml'; rename the second$"):
         asking("mine.eng_Latn", QA)
+
+
+def test_native_prompts_are_in_the_language_that_is_not_english(asking):
+    """Of a translation, the language that the model is adapted to; its names of languages are in it as well."""
+    native = {"deu_Latn": [{"instruction": "{source_language} – {target_language}:", "input": "{text}"}]}
+    task = SENTENCES | {"prompts": {"english": [{"instruction": "{text}"}], "native": native}}
+    files = {"en.txt": "one\n", "de.txt": "eins\n"}
+    (there,) = asking("mine.eng_Latn-deu_Latn", task, files, prompts=["native.0"])
+    (back,) = asking("mine.deu_Latn-eng_Latn", task, files, prompts=["native"])
+    assert there.items[0].prompt == "Englisch – Deutsch:\none\n"
+    assert back.items[0].prompt == "Deutsch – Englisch:\neins\n"
+    assert (there.key, back.prompt) == ("mine.eng_Latn-deu_Latn@native.0", "native.0")
+    assert there.prompt_text == "{source_language} – {target_language}:\n{text}\n"
+    every = asking("mine.eng_Latn-deu_Latn", task, files, prompts=["all"])
+    assert [(made.prompt, made.note) for made in every] == [("english.0", ""), ("native.0", "")]
+
+
+def test_a_language_without_native_prompts_is_refused_or_told(asking):
+    """A crossed question is asked in the language of the question."""
+    prompts = {
+        "english": [{"instruction": "{question}"}],
+        "native": {"deu_Latn": [{"instruction": "{question}!"}]},
+    }
+    task = QA | {"prompts": prompts, "is_parallel": True}
+    files = {"en.json": ENGLISH, "de.json": GERMAN}
+    assert (
+        asking("mine.eng_Latn-deu_Latn", task, files, prompts=["native"])[0].items[0].prompt
+        == "Wie ist er?!\n"
+    )
+    with pytest.raises(
+        ConfigError, match="eval.tasks: 'mine.deu_Latn-eng_Latn' has no prompt in eng_Latn; deu_Latn"
+    ):
+        asking("mine.deu_Latn-eng_Latn", task, prompts=["native"])
+    (made,) = asking("mine.eng_Latn", task, prompts=["all"])
+    assert made.describe().endswith("; no native prompt in eng_Latn")
 
 
 def test_gold_answers_are_no_slots(asking):
