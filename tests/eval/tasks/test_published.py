@@ -336,11 +336,15 @@ def test_a_language_without_files_is_refused_and_those_with_files_are_named(aski
         DataError, match="no file 'en.json' in eval.data_folder=.*'test' is there for deu_Latn;"
     ):
         asking("mine.eng_Latn", QA)
-    ours = QA | {"languages": "same"}
+    ours = {"kind": "qa", "languages": "same"} | layout("squad", test="{code}/{code}.json")
     with pytest.raises(
-        DataError, match="no file 'eng_Latn.json' .*; split 'test' is there for deu_Latn, zho_Hans;"
+        DataError, match="no file 'eng_Latn/eng_Latn.json' .*; split 'test' is there for deu_Latn, zho_Hans;"
     ):
-        asking("mine.eng_Latn", ours, {"zho_Hans.json": GERMAN, "deu_Latn.json": GERMAN, "readme.json": "x"})
+        asking(
+            "mine.eng_Latn",
+            ours,
+            {f"{code}/{code}.json": GERMAN for code in ("zho_Hans", "deu_Latn", "readme")},
+        )
 
 
 def test_nothing_there_tells_where_to_get_it(asking):
