@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="JSON lines with text in several scripts")
     parser.add_argument("--words", type=int, default=10_000_000, help="of the made-up text")
     arguments = parser.parse_args()
-    head = "text | words | words per second | Janitor | bytes per word kept | MB at most | items per second | found"
+    head = "text | words | words per second | Janitor | bytes per word | most MB | items per second | found"
     print(f"| {head} |\n|{'---|' * len(head.split('|'))}")
     for path in arguments.files:
         print(row(f"{path.parent.name}/{path.stem}", strings_of(path), is_compared=True), flush=True)

@@ -5,13 +5,12 @@ passes it, parts of longer texts above all, and tells a score's reader how many 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxlingua.data.leaks import SENTENCE_BYTES
-from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
 from jaxlingua.eval.grams import Seen, TrainingGrams
 from jaxlingua.eval.tasks.item import Item
 
@@ -29,8 +28,8 @@ class Overlap:
         source: ids of those whose sentence or context was seen.
         asked: ids of those whose question, other field or target was seen.
         short: how many items have no text of n words, so that they could only be compared whole.
-        whole: ids of leaked items that share no n-gram, but have a shorter text that is in the training data
-            as a text or line of its own.
+        whole: ids of leaked items that share no n-gram, but have a shorter text that is a whole text or
+            line of the training data, or all that follows a colon.
         examples: id and shared text of the first few leaked items.
     """
 
@@ -65,8 +64,9 @@ def overlap(items: Sequence[Item], grams: TrainingGrams) -> Overlap:
     """Which items share an n-gram with training texts, in their source, a field or a target.
 
     The prompt is not looked at: its frame is in every example. Nor is a field or target that every item has,
-    or a field that repeats the source. A text shorter than an n-gram is compared whole, with whole texts and
-    lines; fields and targets only from `SENTENCE_BYTES` on, since a short answer or label proves nothing.
+    or a field that repeats the source. A text shorter than an n-gram is compared whole, with texts, lines
+    and what follows a colon; fields and targets only from `SENTENCE_BYTES` on, since a short answer or label
+    proves nothing.
 
     Different n-grams have the same hash once in 2^63 comparisons: with a billion training words and a million
     words of items, in one of 10,000 evaluations.
@@ -102,21 +102,6 @@ def overlap(items: Sequence[Item], grams: TrainingGrams) -> Overlap:
         whole=_ids(items, np.array(leaked, bool) & ~np.array(by_gram, bool)),
         examples=tuple(example(index) for index in np.flatnonzero(leaked)[:_EXAMPLES].tolist()),
     )
-
-
-def record_texts(record: Record) -> Iterator[str]:
-    """The texts of a record that may be learned or read in training, without any frame."""
-    match record:
-        case Pair():
-            yield from record.texts.values()
-        case Question():
-            yield from (record.context, record.question, *record.answers)
-        case Instruction():
-            yield from (record.instruction, record.input, record.output)
-        case Conversation():
-            yield from (text for _, text in record.turns)
-        case Text():
-            yield record.text
 
 
 def _in_every_item(items: Sequence[Item]) -> set[str]:

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
+from jaxlingua.data.records import Pair, Question
+from jaxlingua.data.templates import render
 from jaxlingua.errors import DataError
 from jaxlingua.eval import grams as grams_module
 from jaxlingua.eval.grams import TrainingGrams, units
-from jaxlingua.eval.overlap import overlap, record_texts
+from jaxlingua.eval.overlap import overlap
 from jaxlingua.eval.tasks.item import Item
 
 SENTENCE = "When the river rises in spring, the old mill behind the town stands in water."
@@ -70,6 +71,7 @@ def plain_overlap(sources: list[str], training: list[str], words: int) -> set[in
     """Which sources share an n-gram, or are shorter and equal a text or a line."""
     grams = set().union(*(plain_grams(text, words) for text in training))
     lines = [line for text in training for line in (text, *text.split("\n"))]
+    lines += [line.partition(":")[2] for text in training for line in text.split("\n")]
     wholes = {tuple(unit for unit, _ in plain_units(line)) for line in lines}
     leaked = set()
     for index, source in enumerate(sources):
@@ -84,8 +86,8 @@ def plain_overlap(sources: list[str], training: list[str], words: int) -> set[in
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.lists(st.text("ab é́\n水河กั１ .", max_size=24), max_size=6),
-    st.lists(st.text("ab é́\n水河กั１ .", max_size=14), min_size=1, max_size=6),
+    st.lists(st.text("ab é́\n水河กั１ .:", max_size=24), max_size=6),
+    st.lists(st.text("ab é́\n水河กั１ .:", max_size=14), min_size=1, max_size=6),
     st.integers(1, 4),
 )
 def test_any_text_shares_what_plain_sets_of_tuples_share(training, sources, words):
@@ -141,14 +143,11 @@ def test_the_known_leak_between_translation_and_sentiment_is_found(shared_data):
     """By its README 831 of 1,200 Minangkabau sentences are there as a whole; n-grams find parts of others too."""
     folder = shared_data / "nusawrites"
     with open(folder / "nusa_kalimat-mt-min-train.csv", newline="", encoding="utf-8") as file:
-        pairs = [
-            Pair(n, {"ind_Latn": row["ind_text"], "min_Latn": row["tgt_text"]})
-            for n, row in enumerate(csv.DictReader(file))
-        ]
+        pairs = [(row["ind_text"], row["tgt_text"]) for row in csv.DictReader(file)]
     with open(folder / "nusa_kalimat-senti-min-test.csv", newline="", encoding="utf-8") as file:
         items = [item(row["text"], row["label"], name=str(n)) for n, row in enumerate(csv.DictReader(file))]
-    found = overlap(items, TrainingGrams.of(text for pair in pairs for text in record_texts(pair)))
-    verbatim = {pair.texts["min_Latn"] for pair in pairs}
+    found = overlap(items, TrainingGrams.of(text for pair in pairs for text in pair))
+    verbatim = {minangkabau for _, minangkabau in pairs}
     whole = {one.id for one in items if one.source_text in verbatim}
     assert len(whole) == 831
     assert whole <= set(found.leaked)
@@ -325,22 +324,32 @@ def test_a_short_source_is_compared_as_a_whole_with_texts_and_lines_and_counted(
     )
 
 
+@pytest.mark.parametrize("template", ["alpaca", "short", "raw"])
+def test_short_texts_are_found_in_examples_with_any_frame(template):
+    """Source, target and question stand behind other words of the frame, or behind none."""
+    german = "Guten Morgen, alter Freund!"
+    pair = Pair(0, {"eng_Latn": "Good morning, old friend.", "deu_Latn": german})
+    question = Question(1, "q", "eng_Latn", SENTENCE, QUESTION, ("the mill",), 30)
+    options = {"source": "news", "training": True}
+    examples = [
+        render(pair, template, direction=("eng_Latn", "deu_Latn"), **options),
+        render(question, template, **options),
+    ]
+    items = [
+        item("good morning old friend", "?", name="source"),
+        item("Something else.", german, name="target"),
+        item("Some other context.", "mill", name="question", question=QUESTION),
+        item("Good morning, friend.", "the mill", name="none", question="Which of them is it?"),
+    ]
+    found = overlap(items, TrainingGrams.of(example.text for example in examples))
+    assert found.leaked == found.whole == ("source", "target", "question")
+
+
 def test_nothing_found_is_told_too():
     assert overlap([item(SENTENCE)], TrainingGrams.of([])).describe() == (
         "none of 1 items shares 13 words in a row with training text"
     )
     assert overlap([], TrainingGrams.of([SENTENCE])).share == 0
-
-
-def test_all_texts_of_a_record_count():
-    records = [
-        Pair(0, {"eng_Latn": "a", "deu_Latn": "b"}),
-        Question(1, "q", "eng_Latn", "c", "d", ("e", "f"), 0),
-        Instruction(2, "eng_Latn", "g", "h", "i"),
-        Conversation(3, "eng_Latn", (("user", "j"), ("assistant", "k"))),
-        Text(4, "eng_Latn", "l"),
-    ]
-    assert "".join(text for record in records for text in record_texts(record)) == "abcdefghijkl"
 
 
 # ── in passes, deterministic ─────────────────────────────────────────────────────────────────────────────────────
