@@ -53,7 +53,8 @@ def write_tasks(folder: Path) -> list[str]:
     english, thai = tiny_parallel()["eng_Latn"], tiny_parallel()["tha_Thai"]
     items = {
         "cause": [
-            {"premise": english[i], "choice1": english[i + 20], "choice2": thai[i], "label": i % 2} for i in range(12)
+            {"premise": english[i], "choice1": english[i + 20], "choice2": thai[i], "label": i % 2}
+            for i in range(12)
         ],
         "write": [{"source": english[i], "target": thai[i]} for i in range(10)],
         "roll": [{"text": "\n".join(english[i : i + 1 + 5 * i])} for i in range(4)],
