@@ -94,7 +94,7 @@ BAD_OVERRIDES = {
     "data.sources.more.kind=qa": "data.sources.more.path: not given; JSON file",
     "eval.tasks=[phrases]": "eval.tasks: 'phrases' given; write NAME.LANGUAGE or NAME.LANGUAGE-LANGUAGE",
     "eval.tasks=[phrases.eng_Latn-eng_Latn]": "direction 'eng_Latn-eng_Latn' given; write SOURCE-TARGET",
-    "eval.tasks=[flores.eng_Latn]": "eval.tasks: 'flores.eng_Latn': unknown source or task file 'flores'; known: phrases",
+    "eval.tasks=[floers.eng_Latn]": "eval.tasks: 'floers.eng_Latn': unknown source or task file 'floers'; did you mean 'flores'?",
     "train.micro_batch_rows=48": "train.micro_batch_rows: 48 given, which does not divide train.batch_rows=128",
     "tokens.kind=huggingface": "tokens.path: nothing given; tokens.kind=huggingface needs the path of a tokenizer",
     "model.compute_dtype=fp16": "model.compute_dtype: 'fp16' given; bfloat16|float32 is allowed",
