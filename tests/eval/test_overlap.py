@@ -3,7 +3,11 @@
 import csv
 import functools
 import json
+import re
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,3 +391,12 @@ def test_n_grams_of_no_words_are_refused():
     with pytest.raises(DataError) as error:
         TrainingGrams.of([SENTENCE], words=0)
     assert str(error.value) == "eval: n-grams of 0 words given; 1 or more are allowed; 13 is usual"
+
+
+def test_the_benchmark_tells_a_row_for_made_up_text():
+    script = Path(__file__).parents[2] / "benchmarks" / "overlap.py"
+    done = subprocess.run(
+        [sys.executable, script, "--words", "5000"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| made up \| 5,000 \| [\d,]+ \| not run \| 7\.8 \| ", done.stdout, re.MULTILINE)
