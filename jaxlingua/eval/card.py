@@ -15,6 +15,9 @@ from jaxlingua.data.chat_template import as_message
 from jaxlingua.data.records import Instruction, Pair
 from jaxlingua.data.templates import render
 from jaxlingua.eval.card_text import cell, hub_name, last_part, without_folders
+from jaxlingua.eval.report.models import BASE, FLOOR, is_own, model_key, models_of
+from jaxlingua.eval.report.rows import score_rows
+from jaxlingua.eval.tasks.item import FIRST_PROMPT
 from jaxlingua.languages import display_name, hub_language
 
 SAMPLES = 4
@@ -45,7 +48,7 @@ def model_card(
         has_chat_template: whether the tokenizer beside it lays out messages as in training.
     """
     stages = _stages(run, config, step) if run else []
-    scores = [score for score in run["scores"] if score["step"] <= step] if run else []
+    scores = _own_scores(run, step) if run else []
     learned = _learned(stages)
     asked = Instruction(0, "eng_Latn", ASKED, "", "answer")
     frame = render(asked, config.data.template, source="card", training=False).prompt
@@ -82,9 +85,9 @@ def model_card(
         skipped=[source for source in run["data"]["sources"] if any(source["skipped"].values())]
         if run
         else [],
-        models=list(dict.fromkeys(_model(score) for score in sorted(scores, key=_age))),
+        models=models_of(scores),
         rows=_rows(scores, learned),
-        own=any(score["step"] == step for score in scores if _model(score) != "floor"),
+        own=any(score["step"] == step for score in scores if model_key(score) != FLOOR),
         answers=_answers(run, scores, step) if run else {},
         samples=_samples(run, step) if run else [],
         provenance=run["provenance"] if run else None,
@@ -189,25 +192,24 @@ def _translation(config: Config) -> str:
 # ── scores ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model(score: Mapping[str, Any]) -> str:
-    if score["step"] == 0:
-        return "base" if score["model"] == "base" else "floor"
-    return f"{score['stage']}, step {score['step']:,}"
-
-
-def _age(score: Mapping[str, Any]) -> tuple[int, bool]:
-    return score["step"], score["model"] == "base"
+def _own_scores(run: Mapping[str, Any], step: int) -> list[Mapping[str, Any]]:
+    """The scores of the run's models up to a step, of its base and of no model; not those of other models."""
+    stages = {stage["name"] for stage in run["data"]["stages"]}
+    return [
+        score
+        for score in run["scores"]
+        if score["step"] <= step and (model_key(score) in (FLOOR, BASE) or is_own(score, stages))
+    ]
 
 
 def _rows(scores: list[Mapping[str, Any]], learned: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """One row per task and metric: languages that were learned first, the others below them."""
+    """One row per task, metric and prompt: languages that were learned first, the others below them."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for score in sorted(scores, key=_age):
-        names = learned.get(score["language"], [])
-        key = (not names, score["language"], score["task"], score["metric"])
-        row = rows.setdefault(key, {"learned": ", ".join(names) or "no stage", "scores": {}})
-        row["scores"][_model(score)] = score
-        row |= {name: score[name] for name in ("task", "language", "metric", "items", "signature")}
+    for row in score_rows(scores):
+        names = learned.get(row["language"], [])
+        prompt = "" if row["prompt"] == FIRST_PROMPT else f", {row['prompt']}"
+        key = (not names, row["language"], row["task"], row["metric"], prompt)
+        rows[key] = {**row, "task": row["task"] + prompt, "learned": ", ".join(names) or "no stage"}
     return [rows[key] for key in sorted(rows)]
 
 

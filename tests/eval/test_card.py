@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,28 @@ def test_nothing_is_told_of_training_where_there_was_none(folder):
     assert "Nothing: these weights were not trained by jaxlingua." in card
     assert "How to repeat" not in card
     assert "# owner/Some-Model" in card
+
+
+def test_several_prompts_are_rows_of_their_own_and_the_best_floor_is_shown(folder, tmp_path):
+    written = Path(shutil.copytree(folder, tmp_path / "run"))
+    for name in ("more-150", "floors-0"):
+        file = written / "evals" / name / "scores.json"
+        content = json.loads(file.read_text("utf-8"))
+        score = next(one for one in content["scores"] if one["task"] == "old.eng_Latn")
+        twin = {"prompt": "native.0"} if name == "more-150" else {"model": "random", "stage": "floors"}
+        content["scores"].append({**score, **twin, "value": 90.5})
+        file.write_text(json.dumps(content), "utf-8")
+    rows = {row[0]: row for row in tables_of(card_of(written))[1][1:]}
+    assert rows["old.eng_Latn"][5].startswith("90.5")  # of two floors the one that is harder to beat
+    assert rows["old.eng_Latn"][8].startswith("65.2")
+    assert rows["old.eng_Latn, native.0"][8].startswith("90.5")
+
+
+def test_other_models_that_were_evaluated_beside_are_not_in_the_card(folder, tmp_path):
+    written = Path(shutil.copytree(folder, tmp_path / "run"))
+    home = written / "evals" / "Other-0"
+    home.mkdir()
+    content = json.loads((written / "evals" / "base-0" / "scores.json").read_text("utf-8"))
+    content["scores"] = [{**one, "stage": "Other", "model": "Other"} for one in content["scores"]]
+    (home / "scores.json").write_text(json.dumps({**content, "tasks": {}}), "utf-8")
+    assert tables_of(card_of(written))[1] == tables_of(card_of(folder))[1]

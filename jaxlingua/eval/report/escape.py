@@ -33,6 +33,7 @@ _LATEX = {
     "[": r"{[}",
     "]": r"{]}",
     "*": r"{*}",
+    ",": r"{,}",
 }
 
 
@@ -94,7 +95,7 @@ def document(tables: Iterable[str], comment: str) -> str:
         r"\usepackage[T1]{fontenc}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage{textcomp,booktabs,longtable}",
-        r"\usepackage[margin=2cm]{geometry}",
+        r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
         r"\begin{document}",
     ]
     return "\n".join(head) + "\n\n" + "\n\n".join(tables) + "\n\n" + r"\end{document}" + "\n"

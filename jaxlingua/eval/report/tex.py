@@ -9,7 +9,7 @@ from jaxlingua.eval.report.heat import Cell, HeatMap
 from jaxlingua.eval.report.models import BASE, FLOOR
 from jaxlingua.eval.report.words import language_name, one_digit, signed
 
-COLUMNS_PER_TABLE = 5
+COLUMNS_PER_TABLE = 7
 FIELDS = (
     *("stage", "step", "model", "task", "language", "metric", "value", "low", "high", "items", "signature"),
     *("prompt", "kind", "source_language", "delta", "delta_low", "delta_high", "p_value"),

@@ -13,7 +13,7 @@ from jaxlingua.eval.report.escape import markdown
 from jaxlingua.eval.report.files import replace
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import clipped
-from jaxlingua.eval.report.models import FLOOR, importance, is_own, model_key, models_of, shown_models
+from jaxlingua.eval.report.models import FLOOR, is_own, model_key, models_of, shown_models
 from jaxlingua.eval.report.pictures import curves_of, draw, draw_points, score_curves
 from jaxlingua.eval.report.read import read_run
 from jaxlingua.eval.report.rows import headlines, mean_of, score_rows
@@ -77,7 +77,9 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
         "has_prompts": len({row["prompt"] for row in rows}) > 1,
         "open_rows": OPEN_ROWS,
         "headlines": lines,
-        "cards": sorted(lines, key=lambda line: importance(line["metric"]))[:CARDS],
+        "cards": lines
+        if len(lines) <= CARDS
+        else list({line["kind"]: line for line in lines[::-1]}.values())[::-1],
         "time_spent": words.time_of(report["time"]),
         "heat_maps": [one for one in maps[True] if one.cells],
         "other_maps": [one for one in maps[False] if one.cells],
@@ -129,6 +131,14 @@ def _environment() -> jinja2.Environment:
         "line": lambda text: " ".join(str(text).split()),
     }
     return environment
+
+
+def _first_of_kinds(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The headline of the most important metric of each kind of task."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        found.setdefault(line["kind"], line)
+    return list(found.values())
 
 
 def _columns(scores: Sequence[Mapping[str, Any]], models: Sequence[str], stages: Sequence[str]) -> list[str]:
