@@ -80,7 +80,7 @@ def compare(scores: Iterable[Mapping[str, Any]]) -> dict[Key, Comparison]:
             before["value"], delta, score.get("delta_low"), score.get("delta_high"), score.get("p_value")
         )
         if score.get("p_value") is not None:
-            tables.setdefault((key[0], primary[score["task"]] == score["metric"]), []).append(key)
+            tables.setdefault((key[0], primary.get(score["task"]) == score["metric"]), []).append(key)
     for keys in tables.values():
         for key, p_holm in zip(keys, holm([plain[key].p_value for key in keys]), strict=True):
             one = plain[key]

@@ -116,7 +116,7 @@ def forgetting(
         name = "base" if model_key(score) == "base" else score["stage"]
         if name != "base" and (name not in evaluated or last[name] != score["step"]):
             continue
-        if primary[score["task"]] != score["metric"]:
+        if primary.get(score["task"]) != score["metric"]:
             continue
         place = places[score["task"]]
         key = (place.language, place.column, score["metric"])

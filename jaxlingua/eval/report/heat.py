@@ -114,7 +114,7 @@ def heat_map(
     places, primary = places_of(scores), primary_metrics(scores)
     members: dict[tuple[str, Column], list[Mapping[str, Any]]] = {}
     for score in scores:
-        if model_key(score) == model and (primary[score["task"]] == score["metric"]) == is_primary:
+        if model_key(score) == model and (primary.get(score["task"]) == score["metric"]) == is_primary:
             place = places[score["task"]]
             members.setdefault((place.language, (place.column, score["metric"])), []).append(score)
     cells = {where: _cell(sorted(them, key=prompt_of), found) for where, them in members.items()}

@@ -11,13 +11,17 @@ FLOOR, BASE = "floor", "base"
 
 # What a task is shown by where it is measured in several ways, from the first that it has.
 PRIMARY = (
-    *("judge", "accuracy", "weighted_f1", "exact_number", "chrf++", "bleu", "f1", "exact_match", "acc_norm"),
-    *("acc", "rouge_l"),
+    *("accuracy", "weighted_f1", "exact_number", "chrf++", "bleu", "f1", "exact_match", "judge_yes"),
+    *("judge_win_rate", "rouge_l", "acc_norm", "acc", "off_target"),
 )
-# Of metrics that are not ours: those of lm-evaluation-harness that are the better the lower they are.
+# Of metrics that are not in the registry: those that are the better the lower they are, and those of which
+# neither side is better.
 LOWER_IS_BETTER = frozenset(
-    {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score"}
+    {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier", "brier_score"}
+    | {"judge_loss"}
 )
+NEUTRAL = frozenset({"judge_undecided", "judge_pair_undecided", "judge_tie"})
+UNSCALED = "_unscaled"  # how lm-evaluation-harness's metrics end that do not lie between 0 and 100
 
 Score = Mapping[str, Any]
 
@@ -90,7 +94,8 @@ def better_high(metric: str) -> bool | None:
     """Whether a metric is the better the higher it is; None where neither is better."""
     if metric in METRICS:
         return METRICS[metric].is_better_high
-    return metric.casefold() not in LOWER_IS_BETTER
+    name = metric.casefold().removesuffix(UNSCALED)
+    return None if name in NEUTRAL else name not in LOWER_IS_BETTER
 
 
 def importance(metric: str) -> tuple[int, str]:
@@ -100,11 +105,12 @@ def importance(metric: str) -> tuple[int, str]:
 
 
 def primary_metrics(scores: Iterable[Score]) -> dict[str, str]:
-    """Task → the metric that it is shown by."""
+    """Task → the metric that it is shown by; none where all of its metrics only inform or have no scale."""
     found: dict[str, str] = {}
     for score in scores:
-        best = found.get(score["task"], score["metric"])
-        found[score["task"]] = min(best, score["metric"], key=importance)
+        metric = score["metric"]
+        if better_high(metric) is not None and not metric.endswith(UNSCALED):
+            found[score["task"]] = min(found.get(score["task"], metric), metric, key=importance)
     return found
 
 

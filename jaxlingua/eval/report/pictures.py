@@ -57,7 +57,7 @@ def score_curves(scores: Sequence[Mapping[str, Any]], stages: Sequence[str]) -> 
     places, primary = places_of(own), primary_metrics(own)
     found: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = {}
     for score in own:
-        if primary[score["task"]] == score["metric"]:
+        if primary.get(score["task"]) == score["metric"]:
             place = places[score["task"]]
             lines = found.setdefault((place.column, score["metric"]), {})
             at = lines.setdefault(language_name(place.language), {}).setdefault(score["step"], [])

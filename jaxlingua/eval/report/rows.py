@@ -19,6 +19,7 @@ KINDS = {
     "choice": "choice",
     "number": "arithmetic",
     "open": "open questions",
+    "harness": "lm-evaluation-harness",
 }
 
 

@@ -461,9 +461,42 @@ def test_a_base_model_alone_is_shown_by_its_values(tmp_path):
 def test_a_metric_that_is_better_when_lower_gains_when_it_falls(tmp_path):
     folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
     for file in folder.glob("evals/*/scores.json"):
-        file.write_text(file.read_text().replace("exact_number", "byte_perplexity"))
+        file.write_text(file.read_text().replace("exact_number", "byte_perplexity_unscaled"))
     write_report(folder)
     page = Page((folder / "report.html").read_text("utf-8"))
     cells = [cell for row in page.tables[0] for cell in row if cell["title"]]
     assert {("−" in cell["text"]) for cell in cells if cell["class"] == "gain"} <= {True}
     assert any(cell["class"] == "loss" for cell in cells)
+
+
+def test_a_metric_that_only_informs_is_no_gain_and_in_no_mean(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
+    for file in folder.glob("evals/*/scores.json"):
+        file.write_text(file.read_text().replace("exact_number", "length"))
+    report = write_report(folder)
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert {cell["class"] for row in page.tables[0] for cell in row if cell["title"]} == {"none"}
+    assert report["group_means"] == []
+    assert report["transfer"] == []
+
+
+def test_tasks_of_the_harness_stand_with_their_language(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
+    file = folder / "evals" / "more-2000" / "scores.json"
+    content = json.loads(file.read_text("utf-8"))
+    plain = {name: content["scores"][0][name] for name in ("stage", "step", "model", "value", "low", "high", "items")}
+    told = {"metric": "acc", "signature": "lm-eval:0.4.9|task:x", "prompt": "lm-eval", "kind": "harness"}
+    content["scores"] += [
+        {**plain, **told, "task": "harness:arc_easy", "language": "und_Zyyy"},
+        {**plain, **told, "task": "harness:xcopa_ar.v2", "language": "arb_Arab"},
+    ]
+    file.write_text(json.dumps(content), "utf-8")
+    report = write_report(folder)
+    assert "und_Zyyy" not in {code for codes in report["groups"].values() for code in codes}
+    assert {point["column"] for one in report["transfer"] for point in one["points"]} <= {"mgsm"}
+    rows = Page((folder / "report.html").read_text("utf-8")).tables[0]
+    heads = [cell["text"] for cell in rows[0]]
+    (any_language,) = [row for row in rows if row and row[0]["text"] == "any languageund_Zyyy"]
+    assert any_language[heads.index("harness:arc_easyacc")]["text"] == f"{plain['value']:.1f}"
+    (arabic,) = [row for row in rows if row and row[0]["text"].startswith("Arabic")]
+    assert arabic[heads.index("harness:xcopa_ar.v2acc")]["text"] == f"{plain['value']:.1f}"
