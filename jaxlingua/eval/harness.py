@@ -137,7 +137,7 @@ def _loaded(manager: "TaskManager", harness: HarnessConfig) -> dict[str, Any]:
         ) from None
     for name, task in tasks["tasks"].items():
         for flag, what in (
-            ("UNSAFE_CODE", "executes code that the model wrote"),
+            ("UNSAFE_CODE", "executes what the model writes"),
             ("MULTIMODAL", "has images"),
         ):
             if getattr(task, flag, False):
@@ -191,9 +191,9 @@ def _scores(
                     task=f"harness:{name}",
                     language=language,
                     metric=shown if filter_name == "none" else f"{shown}.{filter_name}",
-                    value=round(value, 4),
-                    low=round(low, 4),
-                    high=round(high, 4),
+                    value=value,
+                    low=low,
+                    high=high,
                     items=sum(results["n-samples"][leaf]["effective"] for leaf in leaves),
                     signature=(
                         f"lm-eval:{results['lm_eval_version']}|task:{name}"
@@ -239,14 +239,14 @@ def _scaled(metric: str, value: float, error: float | None) -> tuple[str, float,
         >>> _scaled("acc", 0.5, 0.25), _scaled("word_perplexity", 20.0, None)
         (('acc', 50.0, 1.0, 99.0), ('word_perplexity_unscaled', 20.0, 20.0, 20.0))
     """
-    width = 1.96 * (error or 0.0)
-    if metric not in (*_SHARES, *_PERCENTAGES):
-        return f"{metric}_unscaled", value, value - width, value + width
     factor = 100.0 if metric in _SHARES else 1.0
-    least = -100.0 if metric == "mcc" else 0.0
-    most = 100.0 if metric in _SHARES else float("inf")
-    low, high = max(least, factor * (value - width)), min(most, factor * (value + width))
-    return metric, factor * value, low, high
+    width = 1.96 * factor * (error or 0.0)
+    value = factor * value
+    low, high = value - width, value + width
+    if metric in _SHARES:
+        low, high = max(-100.0 if metric == "mcc" else 0.0, low), min(100.0, high)
+    shown = metric if metric in (*_SHARES, *_PERCENTAGES) else f"{metric}_unscaled"
+    return shown, round(value, 4), round(low, 4), round(high, 4)
 
 
 def task_language(name: str, fields: Mapping[str, Any]) -> str:

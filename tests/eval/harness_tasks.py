@@ -46,10 +46,17 @@ metric_list:
 - metric: bits_per_byte
 metadata: {{version: 2, language: eng_Latn}}
 """
+_GROUP = """
+group: both
+task: [cause_et, same_et]
+aggregate_metric_list:
+- metric: acc
+metadata: {version: 3}
+"""
 
 
 def write_tasks(folder: Path) -> list[str]:
-    """Write the tasks into a folder; their names."""
+    """Write the tasks, and a group of two, into a folder; the names of the tasks."""
     english, thai = tiny_parallel()["eng_Latn"], tiny_parallel()["tha_Thai"]
     items = {
         "cause": [
@@ -63,4 +70,6 @@ def write_tasks(folder: Path) -> list[str]:
         (folder / f"{name}.json").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     for name, text in (("cause_et", _CHOICE), ("write", _WRITE), ("roll", _ROLL)):
         (folder / f"{name}.yaml").write_text(text.format(folder=folder), "utf-8")
+    (folder / "same_et.yaml").write_text("include: cause_et.yaml\ntask: same_et\n", "utf-8")
+    (folder / "both.yaml").write_text(_GROUP, "utf-8")
     return ["cause_et", "write", "roll"]
