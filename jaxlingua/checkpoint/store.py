@@ -153,6 +153,19 @@ class Store:
                 error = error.__cause__
             raise self._damaged(step, there, " ".join(str(error).split())[:200]) from error
 
+    def meta(self, step: int) -> dict:
+        """What was told of a step when it was saved, without its arrays.
+
+        Raises: CheckpointError where it is damaged.
+        """
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler(meta=ocp.JsonCheckpointHandler())) as reader:
+                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                return reader.restore(self.folder / str(step), args=args).meta
+        except Exception as error:
+            there = steps.complete_steps(self.folder)
+            raise self._damaged(step, there, " ".join(str(error).split())[:200]) from error
+
     def wait(self) -> None:
         """Wait until the last save is complete. Raises what it met."""
         try:

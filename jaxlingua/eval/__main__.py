@@ -77,28 +77,24 @@ def config_of(arguments: Sequence[str]) -> Config:
             f"jaxlingua.eval: '{flags[0]}' given; options have the form key=value, such as eval.items=100; "
             f"see --help"
         )
-    if not names:
-        raise ConfigError("jaxlingua.eval: no RUN, MODEL or CONFIG given; give one; see --help")
-    first, others = names[0], names[1:]
-    if is_model(first):
-        given: dict[str, Any] = {
-            "run": {"folder": f"runs/eval_{stage_name(first)}"},
-            "eval": {"models": {stage_name(first): first}},
-        }
+    if names and not is_model(names[0]):
+        config, names = load_config(names[0], overrides), names[1:]
+    else:
+        given: dict[str, Any] = {"run": {"folder": "_".join(["runs/eval", *map(stage_name, names[:1])])}}
         for override in overrides:
             apply_override(given, override)
-        config = check_config(given, f"jaxlingua.eval {first}")
-    else:
-        config = load_config(first, overrides)
+        config = check_config(given, " ".join(["jaxlingua.eval", *names[:1]]))
+        if not names and not config.eval.models:
+            raise ConfigError("jaxlingua.eval: no RUN, MODEL or CONFIG given; give one; see --help")
     models = dict(config.eval.models)
-    for name in others:
+    for name in reversed(names):
         stage = stage_name(name)
         if stage in models:
             raise ConfigError(
                 f"jaxlingua.eval: '{name}' given, and another model is called '{stage}'; each needs its own "
                 f"name; give them as eval.models={{NAME: MODEL, …}}"
             )
-        models[stage] = name
+        models = {stage: name, **models}
     for stage in models:
         if stage == "floors" or stage_name(stage) != stage:
             raise ConfigError(
@@ -269,7 +265,7 @@ def candidates_of(
                 known = nearest(str(each), [str(one) for one in there])
                 raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
             if each > 0:
-                stage = store.restore({}, each, is_part=True, is_checked=True)[1]["stage"]
+                stage = store.meta(each)["stage"]
                 yield Candidate(stage, each, "tuned", partial(open_step, config, folder, each, mesh))
     for name, path in config.eval.models.items():
         yield Candidate(name, 0, name, partial(open_other, config, path, mesh, console))

@@ -14,8 +14,8 @@ from jaxlingua.eval.journal import Journal, Prediction, asked_in
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.generate.decoding import Answer, Decoding, Request
 from jaxlingua.generate.engine import generate
-from jaxlingua.generate.prompts import cut_prompts, prompt_room
 from jaxlingua.generate.likelihood import Continuation, Likelihood, likelihoods
+from jaxlingua.generate.prompts import cut_prompts, prompt_room
 from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.masks import assemble, prompt_tokens

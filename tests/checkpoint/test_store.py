@@ -87,7 +87,7 @@ def test_a_state_comes_back_bit_equal_on_another_mesh(tmp_path, saved_on, restor
     assert store.latest_step() == 7
     restored, meta = store.restore(abstract(state, mesh_of(restored_on)))
     assert_bit_equal(restored, state)
-    assert meta == {"stage": "coit", "step": 7, "note": "爪哇"}
+    assert meta == store.meta(7) == {"stage": "coit", "step": 7, "note": "爪哇"}
     assert restored.params["layers"]["q"].sharding == NamedSharding(mesh_of(restored_on), P("fsdp"))
     store.close()
 

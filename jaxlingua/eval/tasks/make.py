@@ -6,6 +6,7 @@ from jaxlingua.config import Config, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
 from jaxlingua.errors import ConfigError
+from jaxlingua.eval.metrics.registry import check_measurable
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.eval.tasks.published import published_tasks
 from jaxlingua.eval.tasks.sampling import sample
@@ -19,7 +20,7 @@ def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task
     that is both a source's and a task file's is the source's.
 
     Raises: ConfigError for an entry given twice, that its source cannot answer, or that has no items; what
-        `published_tasks` raises for task files.
+        `published_tasks` raises for task files, and `check_measurable` for their metrics.
     """
     for name in config.eval.tasks:
         if config.eval.tasks.count(name) > 1:
@@ -28,6 +29,7 @@ def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task
     for name in config.eval.tasks:
         source = sources.get(name.partition(".")[0])
         tasks += published_tasks(name, config) if source is None else [make_task(name, config, source)]
+    check_measurable(tasks, config=config)
     return tasks
 
 
