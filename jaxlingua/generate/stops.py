@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from jaxlingua.tokens.tokenizer import Tokenizer
 
 _NOT_A_CHARACTER = "\ufffd"  # what decoding gives for bytes that are no character, or not yet
@@ -13,7 +15,7 @@ class StopSearch:
     def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]):
         self._tokenizer, self._stops, self._searched = tokenizer, stops, 0
 
-    def find(self, tokens: Sequence[int], *, is_whole: bool) -> tuple[int, str] | None:
+    def find(self, tokens: Sequence[int] | np.ndarray, *, is_whole: bool) -> tuple[int, str] | None:
         """Tokens up to the one that completes a stop string, and the text before it; None if there is none.
 
         Bytes at the end that are no character may be the beginning of one, so they match nothing unless the

@@ -1,6 +1,5 @@
-"""Generation: equal to the model without cache, whatever the batch, the padding and the mesh."""
+"""Generation: equal to the model without cache, whatever the batch, the padding, the refills and the mesh."""
 
-import re
 import time
 from dataclasses import replace
 
@@ -12,14 +11,17 @@ import pytest
 from jaxlingua.config import ShardingConfig
 from jaxlingua.errors import ConfigError, DataError, ShardingError
 from jaxlingua.generate import engine
+from jaxlingua.generate.decoding import Answer, Decoding, Request
 from jaxlingua.generate.engine import cut_prompts, generate, padded_length, prompt_room
+from jaxlingua.generate.sampling import Sampling
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
-from jaxlingua.sharding.rules import batch_sharding, param_shardings
-from tests.generate.reversing import CONFIG, EOS, FIRST, PAD, VOCAB, prompts, trained
+from jaxlingua.sharding.rules import param_shardings
+from tests.generate.letters import LETTERS
+from tests.generate.reversing import BOS, CONFIG, EOS, FIRST, PAD, TURN, VOCAB, prompts, trained
 
 NEW = 12
-MESHES = {"one": (1, 1, 1), "fsdp": (1, 8, 1), "all": (2, 2, 2)}
+MESHES = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (4, 1, 2), "all": (2, 2, 2)}
 
 
 def mesh_of(name: str) -> jax.sharding.Mesh:
@@ -28,11 +30,20 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
     return make_mesh(config, jax.devices()[: data * fsdp * tensor])
 
 
-def answers(questions, model, params, mesh_name="one", **changed) -> list[list[int]]:
+def generated(requests, model, params, mesh_name="one", **changed) -> list[Answer]:
     mesh = mesh_of(mesh_name)
     params = jax.device_put(params, param_shardings(model, mesh))
-    options = {"max_new_tokens": NEW, "eos_id": EOS, "pad_id": PAD, "vocab_size": VOCAB, "batch_rows": 16}
-    return [row.tolist() for row in generate(model, params, questions, mesh=mesh, **(options | changed))]
+    options = {"decoding": Decoding(), "tokenizer": LETTERS, "eos_ids": (EOS,), "batch_rows": 16}
+    return generate(model, params, requests, mesh=mesh, **(options | changed))
+
+
+def rows_of(given: list[Answer]) -> list[list[int]]:
+    return [answer.tokens.tolist() for answer in given]
+
+
+def answers(questions, model, params, mesh_name="one", max_new_tokens=NEW, **changed) -> list[list[int]]:
+    requests = [Request(question, max_new_tokens) for question in questions]
+    return rows_of(generated(requests, model, params, mesh_name, **changed))
 
 
 def answers_without_cache(questions, model, params, new: int = NEW) -> list[list[int]]:
@@ -83,14 +94,14 @@ def test_answers_do_not_depend_on_batch_or_order():
     long = np.concatenate(prompts(12, seed=3))
     questions = [*prompts(50, seed=2), long]
     expected = answers(questions, model, params, batch_rows=1)
-    for batch_rows in (8, 16, 64):
+    for batch_rows in (3, 8, 64):
         assert answers(questions, model, params, batch_rows=batch_rows) == expected
     order = np.random.default_rng(0).permutation(len(questions))
     shuffled = answers([questions[index] for index in order], model, params, batch_rows=8)
     assert shuffled == [expected[index] for index in order]
 
 
-@pytest.mark.parametrize("mesh_name", ["fsdp", "all"])
+@pytest.mark.parametrize("mesh_name", ["data", "fsdp", "tensor", "all"])
 def test_answers_do_not_depend_on_the_mesh(mesh_name):
     model, params = trained()
     questions = prompts(20, seed=5)
@@ -100,7 +111,7 @@ def test_answers_do_not_depend_on_the_mesh(mesh_name):
 def test_an_answer_ends_before_its_eos_or_at_the_limit():
     model, params = trained()
     questions = prompts(40, seed=6)
-    free, limited = answers(questions, model, params), answers(questions, model, params, max_new_tokens=3)
+    free, limited = (answers(questions, model, params, max_new_tokens=new) for new in (NEW, 3))
     assert all(EOS not in answer for answer in free)
     assert limited == [answer[:3] for answer in free]
     assert max(map(len, limited)) == 3
@@ -113,7 +124,7 @@ def test_ids_beyond_the_tokenizer_are_never_written():
     params = {**params, "head": {"kernel": kernel.at[:, VOCAB:].set(100 * kernel[:, VOCAB - 32 :])}}
     questions = prompts(16, seed=8)
     assert answers(questions, model, params) == answers(questions, *trained())
-    unmasked = answers(questions, model, params, vocab_size=32)
+    unmasked = answers(questions, model, params, tokenizer=replace(LETTERS, vocab_size=32))
     assert max(token for answer in unmasked for token in answer) >= VOCAB
 
 
@@ -136,36 +147,153 @@ def test_decoding_stops_when_all_rows_have_ended():
     assert seconds[0] < seconds[1] / 4
 
 
-def test_the_same_shapes_are_compiled_once():
-    engine._decoder.cache_clear()
-    model, params = trained()
-    for seed in (10, 11):
-        answers(prompts(20, seed=seed), Llama(CONFIG), params)
-    decode = engine._decoder(model, mesh_of("one"), NEW, EOS, PAD, VOCAB)
-    assert engine._decoder.cache_info().misses == 1
-    assert decode.compile_count() == 1
+def test_200_prompts_of_mixed_lengths_need_few_programs():
+    """Few groups of lengths, each with one program that reads prompts and one that writes tokens."""
+    engine.programs.cache_clear()
+    model, params = trained(replace(CONFIG, max_positions=512))
+    rng = np.random.default_rng(13)
+    requests = [
+        Request(rng.integers(FIRST, VOCAB, length).astype(np.int32), int(limit))
+        for length, limit in zip(rng.integers(1, 400, 200), rng.integers(2, 8, 200), strict=True)
+    ]
+    never = {"batch_rows": 32, "eos_ids": (PAD,)}
+    expected = rows_of(generated(requests, Llama(model.config), params, **never))
+    used = engine.programs(model, mesh_of("one"), VOCAB, (PAD,), Sampling(0.0, 0, 1.0))
+    assert engine.programs.cache_info().misses == 1, "equal models have one set of programs"
+    counts = {name: getattr(used, name).compile_count() for name in ("start", "fill", "decode", "shorten")}
+    assert counts["fill"] == counts["decode"] == counts["shorten"] + 1, "each change to a shorter ring"
+    assert counts["start"] == 1
+    assert 3 <= counts["fill"] <= 4
+    assert rows_of(generated(requests[::-1], model, params, **never)) == expected[::-1]
+    assert counts == {name: getattr(used, name).compile_count() for name in counts}, (
+        "nothing is compiled again"
+    )
 
 
-def test_the_cache_is_spread_over_the_mesh():
+def test_the_ring_is_spread_over_the_mesh():
     """Rows over data and fsdp, key heads over tensor: each of 8 devices holds an eighth of it."""
+    model, _ = trained()
+    for name, shape in (("one", (256, 2, 160, 16)), ("all", (64, 1, 160, 16))):
+        used = engine.programs(model, mesh_of(name), VOCAB, (EOS,), Sampling(0.0, 0, 1.0))
+        state = used.start(256, 160, (0, 0))
+        assert {keys.addressable_shards[0].data.shape for keys in (*state.ring.k, *state.ring.v)} == {shape}
+
+
+def test_decoding_changes_the_ring_in_place():
+    """Temporary memory is far below the ring, so nothing copies it, and it goes out where it came in."""
+    model, params = trained(replace(CONFIG, max_positions=2048))
+    used = engine.programs(model, mesh_of("one"), VOCAB, (EOS,), Sampling(0.0, 0, 1.0))
+    state = used.start(16, 2048, (0, 0))
+    ring_bytes = sum(keys.nbytes for keys in (*state.ring.k, *state.ring.v))
+    flags = np.zeros(16, bool)
+    lowered = used.decode.lower(params, state, np.uint32(0), flags, np.int32(16), np.int32(64))
+    memory = lowered.compile().memory_analysis()
+    assert memory.temp_size_in_bytes < ring_bytes / 4
+    assert memory.alias_size_in_bytes >= ring_bytes
+
+
+def test_answers_are_told_as_soon_as_they_are_known():
+    """A row of 100 tokens goes on while the others come and go; theirs are told first, each once."""
+    seen, progress = [], []
     model, params = trained()
-    largest = {}
-    for name in ("one", "all"):
-        mesh = mesh_of(name)
-        placed = jax.device_put(params, param_shardings(model, mesh))
-        rows = jax.device_put(np.ones((256, 128), np.int32), batch_sharding(mesh))
-        lengths = jax.device_put(np.full(256, 128, np.int32), batch_sharding(mesh))
-        compiled = engine._decoder(model, mesh, 32, EOS, PAD, VOCAB).lower(placed, rows, lengths).compile()
-        cache = re.search(r"f32\[2,\d+,160,\d+,16\]", compiled.as_text())
-        largest[name] = cache.group(0)
-    assert largest == {"one": "f32[2,256,160,2,16]", "all": "f32[2,64,160,1,16]"}
+    questions = prompts(20, seed=12)
+    limits = [100 if index == 5 else 2 for index in range(20)]
+    requests = [Request(question, limit) for question, limit in zip(questions, limits, strict=True)]
+    told = generated(
+        requests, model, params, batch_rows=4, eos_ids=(PAD,),
+        on_answer=lambda index, answer: seen.append((index, answer)),
+        on_progress=lambda done, total: progress.append((done, total)),
+    )  # fmt: skip
+    assert sorted(index for index, _ in seen) == list(range(20))
+    assert seen[-1][0] == 5
+    assert all(told[index] is answer for index, answer in seen)
+    assert progress == [(done, 20) for done in range(1, 21)]
+    assert generated([], model, params) == []
 
 
-def test_progress_counts_prompts():
-    seen = []
-    answers(prompts(20, seed=12), *trained(), on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(16, 20), (20, 20)]
-    assert answers([], *trained()) == []
+def test_rows_of_different_limits_live_together():
+    model, params = trained()
+    questions = prompts(40, seed=6)
+    free = answers(questions, model, params)
+    limits = [1 + index % 9 for index in range(40)]
+    requests = [Request(question, limit) for question, limit in zip(questions, limits, strict=True)]
+    for answer, whole, limit in zip(generated(requests, model, params), free, limits, strict=True):
+        assert answer.tokens.tolist() == whole[:limit]
+        assert answer.ended_by == ("eos" if len(whole) < limit else "length")
+
+
+def test_an_answer_is_the_new_tokens_alone():
+    """The prompt ends with the letters that the answer begins with, so text could not tell them apart."""
+    question = np.array([BOS, FIRST, FIRST, FIRST, TURN], np.int32)
+    [answer] = generated([Request(question, NEW)], *trained())
+    assert answer.tokens.tolist() == [FIRST] * 3
+    assert answer.text == "aaa"
+
+
+def test_any_of_several_eos_ids_ends_an_answer():
+    model, params = trained()
+    questions = prompts(40, seed=14)
+    letter = FIRST + 3
+    whole = answers(questions, model, params)
+    cut = generated([Request(question, NEW) for question in questions], model, params, eos_ids=(letter, EOS))
+    assert [answer.tokens.tolist() for answer in cut] == [
+        row[: row.index(letter)] if letter in row else row for row in whole
+    ]
+    assert any(letter in row for row in whole)
+    assert all(answer.ended_by == "eos" for answer in cut)
+
+
+def test_left_right_and_packed_rows_choose_the_same_tokens():
+    """The prompt at the right end of a row (as here), at its left end, and behind another document."""
+    model, params = trained()
+    questions = prompts(24, seed=15)
+    tokens, positions, segments = np.zeros((3, 12, 32), np.int32)
+    for row, (first, second) in enumerate(zip(questions[::2], questions[1::2], strict=True)):
+        tokens[row, : len(first) + len(second)] = [*first, *second]
+        positions[row, : len(first) + len(second)] = [*range(len(first)), *range(len(second))]
+        segments[row, : len(first) + len(second)] = [1] * len(first) + [2] * len(second)
+    packed = np.asarray(model.apply({"params": params}, tokens, positions, segments))[..., :VOCAB].argmax(-1)
+    right = [packed[row, len(question) - 1] for row, question in enumerate(questions[::2])]
+    ends = [len(one) + len(two) - 1 for one, two in zip(questions[::2], questions[1::2], strict=True)]
+    behind = [packed[row, end] for row, end in enumerate(ends)]
+    wanted = [[] if token == EOS else [token] for token in (*right, *behind)]
+    for batch_rows in (1, 8):
+        options = {"max_new_tokens": 1, "batch_rows": batch_rows}
+        assert answers([*questions[::2], *questions[1::2]], model, params, **options) == wanted
+
+
+def test_samples_do_not_depend_on_batch_order_or_mesh():
+    model, params = trained()
+    questions = prompts(24, seed=16)
+    requests = [Request(question, NEW, key=100 + index) for index, question in enumerate(questions)]
+    decoding = Decoding(temperature=2.0, top_k=12, top_p=0.95, seed=7)
+    drawn = rows_of(generated(requests, model, params, batch_rows=1, decoding=decoding))
+    assert rows_of(generated(requests[::-1], model, params, batch_rows=8, decoding=decoding)) == drawn[::-1]
+    assert rows_of(generated(requests, model, params, "all", batch_rows=16, decoding=decoding)) == drawn
+    others = [
+        generated(requests, model, params, decoding=replace(decoding, seed=8)),
+        generated([replace(one, key=one.key + 1) for one in requests], model, params, decoding=decoding),
+    ]
+    for other in others:
+        different = np.mean([a != b for a, b in zip(rows_of(other), drawn, strict=True)])
+        assert different > 0.3, "another seed and other keys draw other samples"
+
+
+def test_groups_are_few_and_every_request_fits():
+    rng = np.random.default_rng(17)
+    for count, batch_rows in ((1, 64), (63, 64), (200, 8), (5000, 64)):
+        lengths = sorted(rng.integers(1, 900, count).tolist(), reverse=True)
+        limits = rng.integers(1, 100, count).tolist()
+        groups = engine.groups_of(lengths, limits, batch_rows, longest=1000)
+        assert len(groups) <= max(1, min(4, count // batch_rows))
+        assert sum(group.count for group in groups) == count
+        assert [group.ring for group in groups] == sorted({group.ring for group in groups}, reverse=True)
+        needed = [length + limit for length, limit in zip(lengths, limits, strict=True)]
+        start = 0
+        for group in groups:
+            assert lengths[start] <= group.padded < group.ring <= 1000
+            assert max(needed[start:]) <= group.ring
+            start += group.count
 
 
 def test_prompts_are_padded_to_few_lengths():
@@ -191,7 +319,20 @@ def test_what_cannot_be_answered_is_refused():
         answers([np.array([1], np.int32), np.array([], np.int32)], model, params)
     with pytest.raises(DataError, match="prompt 0 has 149 tokens; .*model.max_positions=160; cut it"):
         answers([np.ones(149, np.int32)], model, params)
+    long = Request(np.ones(149, np.int32), 1, choices=(np.ones(12, np.int32),))
+    with pytest.raises(
+        DataError, match="149 tokens; 1 to 148 leave room for its longest choice of 12 tokens"
+    ):
+        generated([long], model, params)
     with pytest.raises(ConfigError, match="generate.max_new_tokens: 160 given, .* give at most 159"):
         prompt_room(CONFIG, 160)
+    with pytest.raises(
+        ConfigError, match="generate.max_new_tokens: 0 given for request 0; it must be 1 or more"
+    ):
+        answers(prompts(1, seed=0), model, params, max_new_tokens=0)
+    with pytest.raises(
+        ConfigError, match="generate.stop: an empty text given for request 0; .*; leave it out"
+    ):
+        generated([Request(np.ones(3, np.int32), 4, stop=("",))], model, params)
     with pytest.raises(ShardingError, match="generate.batch_rows: 12 rows cannot be split .* multiple of 8"):
         answers(prompts(3, seed=0), model, params, "fsdp", batch_rows=12)

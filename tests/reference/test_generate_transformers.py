@@ -17,11 +17,13 @@ from jaxlingua.checkpoint.huggingface.config_json import config_fields
 from jaxlingua.checkpoint.huggingface.export import write_weights
 from jaxlingua.checkpoint.huggingface.model import load_params, open_model
 from jaxlingua.config import ShardingConfig
+from jaxlingua.generate.decoding import Decoding, Request
 from jaxlingua.generate.engine import generate
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.rope import rope_scaling
 from jaxlingua.sharding.mesh import make_mesh
+from tests.generate.letters import LETTERS
 from tests.generate.reversing import BOS, CONFIG, EOS, PAD, VOCAB, prompts, trained
 from tests.train.world import mesh_of
 
@@ -94,8 +96,9 @@ def test_greedy_answers_are_those_of_transformers(exported):
     for devices in (1, 8) if exported.family == "llama" else (8,):
         mesh = make_mesh(ShardingConfig(), jax.devices()[:devices])
         params = load_params(public, model, mesh)
-        options = {"max_new_tokens": NEW, "eos_id": EOS, "pad_id": PAD, "vocab_size": VOCAB, "batch_rows": 16}
-        ours = generate(model, params, QUESTIONS, mesh=mesh, **options)
+        options = {"decoding": Decoding(), "tokenizer": LETTERS, "eos_ids": (EOS,), "batch_rows": 16}
+        requests = [Request(question, NEW) for question in QUESTIONS]
+        ours = [answer.tokens for answer in generate(model, params, requests, mesh=mesh, **options)]
         ties = 0
         for answer, (wanted, leads) in zip(ours, exported.answers, strict=True):
             if answer.tolist() != wanted:
