@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
@@ -20,7 +21,14 @@ from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.programs import on_mesh
 from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.llama import Llama, head_kernel, logits
-from jaxlingua.sharding.rules import MeshFunction, batch_sharding, batch_shards, check_rows, replicated
+from jaxlingua.sharding.rules import (
+    MeshFunction,
+    batch_sharding,
+    batch_shards,
+    check_rows,
+    replicated,
+    rows_multiple,
+)
 from jaxlingua.tracking import fetch
 
 # Positions whose logits one device holds at one time: 0.5 GiB for a vocabulary of 128 thousand.
@@ -92,6 +100,9 @@ def likelihoods(
     check_rows("generate.batch_rows", batch_rows, mesh)
     _check(continuations, model.config.max_positions, vocab_size, model.config.vocab_size)
     score = _scorer(model, mesh, vocab_size)
+    shards = rows_multiple(mesh)
+    # No more rows than continuations, but few different numbers of rows from call to call.
+    batch_rows = min(batch_rows, shards << (-(-len(continuations) // shards) - 1).bit_length())
     answers: list[Likelihood | None] = [None] * len(continuations)
     lengths = [len(each.prompt) + len(each.tokens) - 1 for each in continuations]  # the last one is not read
     longest_first = sorted(range(len(continuations)), key=lambda index: (-lengths[index], index))
@@ -175,6 +186,7 @@ def _score(
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
     hidden, _ = model.apply({"params": params}, tokens, positions, segments, method=Llama.hidden)
     kernel = head_kernel(params, config).astype(hidden.dtype)
+    kernel = nn.with_logical_constraint(kernel, (None, "activation_vocab"))  # gathered once, not per chunk
 
     def of_chunk(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden, targets = chunk
