@@ -496,9 +496,6 @@ class EvalConfig(BaseModel):
         "over prompt and choice as in the papers, or an answer that can only be one of them; auto is the "
         "task's.",
     )
-    translate_first: Text = free(
-        "", "Language into which the model itself translates each question before it answers; empty for none."
-    )
     bleu_tokenizer: Literal["auto", "13a", "char", "flores101", "flores200", "intl", "none", "spm", "zh"] = (
         free("auto", "sacreBLEU's tokenizer; auto goes by the target language and needs no download.")
     )

@@ -13,6 +13,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxlingua.eval.answer import Answering, answer_tasks, choice_by, decoding_o
 from jaxlingua.eval.fingerprint import fingerprint_of
 from jaxlingua.eval.grams import TrainingGrams
 from jaxlingua.eval.journal import Prediction, asked_in, opened_journal, read_predictions
-from jaxlingua.eval.judge.answers import judge_answers
+from jaxlingua.eval.judge.answers import JUDGED_KINDS, judge_answers
 from jaxlingua.eval.metrics.measured import Measured
 from jaxlingua.eval.metrics.registry import floors, measure
 from jaxlingua.eval.overlap import Overlap, overlap
@@ -33,6 +34,7 @@ from jaxlingua.eval.score import FLOORS, Score, score_of
 from jaxlingua.eval.scorers.run import run_scorers
 from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
 from jaxlingua.model.llama import Llama
+from jaxlingua.progress import told
 from jaxlingua.tokens.interface import Tokenizer
 
 SCORES_FILE = "scores.json"
@@ -122,14 +124,12 @@ def _scored(
     scores: list[Score] = []
     counts = {}
     for task in tasks:
-        judged = judge_answers(
-            task,
-            texts[task.key],
-            before.get(task.key),
-            config=config,
-            folder=home,
-            say=say,
-        )
+        is_judged = config.eval.judge.url and task.kind in JUDGED_KINDS
+        with told(say, f"judging {task.key}") if is_judged else nullcontext(_untold) as on_progress:
+            judged = judge_answers(
+                task, texts[task.key], before.get(task.key), config=config, folder=home, say=say,
+                on_progress=on_progress,
+            )  # fmt: skip
         decoding = decoding_signature(task, config)
         against = {one.metric: one for one in compared.get(task.key, ())}
         every = [*measured[task.key], *judged.measured]
@@ -140,6 +140,10 @@ def _scored(
         counts[task.key] |= {"judged": judged.counts} if judged.counts else {}
         _write(home / f"{task.key}.jsonl", _lines(task, answers[task.key], every, config))
     return scores, counts
+
+
+def _untold(done: int, total: int) -> None:
+    """Progress of nothing."""
 
 
 def _measured(

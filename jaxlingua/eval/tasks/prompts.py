@@ -114,7 +114,8 @@ def language_name(language: str, prompt_language: str, prompts: PromptSet, where
         return named
     own, other = cldr_locale(prompt_language), cldr_locale(language).removesuffix("_Hans")  # as display_name
     names = Locale.parse(own).languages if own else {}
-    found = names.get(other) or names.get(other.partition("_")[0])
+    keys = (other, other.partition("_")[0], language.partition("_")[0])  # CLDR names more than it has text in
+    found = next((names[key] for key in keys if names.get(key)), "")
     if not found:
         raise ConfigError(
             f"{where}: no name of {language} in {prompt_language} is known, which a native prompt needs; "

@@ -31,6 +31,8 @@ def _question_in_any_form(row: Row, columns: Columns, language: str) -> Asked | 
     column = columns.every["answers"]
     given = value_of(row, column)
     texts = [given] if isinstance(given, str) else given
+    if isinstance(texts, list):  # null and NaN, as pandas writes it, are no answers
+        texts = [text for text in texts if text is not None and text == text]
     if not texts:
         return NO_ANSWER
     if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
@@ -42,6 +44,8 @@ def _question_in_any_form(row: Row, columns: Columns, language: str) -> Asked | 
     if not answers:
         return NO_ANSWER
     context = slots.get("context", "")
+    if "context" in slots and not context.strip():
+        return "empty context"
     record = Instruction(row.index, language, slots["question"], context, answers[0])
     return Asked(columns.id(row), row.place, slots, answers, context, record)
 

@@ -147,3 +147,8 @@ def test_a_language_that_nothing_names_is_refused(language, prompt_language):
         ConfigError, match=f"no name of {language} in {prompt_language} is known, .* add it to names"
     ):
         language_name(language, prompt_language, PROMPTS, "x")
+
+
+def test_cldr_names_languages_that_it_has_no_text_in():
+    assert language_name("bug_Latn", "zho_Hans", PROMPTS, "x") == "布吉语"
+    assert language_name("bug_Latn", "ind_Latn", PROMPTS, "x") == "Bugis", "what the prompts say goes first"

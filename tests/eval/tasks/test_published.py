@@ -131,6 +131,19 @@ def test_answers_of_json_lines_may_be_texts(asking):
     assert made.left_out == {"question without an answer": 1}
 
 
+def test_questions_without_a_context_or_an_answer_are_left_out_and_counted(asking):
+    """AfriQA's files have null contexts, and NaN where pandas found no answer."""
+    task = {"kind": "qa", **layout("jsonl", {"context": "c", "question": "q", "answers": "a"})}
+    nan = float("nan")
+    content = lines(
+        {"c": "red", "q": "1?", "a": ["red"]}, {"c": None, "q": "2?", "a": ["red"]},
+        {"c": " ", "q": "3?", "a": ["red"]}, {"c": None, "q": "4?", "a": [nan]}, {"c": "red", "q": "5?", "a": [None, "red"]},
+    )  # fmt: skip
+    (told,) = asking("mine.eng_Latn", task, {"en.txt": content})
+    assert [item.targets for item in told.items] == [("red",), ("red",)]
+    assert dict(told.left_out) == {"empty context": 2, "question without an answer": 1}
+
+
 def test_ids_that_repeat_become_numbers_and_are_told(asking):
     """As in TyDi QA's files, where they count within an article."""
     twice = json.loads(ENGLISH)
