@@ -96,7 +96,7 @@ def test_likelihoods_are_those_of_the_model_in_any_layout(layout):
 
 def test_likelihoods_do_not_depend_on_the_batch_or_the_order():
     model, params = trained(steps=120)
-    items = questions(30, seed=2)
+    items = questions(15, seed=2)
     expected = scored(items, model, params, batch_rows=1)
     for batch_rows in (3, 64):
         assert_equal(scored(items, model, params, batch_rows=batch_rows), expected)
@@ -108,7 +108,7 @@ def test_likelihoods_do_not_depend_on_the_batch_or_the_order():
 @pytest.mark.parametrize("mesh_name", ["fsdp", "all"])
 def test_likelihoods_do_not_depend_on_the_mesh(mesh_name):
     model, params = trained(steps=120)
-    items = questions(20, seed=3)
+    items = questions(15, seed=3)
     assert_equal(scored(items, model, params, mesh_name), scored(items, model, params))
 
 
@@ -130,7 +130,7 @@ def test_chunks_of_positions_change_nothing(monkeypatch):
 
 def test_ids_beyond_the_tokenizer_have_no_share():
     model, params = trained(steps=120)
-    items = questions(8, seed=5)
+    items = questions(15, seed=5)
     expected = scored(items, model, params)
     kernel = params["head"]["kernel"]
     params = {**params, "head": {"kernel": kernel.at[:, VOCAB:].set(100 * kernel[:, VOCAB - 32 :])}}
@@ -145,7 +145,7 @@ def test_ids_beyond_the_tokenizer_have_no_share():
 def test_bfloat16_is_near():
     """The softmax is in float32 all the same: log-probabilities of sure tokens are not rounded to 0."""
     model, params = trained(steps=120)
-    items = questions(20, seed=6)
+    items = questions(15, seed=6)
     low = Llama(replace(CONFIG, compute_dtype="bfloat16"))
     given, wanted = (scored(items, each, params) for each in (low, model))
     np.testing.assert_allclose([one.per_token for one in given], [one.per_token for one in wanted], rtol=0.1)

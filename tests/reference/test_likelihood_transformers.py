@@ -44,12 +44,12 @@ def world():
     return Llama(config), from_torch(theirs, config), items, [of_torch(theirs, one) for one in items]
 
 
-@pytest.mark.parametrize(("devices", "batch_rows"), [(1, 1), (1, 3), (1, 64), (8, 64)])
-def test_likelihoods_are_those_of_transformers(world, devices, batch_rows):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_likelihoods_are_those_of_transformers(world, devices):
     model, params, items, wanted = world
     mesh = make_mesh(ShardingConfig(), jax.devices()[:devices])
     params = jax.device_put(params, param_shardings(model, mesh))
-    given = likelihoods(model, params, items, vocab_size=VOCAB, batch_rows=batch_rows, mesh=mesh)
+    given = likelihoods(model, params, items, vocab_size=VOCAB, batch_rows=8, mesh=mesh)
     assert sum(one.is_greedy for one in given) >= 7
     for one, (prompt, tokens, greedy) in zip(given, wanted, strict=True):
         assert one.is_greedy == greedy

@@ -61,7 +61,7 @@ def entries(languages=LANGUAGES, kinds=None):
 
 def value_of(task: str, metric: str, prompt: str, row: str, progress: float) -> float:
     start = 8 + 45 * chance(task, metric)
-    gain = (26 if row in SEEN else 9) * (chance(task, "gain") - 0.15) * progress
+    gain = (26 if row in SEEN else 9) * (chance(task, "gain") - 0.15 + 0.1 * chance(task, prompt, "gain")) * progress
     return round(min(max(start + gain + 3 * (chance(task, prompt) - 0.5), 0), 100), 4)
 
 

@@ -151,6 +151,15 @@ def test_too_few_samples_for_so_many_tests_are_told(tmp_path):
     assert f"eval.bootstrap_samples={20 * tests}" in (folder / "report.html").read_text("utf-8")
 
 
+def test_translations_stand_in_the_row_of_the_language_that_is_not_in_all_of_them(page, newest):
+    rows = {row[0]["text"]: row for row in page.tables[0] if row and row[0]["text"].startswith("Arabic")}
+    heads = [cell["text"] for cell in page.tables[0][0]]
+    (arabic,) = rows.values()
+    for head, task in (("flores eng_Latn → …", "eng_Latn-arb_Arab"), ("flores … → eng_Latn", "arb_Arab-eng_Latn")):
+        (score,) = [one for one in newest if (one["task"], one["metric"]) == (f"flores.{task}", "chrf++")]
+        assert arabic[heads.index(f"{head}chrf++")]["text"].startswith(f"{score['value']:.1f}")
+
+
 # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
