@@ -80,6 +80,16 @@ def test_one_and_the_same_base_model_and_floor_count_once(seeds, capsys):
     assert (found["base"]["seeds"], found["base"]["low"], found["copy"]["seeds"]) == ("1", "29.0", "1")
 
 
+def test_floors_of_one_name_are_one_column(tmp_path, capsys):
+    scores = [
+        score("floors", 0, 1.0, model="majority_answer", task="xquad.jav_Latn"),
+        score("floors", 0, 2.0, model="majority"),
+        score("floors", 0, 3.0, model="random"),
+    ]
+    text = made(capsys, write_run(tmp_path / "a", scores))
+    assert text.startswith("| task | language | metric | items | majority | random |\n")
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_columns_of_their_own(tmp_path, capsys):
     first = run_of(tmp_path / "a", 40.0, 0)
     second = run_of(tmp_path / "b", 50.0, 1, config={"train": {"batch_rows": 64}})

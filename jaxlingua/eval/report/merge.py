@@ -167,7 +167,7 @@ def _newest(run: Run) -> list[Mapping[str, Any]]:
 def _model_of(run: Run, score: Mapping[str, Any]) -> str:
     """Names a column: scores with the same name are averaged."""
     if score["stage"] == FLOORS:
-        return json.dumps(["floor", score["model"]])
+        return json.dumps(["floor", _floor_name(score)])
     if score["step"] == 0:
         is_base = "base" in (score["model"], score["stage"])
         return json.dumps(
@@ -176,10 +176,15 @@ def _model_of(run: Run, score: Mapping[str, Any]) -> str:
     return json.dumps(["run", run.group, score["stage"], score["step"]])
 
 
+def _floor_name(score: Mapping[str, Any]) -> str:
+    """What needs no model in one word: copy, majority, random."""
+    return score["model"].removesuffix("_answer").removesuffix("_source")
+
+
 def _order(score: Mapping[str, Any], label: str, run: Run, runs: Sequence[Run]) -> tuple[Any, ...]:
     """Place of a column, then its label, short and long."""
     if score["stage"] == FLOORS:
-        name = score["model"].removesuffix("_answer").removesuffix("_source")
+        name = _floor_name(score)
         return (0, name), 0, name, name
     if score["step"] == 0 and "base" in (score["model"], score["stage"]):
         return (1, runs.index(run)), 0, "base", f"base of {label}"

@@ -106,7 +106,7 @@ def draw(lines: Lines, title: str, unit: str, order: Sequence[str] = ()) -> Mark
                 for x, y in points
             ]
     legend = ""
-    if len(lines) > 1:
+    if list(lines) != ["all"]:
         keys = "".join(
             f'<span><i class="c{places[label] % COLORS} k{places[label] // COLORS % 3}'
             f'{" b" if label == "all" else ""}"></i>{escape(label)}</span>'

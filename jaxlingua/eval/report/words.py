@@ -102,10 +102,10 @@ def breakable(name: str) -> Markup:
     """A name as HTML that may break where its parts end.
 
     Example:
-        >>> print(breakable("nusax_sentiment <b>"))
-        nusax_<wbr>sentiment &lt;b&gt;
+        >>> print(breakable("nusax_sentiment jav_Latn <b>"))
+        nusax_<wbr>sentiment jav_Latn &lt;b&gt;
     """
-    return Markup("<wbr>").join(part for part in re.split(r"(?<=[_.@-])", name))
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[_.@-])(?![A-Z][a-z]{3}\b)", name))
 
 
 @functools.cache
