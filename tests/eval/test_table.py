@@ -193,6 +193,12 @@ def test_only_the_metrics_that_are_named_are_shown(tmp_path, capsys):
         table.main([str(run), "--metric", "blue"])
 
 
+def test_two_models_of_one_name_are_never_averaged(tmp_path, capsys):
+    runs = [write_run(tmp_path / f"a{n}", [score("Other", 0, 10.0 * n, model="Other")], seed=n) for n in (1, 2)]
+    found = {model: float(line["value"]) for model, line in cells(capsys, *runs).items()}
+    assert found == {"Other in a": 10.0, "Other in a #2": 20.0}
+
+
 # ── bad input ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -195,8 +195,14 @@ def _order(score: Mapping[str, Any], label: str, run: Run, runs: Sequence[Run]) 
 
 
 def _column_names(columns: Mapping[str, tuple[Any, ...]]) -> dict[str, str]:
+    """Column → its label: the short one where it is the only such, else the long one, numbered if need be."""
     short = [one[2] for one in columns.values()]
-    return {model: one[2] if short.count(one[2]) == 1 else one[3] for model, one in columns.items()}
+    names: dict[str, str] = {}
+    for model, (_, _, label, longer) in columns.items():
+        name = label if short.count(label) == 1 else longer
+        number = 1 + sum(taken == name or taken.startswith(f"{name} #") for taken in names.values())
+        names[model] = name if number == 1 else f"{name} #{number}"
+    return names
 
 
 def _group_labels(runs: Sequence[Run]) -> dict[str, str]:
