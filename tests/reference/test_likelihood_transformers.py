@@ -29,6 +29,9 @@ def of_torch(theirs, one: Continuation) -> tuple[float, float, bool]:
 
 @pytest.fixture(scope="module")
 def world():
+    """One thread, since the model is tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     config = tiny_llama_config(vocab_size=512, max_positions=128)
     theirs = torch_llama(config, {})
     rng = np.random.default_rng(0)
@@ -41,7 +44,9 @@ def world():
                 best = theirs(torch.tensor(prompt[None].astype(np.int64))).logits[0, -1, :VOCAB].argmax()
             tokens = np.array([int(best)], np.int32)
         items.append(Continuation(prompt, tokens))
-    return Llama(config), from_torch(theirs, config), items, [of_torch(theirs, one) for one in items]
+    wanted = [of_torch(theirs, one) for one in items]
+    torch.set_num_threads(threads)
+    return Llama(config), from_torch(theirs, config), items, wanted
 
 
 @pytest.mark.parametrize("devices", [1, 8])
