@@ -27,7 +27,7 @@ def make_groups(
         "seen": [code for code in there if code in seen],
         "unseen": [code for code in there if code not in seen],
     }
-    return groups if groups["seen"] else {}
+    return groups if all(groups.values()) else {}
 
 
 def group_means(table: HeatMap) -> list[dict[str, Any]]:
