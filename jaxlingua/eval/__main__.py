@@ -165,6 +165,11 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     from jaxlingua.train.run_folder import held_folder
 
     telling = partial(told, console.say)
+    if config.eval.harness.tasks:
+        from jaxlingua.eval.harness import find_tasks
+
+        with telling("looking for tasks of lm-evaluation-harness"):
+            find_tasks(config.eval.harness)
     mesh = make_mesh(config.sharding)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
     with held_folder(config.run.folder, group, console.say) as (folder, carry):

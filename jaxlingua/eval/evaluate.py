@@ -38,6 +38,7 @@ from jaxlingua.progress import told
 from jaxlingua.tokens.interface import Tokenizer
 
 SCORES_FILE = "scores.json"
+HARNESS = "harness:"  # how names of tasks of lm-evaluation-harness begin
 BASE = "base-0"  # the evaluation that others are compared with
 
 
@@ -89,7 +90,7 @@ def evaluate(
 
             harness = run_harness(
                 model, params, tokenizer, mesh=mesh, config=config, folder=folder, stage=stage, step=step,
-                model_name=model_name, on_progress=on_progress,
+                model_name=model_name, eos_ids=every_eos, on_progress=on_progress,
             )  # fmt: skip
         if jax.process_index() != 0:
             return []
@@ -204,15 +205,27 @@ def is_evaluated(tasks: Sequence[Task], stage: str, step: int, *, config: Config
     Without the predictions that they were computed from, or where the file is damaged, it has none.
     """
     home = Path(folder) / "evals" / f"{stage}-{step}"
+    if stage != FLOORS and config.eval.harness.tasks and not _is_harnessed(home, config):
+        return False
     if not tasks or not (home / SCORES_FILE).is_file():
         return not tasks
     if stage != FLOORS and not all((home / f"{task.key}.jsonl").is_file() for task in tasks):
         return False
-    there = {(score["task"], score.get("prompt", FIRST_PROMPT)) for score in _scores_in(home)}
+    every = [score for score in _scores_in(home) if not score["task"].startswith(HARNESS)]
+    there = {(score["task"], score.get("prompt", FIRST_PROMPT)) for score in every}
     return there == {(task.name, task.prompt) for task in tasks} and all(
         _is_scored(task, "none" if stage == FLOORS else decoding_signature(task, config), home)
         for task in tasks
     )
+
+
+def _is_harnessed(home: Path, config: Config) -> bool:
+    """Whether a folder has the results of just the tasks of lm-evaluation-harness that are asked for."""
+    try:
+        there = json.loads((home / "harness.json").read_text("utf-8"))["asked"]
+        return (home / SCORES_FILE).is_file() and there == config.eval.harness.model_dump(mode="json")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_scored(task: Task, decoding: str, home: Path) -> bool:

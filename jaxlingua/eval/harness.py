@@ -87,6 +87,7 @@ def run_harness(
         )
     samples = results.pop("samples")
     results |= {
+        "asked": harness.model_dump(mode="json"),
         "lm_eval_version": version("lm_eval"),
         "limit": harness.limit,
         "fewshot_seed": _FEWSHOT_SEED,

@@ -15,6 +15,7 @@ import pytest
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.eval.__main__ import main
 from tests.checkpoint.folders import LLAMA, draw, write_folder
+from tests.eval.harness_tasks import write_tasks
 from tests.flow.small import train, write_config
 from tests.tiny import tiny_tokenizer
 
@@ -172,6 +173,22 @@ def test_models_side_by_side_are_compared_with_the_first(made, questions, tmp_pa
     assert (folder / "report.html").is_file()
     command(folder)
     assert "second, step 0: evaluated already" in capsys.readouterr().out
+
+
+def test_tasks_of_lm_evaluation_harness_stand_beside_ours(made, questions, tmp_path, capsys):
+    (tmp_path / "harness").mkdir()
+    write_tasks(tmp_path / "harness")
+    name = "cause_et"
+    harness = f"eval.harness={{tasks: [{name}], folder: {tmp_path / 'harness'}, limit: 4}}"
+    asked = (made / "first", harness, f"run.folder={tmp_path / 'run'}")
+    command(*asked, "eval.tasks=[colors.eng_Latn]", *of_task_files(questions))
+    found = scores(tmp_path / "run", "first-0")
+    assert {task for task, *_ in found} == {"colors.eng_Latn", f"harness:{name}"}
+    capsys.readouterr()
+    command(*asked, "eval.tasks=[colors.eng_Latn]", *of_task_files(questions))
+    assert "first, step 0: evaluated already" in capsys.readouterr().out
+    command(*asked[:2], f"run.folder={tmp_path / 'alone'}", *QUICK)
+    assert {task for task, *_ in scores(tmp_path / "alone", "first-0")} == {f"harness:{name}"}
 
 
 def test_a_model_may_stand_beside_a_run(made, run, questions, capsys):
