@@ -5,9 +5,9 @@
 256 prompts of mixed lengths, greedy, float32, the same weights. Two jobs: answers that all have one length,
 and answers of different lengths, which each request's limit sets (neither has an EOS, so both write just as
 many tokens). Theirs runs in batches of the same rows, padded on the left: as the prompts come, and sorted by
-length, which is its best; a batch goes on until its longest answer is done. Each lives in a process of its own
-and works only when told to, in turns, so that two pools of threads never compete. No ratio is printed unless
-nearly all answers are the same. Compile time is told apart: everything is run once before it is timed.
+length, which is its best; a batch goes on until its longest answer is done. Each lives in a process of its
+own and works only when told to, in turns, so that two pools of threads never compete. No ratio is printed
+unless nearly all answers are the same. Compile time is told apart: all is run once before it is timed.
 
 Linux only: cores are given out with sched_setaffinity.
 """
@@ -179,12 +179,12 @@ def notes(sizes: Sizes, cores: int, devices: int, rounds: int, equal: list[float
     return [
         f"- Machine: {cpu_model()}, {cores} cores, load at the end {os.getloadavg()[0]:.1f}; "
         f"Python {platform.python_version()}, {packages}",
-        f"- Command: `{' '.join(['python', *sys.argv])}`; {rounds} rounds in turns, medians, least to greatest",
+        f"- Command: `{' '.join(['python', *sys.argv])}`; {rounds} rounds, medians, least to greatest",
         f"- Model: width {sizes.embed}, {sizes.layers} layers, {sizes.heads} heads, MLP {sizes.mlp}, "
-        f"vocabulary {sizes.vocab:,}, float32, random weights, the same in both; ours on {devices} virtual device(s)",
+        f"vocabulary {sizes.vocab:,}, float32, random weights, the same in both; ours on {devices} device(s)",
         f"- {len(prompts)} prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on "
         f"average; {sizes.rows} rows; new tokens: {answers}",
-        f"- At least {min(equal):.1%} of the answers are the same token by token; {LEAST_EQUAL:.0%} are asked for",
+        f"- At least {min(equal):.1%} of the answers are the same; {LEAST_EQUAL:.0%} are asked for",
         f"- Compilation, not in the table: the first pass of both jobs took {first:.1f} s",
     ]
 

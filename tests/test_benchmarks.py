@@ -48,6 +48,27 @@ def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
     assert 1 <= packed / peers[0] < 1.3, "and ours a few more, which fill up the last step"
 
 
+def test_the_benchmark_of_generation_compares_the_same_answers():
+    pytest.importorskip("torch")
+    command = [sys.executable, BENCHMARKS / "generate_cpu.py", "--tiny", "--rounds", "1", "--threads", "1"]
+    alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=alone)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| answers")]
+    assert [re.search(r"(one|different) length.*(come|sorted)", line).groups() for line in lines] == [
+        ("one", "come"), ("one", "sorted"), ("different", "come"), ("different", "sorted"),
+    ]  # fmt: skip
+    assert all(re.search(r"\| [\d.]+ \([\d.]+ to [\d.]+\) \|$", line.replace(",", "")) for line in lines)
+
+
+def test_no_ratio_without_equal_answers(monkeypatch):
+    generate_cpu = load("generate_cpu", monkeypatch)
+    same, other = [np.array([1, 2])] * 9, [np.array([1, 3])]
+    assert generate_cpu.share_of_equal(same, same) == 1
+    with pytest.raises(SystemExit, match="90% of the answers are the same; 98% are asked for, so no ratio"):
+        generate_cpu.share_of_equal([*same, *other], [*same, same[0]])
+
+
 def test_the_benchmark_of_public_weights_reads_the_same_numbers_with_both():
     pytest.importorskip("torch")
     command = [sys.executable, BENCHMARKS / "public_weights.py", "--preset", "tiny-test", "--rounds", "0"]
