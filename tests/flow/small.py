@@ -1,5 +1,6 @@
 """A run of seconds from the first line to the report, and how tests start one."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def write_config(path: Path, **changes: Any) -> Path:
     content = {"run": {"folder": str(path.parent / "run")}, **CONFIG, **changes}
     path.write_text(yaml.safe_dump(content), "utf-8")
     return path
+
+
+def scored(folder: Path, evaluation: str) -> dict[str, Any]:
+    """Scores and counts of an evaluation; not the weights' fingerprint, which rounding on a mesh changes."""
+    content = json.loads((folder / "evals" / evaluation / "scores.json").read_text("utf-8"))
+    del content["model"]["fingerprint"]
+    return content
 
 
 def train(config: Path, *overrides: str) -> None:

@@ -23,7 +23,7 @@ from jaxlingua.processes.roll_call import Group, alone
 from jaxlingua.train.run_folder import own_folder
 from tests.buckets import Emulator, fresh_emulator
 from tests.flow.kills import ROOT, differences, lines, patiently, places
-from tests.flow.small import train, write_config
+from tests.flow.small import scored, train, write_config
 from tests.flow.test_checkpoint import command
 
 LAST = 12
@@ -423,8 +423,7 @@ def test_two_processes_train_into_one_bucket(there: Emulator, config: Path, loca
     np.testing.assert_allclose(
         [line["loss"] for line in lines(run)], [line["loss"] for line in lines(local)], rtol=FP32_STEPS
     )
-    scores = Path("evals", f"coit-{LAST}", "scores.json")
-    assert (run / scores).read_bytes() == (local / scores).read_bytes()
+    assert scored(run, f"coit-{LAST}") == scored(local, f"coit-{LAST}")
     assert {"process_0", "process_1"} <= {path.name for path in run.glob("checkpoints/*/state/*/*")} | {
         path.name.removeprefix("ocdbt.") for path in run.glob(f"checkpoints/{LAST}/state/ocdbt.*")
     }

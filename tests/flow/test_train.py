@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from jaxlingua.train.run_folder import identity_differences
-from tests.flow.small import CONFIG, train, write_config
+from tests.flow.small import CONFIG, scored, train, write_config
 
 # One worker of pytest-xdist takes all, so that the run that most of them look at is trained once.
 pytestmark = pytest.mark.xdist_group("finished")
@@ -94,6 +94,7 @@ def test_predictions_and_scores_have_the_promised_fields(finished: Path):
         "high",
         "items",
         "signature",
+        *("prompt", "kind", "source_language", "delta", "delta_low", "delta_high", "p_value"),
     ]
     assert [list(score) for score in report["scores"]] == [fields] * len(report["scores"])
     models = {(score["stage"], score["model"]) for score in report["scores"]}
@@ -133,11 +134,10 @@ def test_one_device_and_other_meshes_give_the_same_losses_and_scores(finished: P
         [*command, alone], check=True, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": ""}
     )
     expected = np.array([loss for _, loss, _ in losses(finished)])
-    scores = Path("evals", "coit-12", "scores.json")
     for run, devices in ((tmp_path / "mesh", "8 devices"), (tmp_path / "alone", "1 device")):
         assert json.loads((run / "provenance.json").read_text("utf-8"))["devices"].startswith(devices)
         np.testing.assert_allclose([loss for _, loss, _ in losses(run)], expected, rtol=1e-5)
-        assert (run / scores).read_bytes() == (finished / scores).read_bytes()
+        assert scored(run, "coit-12") == scored(finished, "coit-12")
 
 
 def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.flow.kills import Run, differences, free_port, lines, patiently
-from tests.flow.small import write_config
+from tests.flow.small import scored, write_config
 
 LAST = 12
 FP32_STEPS = 1e-5  # of the loss, over the steps of a run on different meshes
@@ -59,8 +59,7 @@ def pair(config: Path) -> Path:
 def assert_the_same_but_for_rounding(run: Path, other: Path) -> None:
     told, expected = ([line["loss"] for line in lines(folder)] for folder in (run, other))
     np.testing.assert_allclose(told, expected, rtol=FP32_STEPS)
-    scores = Path("evals", f"coit-{LAST}", "scores.json")
-    assert (run / scores).read_bytes() == (other / scores).read_bytes()
+    assert scored(run, f"coit-{LAST}") == scored(other, f"coit-{LAST}")
 
 
 def test_two_processes_train_and_score_as_one(alone: Path, pair: Path):
