@@ -158,14 +158,17 @@ def share_of_equal(given: list[np.ndarray], wanted: list[np.ndarray]) -> float:
     return equal
 
 
-def line(job: str, order: str, ours: np.ndarray, theirs: np.ndarray) -> str:
+def rates(costs: list[np.ndarray], at: int) -> np.ndarray:
+    """Tokens per second of each round, or per second of CPU time, all cores together."""
+    return np.array([cost[0] / cost[at] for cost in costs])
+
+
+def line(job: str, order: str, what: str, ours: np.ndarray, theirs: np.ndarray) -> str:
     """A line of the table from tokens per second by round; the ratio is the median over pairs of rounds."""
     ratios = ours / theirs
     spread = f"{ratios.min():.2f} to {ratios.max():.2f}"
-    return (
-        f"| answers of {job}, against prompts {order} | {np.median(ours):,.0f} | {np.median(theirs):,.0f} | "
-        f"{np.median(ratios):.2f} ({spread}) |"
-    )
+    rates = f"{np.median(ours):,.0f} | {np.median(theirs):,.0f} | {np.median(ratios):.2f} ({spread})"
+    return f"| answers of {job}, against prompts {order}{what} | {rates} |"
 
 
 def notes(sizes: Sizes, cores: int, devices: int, rounds: int, equal: list[float], first: float) -> list[str]:
@@ -216,18 +219,19 @@ def main() -> None:
     compiling = time.perf_counter() - began
     for job in JOBS:
         equal.append(share_of_equal(first[job], their_run(job, 1)[0]))
-    rates: dict[tuple[str, str], list[float]] = {}
+    costs: dict[tuple[str, str], list[np.ndarray]] = {}  # tokens, seconds, CPU seconds of every round
     for number in range(given.rounds):
         for job in JOBS:
             turns = [("ours", our_run, 0), *((order, their_run, at) for at, order in enumerate(ORDERS))]
             for name, run, at in turns[:: (-1) ** number]:
-                tokens, seconds, _ = run(job, at)[1]
-                rates.setdefault((job, name), []).append(tokens / seconds)
-                print(f"{number + 1}/{given.rounds}: {job}, {name}: {tokens / seconds:,.0f} tokens/s",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                cost = run(job, at)[1]
+                costs.setdefault((job, name), []).append(cost)
+                told = f"{job}, {name}: {cost[0] / cost[1]:,.0f} tokens/s, CPU {cost[2]:.0f} s"
+                print(f"{number + 1}/{given.rounds}: {told}", file=sys.stderr, flush=True)
     end_ours(), end_theirs()
     table = [
-        line(job, order, np.array(rates[job, "ours"]), np.array(rates[job, order]))
+        line(job, order, what, *(rates(costs[job, name], at) for name in ("ours", order)))
+        for what, at in (("", 1), (", by CPU time", 2))
         for job in JOBS
         for order in ORDERS
     ]
