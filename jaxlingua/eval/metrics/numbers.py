@@ -19,8 +19,10 @@ _DIRECTION = r"[\u200e\u200f\u061c]*"
 _NUMBER = regex.compile(
     # A minus where neither letter nor digit stands before it (covid-19, 10-5), on the number or its currency.
     rf"(?<minus>(?<![\p{{L}}\p{{N}}\p{{M}}])[-\u2212－]{_DIRECTION}\p{{Sc}}?{_DIRECTION})?"
-    rf"(?<digits>\p{{Nd}}{{1,3}}(?<group>{_GROUP})\p{{Nd}}{{3}}(?:(?P=group)\p{{Nd}}{{3}})*(?!\p{{Nd}})(?:{_MARK}\p{{Nd}}+)?"
-    rf"|\p{{Nd}}+(?:{_MARK}\p{{Nd}}+)*)"
+    rf"(?<digits>[0-9]{{1,3}}(?<group>{_GROUP})[0-9]{{3}}(?:(?P=group)[0-9]{{3}})*(?![0-9])(?:{_MARK}[0-9]+)?"
+    # .5 where the point ends no word, list or dots
+    rf"|(?<![\p{{L}}\p{{N}}\p{{M}}.,．{_ARABIC_DECIMAL}])[.．{_ARABIC_DECIMAL}][0-9]+(?!{_MARK}?[0-9])"
+    rf"|[0-9]+(?:{_MARK}[0-9]+)*)"
 )
 # 1,000,000 and 1.000.000, and 10,00,000 as in India
 _GROUPED = regex.compile(r"[1-9]\d{0,2}(?:(?<mark>[.,])\d{2,3})(?:(?P=mark)\d{2,3})*(?<=\d{3})")
@@ -43,7 +45,7 @@ def number_metrics(predictions: Sequence[str], targets: Sequence[Sequence[str]])
 def last_number(text: str) -> frozenset[Decimal]:
     """What the last number of a text may mean; empty where it has none.
 
-    Digits may be those of any script. One point or comma before three digits has two meanings, of which a
+    Digits may be those of any script that Python knows. One point or comma before three digits has two meanings, of which a
     right one is enough: 1.000 is a thousand in German and one in English. Other marks have one.
 
     Example:
@@ -52,7 +54,8 @@ def last_number(text: str) -> frozenset[Decimal]:
         >>> sorted(last_number("कुल १,००,००० रुपये"))
         [Decimal('100000')]
     """
-    numbers = list(_NUMBER.finditer(text))
+    # The pattern meets 0 to 9 alone: regex takes more characters for digits than Python knows the worth of.
+    numbers = list(_NUMBER.finditer("".join(map(_ascii_digit, text))))
     if not numbers:
         return frozenset()
     found = numbers[-1]
@@ -80,9 +83,13 @@ def _ascii(written: str) -> str:
     """A number with the digits 0 to 9, point and comma; marks that only separate groups are gone."""
     marks = {"．": ".", _ARABIC_DECIMAL: "."}
     return "".join(
-        str(unicodedata.digit(char)) if char.isdecimal() else marks.get(char, char if char in ".,-" else "")
+        _ascii_digit(char) if char.isdecimal() else marks.get(char, char if char in ".,-" else "")
         for char in written
     )
+
+
+def _ascii_digit(char: str) -> str:
+    return str(unicodedata.decimal(char)) if char.isdecimal() else char
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Numbers as languages write them."""
 
+import sys
 from decimal import Decimal
 
 import pytest
@@ -38,6 +39,14 @@ RIGHT = [  # an answer and its target
     ("50%", "50"),
     ("1.000", "1"),  # and 1000 in German, of which either may be meant
     ("ses 1.000 pièces", "1000"),
+    (".5", "0.5"),
+    ("it is -.25 of $.50", "0.5"),
+    ("the change is -.25.", "-0.25"),
+    ("النتيجة ٫٥", "0.5"),
+    ("so it is...5", "5"),
+    ("see No.5", "5"),
+    ("1 .5.6", "5.6"),
+    ("7 \U00010d41", "7"),  # a digit of Unicode 16, younger than this Python
 ]
 WRONG = [
     ("", "0"),
@@ -68,6 +77,13 @@ def test_only_three_digits_behind_one_mark_have_two_readings():
     for unequivocal in ("1.00", "0.125", "1,000.5", "1,000,000", "1\u00a0000", "1000", "٢٫١٢٥", "٢٬١٢٥"):
         assert len(last_number(unequivocal)) == 1
     assert last_number("none") == set()
+
+
+def test_every_character_of_unicode_can_be_read():
+    """regex knows digits that Python does not; \U00010d40 ended an evaluation with a traceback."""
+    for start in range(0, sys.maxunicode, 64):
+        last_number(" ".join(map(chr, range(start, start + 64))))
+    assert last_number("\U00010d40") in (set(), {Decimal(0)})
 
 
 def test_targets_of_mgsm_are_all_numbers_and_match_themselves(shared_data):
