@@ -4,9 +4,10 @@ The one page of evaluation: what is compared, on which tasks, what they share wi
 and scores of each model, the report. `table` merges reports that are there.
 """
 
+import hashlib
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import apply_override, check_config, help_text, load_config
 from jaxlingua.config import Config, ModelConfig, TokensConfig
-from jaxlingua.errors import ConfigError, Stopped, end_with_code, nearest
+from jaxlingua.errors import ConfigError, JaxlinguaError, Stopped, end_with_code, nearest
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -113,13 +114,16 @@ def is_model(name: str) -> bool:
 
 
 def stage_name(model: str) -> str:
-    """What a model is called in files and tables: the last part of its path.
+    """What a model is called in files and tables: the last part of its path, of an export that of its run.
 
     Example:
         >>> stage_name("meta-llama/Llama-2-7b-hf"), stage_name("runs/my run/export/")
-        ('Llama-2-7b-hf', 'export')
+        ('Llama-2-7b-hf', 'my_run')
     """
-    return re.sub(r"[^\w.-]", "_", Path(model).name)
+    path = Path(model)
+    return re.sub(
+        r"[^\w.-]", "_", path.parent.name if path.name == "export" and path.parent.name else path.name
+    )
 
 
 # ── what is evaluated ─────────────────────────────────────────────────────────────────────────────────────
@@ -138,25 +142,29 @@ class Opened:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model that is evaluated, not opened yet."""
+    """One model that is evaluated: understood, its weights not read yet.
+
+    Attributes:
+        name: base, tuned, or what the user calls it.
+        source: names what would be read, without reading the weights.
+        open: reads them; called with `telling`.
+    """
 
     stage: str
     step: int
-    name: str  # base, tuned, or what the user calls it
-    open: Any  # (telling) -> Opened
+    name: str
+    source: str
+    tokenizer: "Tokenizer"
+    open: Callable[[Any], Opened]
 
 
 def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Console") -> None:
     """Everything, in the order in which it happens."""
-    from jaxlingua.eval.evaluate import (
-        BASE,
-        FLOORS,
-        evaluate,
-        evaluate_floors,
-        is_evaluated,
-        overlaps_of,
-    )
+    from jaxlingua.eval.answer import check_answerable
+    from jaxlingua.eval.done import BASE, is_evaluated
+    from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
     from jaxlingua.eval.report import write_report
+    from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
@@ -173,15 +181,19 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     mesh = make_mesh(config.sharding)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
     with held_folder(config.run.folder, group, console.say) as (folder, carry):
-        candidates = list(candidates_of(config, folder, group, mesh, console))
         with telling("reading data"):
-            sources, training = training_data(config, console)
+            sources, training = training_data(config, folder, console)
             tasks = make_tasks(config, sources)
-            overlaps = overlaps_of(tasks, training, config.eval.leak_words)
+            check_answerable(tasks, config)
+        candidates = list(candidates_of(config, folder, group, mesh, console))
+        overlaps = overlaps_of(tasks, training, config.eval.leak_words)
         for task in tasks:
             console.say(f"task {task.describe()}")
         console.say(describe_mesh(mesh))
-        base = BASE if candidates[0].name == "base" else f"{candidates[0].stage}-{candidates[0].step}"
+        has_base = candidates[0].name == "base" or (folder / "evals" / BASE).is_dir()
+        base = BASE if has_base else f"{candidates[0].stage}-{candidates[0].step}"
+        if not (folder / "checkpoints").is_dir():
+            write_facts(config, folder, group, candidates[0].tokenizer, mesh)
 
         def stoppable(on_progress: Any) -> Any:
             def progress(done: int, total: int) -> None:
@@ -193,18 +205,16 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
             return progress
 
         for one in candidates:
-            where = {"config": config, "folder": folder}
+            where = {"config": config, "folder": folder, "base": base, "source": one.source}
             if group.share(is_evaluated(tasks, one.stage, one.step, **where)):
                 console.say(f"{one.stage}, step {one.step:,}: evaluated already")
                 continue
             opened = one.open(telling)
-            if not (folder / "provenance.json").is_file():
-                write_provenance(config, folder, group, opened.tokenizer, mesh)
             with telling(f"evaluating {one.stage}, step {one.step:,}") as on_progress:
                 evaluate(
                     opened.model, opened.params, opened.tokenizer, tasks, mesh=mesh, stage=one.stage,
                     step=one.step, model_name=one.name, model_path=opened.path, eos_ids=opened.eos_ids,
-                    base=base, overlaps=overlaps, is_owner=False, say=console.say,
+                    overlaps=overlaps, is_owner=False, say=console.say,
                     on_progress=stoppable(on_progress), **where,
                 )  # fmt: skip
             del opened
@@ -215,34 +225,40 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
         carry()
 
 
-def training_data(config: Config, console: "Console") -> tuple[Mapping[str, Any], list[str]]:
+def training_data(config: Config, folder: Path, console: "Console") -> tuple[Mapping[str, Any], list[str]]:
     """The sources that tasks need, and the texts that the run learned from; none where they are not here."""
-    from jaxlingua.errors import JaxlinguaError
+    from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.tokens import stages as flow
 
     asked = {task.partition(".")[0] for task in config.eval.tasks}
     is_asked = any(name in asked for name in config.data.sources)
     if not config.data.sources or not (is_asked or config.eval.leak_words):
         return {}, []
+    sources: Mapping[str, Any] = {}
     try:
         sources = flow.open_sources(config)
+        if not config.stages or not config.eval.leak_words:
+            return sources, []
+        dropped = {}
+        if config.data.leaks == "drop":  # what equals the items of the run's own tasks was not learned
+            own = load_config(str(folder)).eval if (folder / "config.yaml").is_file() else config.eval
+            trained = config.model_copy(update={"eval": own})
+            dropped = {task.key: task.records for task in make_tasks(trained, sources)}
+        examples, _ = flow.make_examples(config, sources, dropped)
+        return sources, list(flow.learned_texts(examples))
     except JaxlinguaError as error:
-        if is_asked:
+        if is_asked and not sources:
             raise
         console.say(f"leaks are not checked: the training data is not here ({error})")
-        return {}, []
-    if not config.stages or not config.eval.leak_words:
         return sources, []
-    examples, _ = flow.make_examples(config, sources, {})
-    return sources, list(flow.learned_texts(examples))
 
 
 def candidates_of(
     config: Config, folder: Path, group: "Group", mesh: "Mesh", console: "Console"
 ) -> Iterator[Candidate]:
-    """The checkpoints of the run in the folder, what it began from, and the models beside it, base first.
+    """What the run in the folder began from, its checkpoints, and the models beside it, base first.
 
-    Raises: ConfigError where there is nothing to evaluate.
+    Raises: ConfigError where there is nothing to evaluate, or what a model cannot be opened for.
     """
     from jaxlingua.checkpoint.steps import complete_steps, newest_sound
     from jaxlingua.checkpoint.store import located, open_store
@@ -250,30 +266,43 @@ def candidates_of(
 
     checkpoints = located(f"{config.run.folder}/checkpoints")
     step = newest_sound(checkpoints, group, console.say, is_owner=False)
-    if step is None and not config.eval.models:
+    there = complete_steps(checkpoints) if step is not None else []
+    wanted = {"latest": [step] if step is not None else [], "all": there}
+    steps = wanted.get(str(config.eval.steps), config.eval.steps)
+    if not config.eval.models and not steps and not (there and config.eval.base_model):
         raise ConfigError(
-            f"run.folder: '{config.run.folder}' given, which holds no checkpoint, and eval.models is empty; "
-            f"the folder of a run that has saved one, or a model, is needed; give one"
+            f"run.folder: '{config.run.folder}' given, which holds no checkpoint that is asked for, and "
+            f"eval.models is empty; a run that has saved one, or a model, is needed; give one"
         )
     if step is not None:
         if differences := list(identity_differences(load_config(str(folder / "config.yaml")), config)):
             raise ConfigError(
                 f"{config.run.folder}: {differences[0]}; a run is evaluated as it was trained; leave it out"
             )
+        if "base" in config.eval.models:
+            raise ConfigError(
+                "eval.models: name 'base' given beside a run, whose own beginning is called so; rename it"
+            )
+        tokenizer = kept_tokenizer(config, folder)
         if config.eval.base_model or step == 0:
-            yield Candidate("base", 0, "base", partial(open_base, config, folder, step, mesh))
-        there = complete_steps(checkpoints)
-        wanted = {"latest": [step], "all": there}.get(str(config.eval.steps), config.eval.steps)
+            source = f"beginning of {folder.resolve()}"
+            yield Candidate(
+                "base", 0, "base", source, tokenizer, partial(open_base, config, folder, step, mesh)
+            )
         store = open_store(checkpoints, config.checkpoint)
-        for each in wanted:
+        for each in steps:
             if each not in there:
                 known = nearest(str(each), [str(one) for one in there])
                 raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
             if each > 0:
-                stage = store.meta(each)["stage"]
-                yield Candidate(stage, each, "tuned", partial(open_step, config, folder, each, mesh))
+                source = record_name(checkpoints / str(each))
+                opening = partial(open_step, config, folder, each, mesh)
+                yield Candidate(store.meta(each)["stage"], each, "tuned", source, tokenizer, opening)
     for name, path in config.eval.models.items():
-        yield Candidate(name, 0, name, partial(open_other, config, path, mesh, console))
+        try:
+            yield other_model(config, name, path, mesh, console)
+        except JaxlinguaError as error:
+            raise type(error)(f"eval.models.{name}: {error}") from None
 
 
 # ── opening a model ───────────────────────────────────────────────────────────────────────────────────────
@@ -287,11 +316,11 @@ def open_base(config: Config, folder: Path, step: int, mesh: "Mesh", telling: An
     from jaxlingua.model.llama import Llama
     from jaxlingua.train.origin import open_origin
 
+    if step == 0:  # an imported model
+        return replace(open_step(config, folder, 0, mesh, telling), path=config.model.path)
     origin = open_origin(config, folder, step)
     tokenizer = kept_tokenizer(config, folder)
     model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    if step == 0:  # an imported model
-        return replace(open_step(config, folder, 0, mesh, telling), path=config.model.path)
     params = origin.first_state(model, optax.identity(), mesh, telling).params
     return Opened(model, params, tokenizer, ends_of(folder / "model"), config.model.path)
 
@@ -314,36 +343,55 @@ def open_step(config: Config, folder: Path, step: int, mesh: "Mesh", telling: An
     return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
 
 
-def open_other(config: Config, path: str, mesh: "Mesh", console: "Console", telling: Any) -> Opened:
+def other_model(config: Config, name: str, path: str, mesh: "Mesh", console: "Console") -> Candidate:
     """A model of eval.models: a Hugging Face folder or hub name, or the newest step of another run."""
-    import optax
-
     from jaxlingua.checkpoint.huggingface.generation_config import ends_of
     from jaxlingua.model.llama import Llama
+    from jaxlingua.sharding.rules import param_shardings
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.run_folder import opened_run
 
+    computed = {"compute_dtype": config.model.compute_dtype, "attention": config.model.attention}
     if is_bucket(path) or (Path(path) / "config.yaml").is_file():
         other = load_config(path)
+        other = other.model_copy(update={"model": other.model.model_copy(update=computed)})
         with opened_run(path, console.say) as home:
             if home.step is None:
-                raise ConfigError(f"eval.models: '{path}' given, a run that has saved nothing; give another")
-            computed = {"compute_dtype": config.model.compute_dtype, "attention": config.model.attention}
-            other = other.model_copy(update={"model": other.model.model_copy(update=computed)})
-            return open_step(other, home.path, home.step, mesh, telling)
-    model_config = ModelConfig(
-        init="huggingface",
-        path=path,
-        compute_dtype=config.model.compute_dtype,
-        attention=config.model.attention,
-    )
+                raise ConfigError(f"'{path}' given, a run that has saved nothing; give another")
+            tokenizer, source = (
+                kept_tokenizer(other, home.path),
+                record_name(home.checkpoints / str(home.step)),
+            )
+
+        def open_run(telling: Any) -> Opened:
+            with opened_run(path, console.say) as home:
+                return open_step(other, home.path, home.step, mesh, telling)
+
+        return Candidate(name, 0, name, source, tokenizer, open_run)
+    model_config = ModelConfig(init="huggingface", path=path, **computed)
     other = config.model_copy(update={"model": model_config, "tokens": TokensConfig()})
     origin = open_origin(other, Path(config.run.folder), None)
     tokenizer = load_tokenizer(other.tokens, list, None, model_path=path)
     model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    params = origin.first_state(model, optax.identity(), mesh, telling).params
-    return Opened(model, params, tokenizer, ends_of(origin.public.folder), path)
+    param_shardings(model, mesh)
+    ends = ends_of(origin.public.folder)
+
+    def open_public(telling: Any) -> Opened:
+        import optax
+
+        params = origin.first_state(model, optax.identity(), mesh, telling).params
+        return Opened(model, params, tokenizer, ends, path)
+
+    source = f"{origin.fingerprint} {tokenizer.fingerprint} {ends}"
+    return Candidate(name, 0, name, source, tokenizer, open_public)
+
+
+def record_name(step: Any) -> str:
+    """A hash of the digests of all files of a checkpoint."""
+    from jaxlingua.checkpoint.steps import read_record
+
+    return hashlib.sha256(repr(sorted(read_record(step).files.items())).encode()).hexdigest()
 
 
 def kept_tokenizer(config: Config, folder: Path) -> "Tokenizer":
@@ -357,13 +405,20 @@ def kept_tokenizer(config: Config, folder: Path) -> "Tokenizer":
     return tokenizer
 
 
-def write_provenance(
-    config: Config, folder: Path, group: "Group", tokenizer: "Tokenizer", mesh: "Mesh"
-) -> None:
-    """config.yaml and provenance.json of a folder in which nothing is trained."""
+def write_facts(config: Config, folder: Path, group: "Group", tokenizer: "Tokenizer", mesh: "Mesh") -> None:
+    """config.yaml and provenance.json of a folder in which nothing is trained.
+
+    Models and tasks that were evaluated there before stay in config.yaml, so that it tells of all.
+    """
     from jaxlingua.checkpoint.store import located
     from jaxlingua.train import run_folder
 
+    if (folder / "config.yaml").is_file() and (folder / "provenance.json").is_file():
+        before = load_config(str(folder)).eval
+        tasks = list(dict.fromkeys([*before.tasks, *config.eval.tasks]))
+        models = {**before.models, **config.eval.models}
+        asked = config.eval.model_copy(update={"tasks": tasks, "models": models})
+        config = config.model_copy(update={"eval": asked})
     home = run_folder.RunFolder(folder, located(f"{folder}/checkpoints"), None, lambda: None, group)
     run_folder.write_facts(home, config, {}, tokenizer, [], mesh, public=None, program="jaxlingua.eval")
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlingua.config import Config
-from jaxlingua.errors import DataError
+from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.journal import Journal, Prediction, asked_in
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.generate.decoding import Answer, Decoding, Request
@@ -50,16 +50,28 @@ def decoding_signature(task: Task, config: Config) -> str:
     """How a task's answers come about, for signatures.
 
     Example:
-        greedy,32 or beams4,length_penalty1,256,stop:5feceb66 or likelihood,per_token
+        greedy,32,bfloat16 or beams4,length_penalty1,256,stop5feceb66,float32 or likelihood,per_token,bfloat16
     """
     how = choice_by(task, config)
+    dtype = config.model.compute_dtype
     if how not in ("", "constrained"):
-        return f"likelihood,{how}"
+        return f"likelihood,{how},{dtype}"
     if how:
-        return "constrained"
+        return f"constrained,{decoding_of(config).signature},{dtype}"
     stop = stops(task, config)
     mark = f",stop{hashlib.sha256(repr(stop).encode()).hexdigest()[:8]}" if stop else ""
-    return f"{decoding_of(config).signature},{longest_answer(task, config)}{mark}"
+    return f"{decoding_of(config).signature},{longest_answer(task, config)}{mark},{dtype}"
+
+
+def check_answerable(tasks: Sequence[Task], config: Config) -> None:
+    """Find what would stop the engine, before any model is opened. Raises: ConfigError."""
+    decoding_of(config)
+    for task in tasks:
+        if choice_by(task, config) == "constrained" and config.generate.beams > 1:
+            raise ConfigError(
+                f"generate.beams: {config.generate.beams} given, and choices of {task.key} are constrained, "
+                f"which are decoded without beams; set generate.beams=1, or eval.choice_by=label"
+            )
 
 
 def choice_by(task: Task, config: Config) -> str:
@@ -171,7 +183,9 @@ def _generate(
 def _limit(task: Task, item: Item, who: Answering) -> int:
     if task.kind != "choice":
         return longest_answer(task, who.config)
-    return 1 + max(len(ids) for ids in _choice_ids(task, item, who.tokenizer))
+    longest = 1 + max(len(ids) for ids in _choice_ids(task, item, who.tokenizer))
+    _refuse_too_long(task, item, longest, who.model.config.max_positions - 1)
+    return longest
 
 
 def _choice_ids(task: Task, item: Item, tokenizer: Tokenizer) -> tuple[np.ndarray, ...]:
@@ -210,6 +224,8 @@ def _choose(
     for (name, place), (prompt, choice) in zip(owners, split, strict=True):
         task, item = questions[name]
         _refuse_nothing(task, item, item.choices[place], len(choice))
+        positions = who.model.config.max_positions
+        _refuse_too_long(task, item, positions - room[name], positions - 1)
         (kept,), (cut,) = cut_prompts([prompt], room[name], who.tokenizer.bos_id)
         lost[name] = max(cut, lost.get(name, 0))
         continuations.append(Continuation(kept, choice))
@@ -280,4 +296,12 @@ def _refuse_nothing(task: Task, item: Item, choice: str, tokens: int) -> None:
         raise DataError(
             f"{task.key} (item {item.id}): choice '{choice}' tokenizes to nothing; each needs a token; "
             f"change its text in the task file"
+        )
+
+
+def _refuse_too_long(task: Task, item: Item, tokens: int, most: int) -> None:
+    if tokens > most:
+        raise DataError(
+            f"{task.key} (item {item.id}): its longest choice has {tokens} tokens; the model has room for "
+            f"{most} behind a prompt; shorten it, or leave the item out"
         )

@@ -10,6 +10,7 @@ the prompt's name unless it is the first one.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxlingua.config import Config
-from jaxlingua.eval.answer import Answering, answer_tasks, choice_by, decoding_of, decoding_signature
+from jaxlingua.eval.answer import (
+    Answering,
+    answer_tasks,
+    check_answerable,
+    choice_by,
+    decoding_of,
+    decoding_signature,
+)
+from jaxlingua.eval.done import BASE, SCORES_FILE, asked_of, fingerprint_in, is_answered, with_earlier
 from jaxlingua.eval.fingerprint import fingerprint_of
 from jaxlingua.eval.grams import TrainingGrams
 from jaxlingua.eval.journal import Prediction, asked_in, opened_journal, read_predictions
@@ -32,14 +41,10 @@ from jaxlingua.eval.metrics.registry import floors, measure
 from jaxlingua.eval.overlap import Overlap, overlap
 from jaxlingua.eval.score import FLOORS, Score, score_of
 from jaxlingua.eval.scorers.run import run_scorers
-from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
+from jaxlingua.eval.tasks.item import Task
 from jaxlingua.model.llama import Llama
 from jaxlingua.progress import told
 from jaxlingua.tokens.interface import Tokenizer
-
-SCORES_FILE = "scores.json"
-HARNESS = "harness:"  # how names of tasks of lm-evaluation-harness begin
-BASE = "base-0"  # the evaluation that others are compared with
 
 
 def evaluate(
@@ -55,6 +60,7 @@ def evaluate(
     step: int,
     model_name: str,
     model_path: str = "",
+    source: str = "",
     eos_ids: Sequence[int] = (),
     base: str = BASE,
     overlaps: Mapping[str, Overlap] | None = None,
@@ -72,6 +78,7 @@ def evaluate(
         folder: the run folder.
         model_name: what the scores are told for, such as base or tuned.
         model_path: where the model came from, told in scores.json.
+        source: names what was read there, for `is_evaluated`.
         eos_ids: tokens that end an answer beside the tokenizer's EOS.
         base: folder beside this one whose model this one is compared with, item by item.
         overlaps: by task key, what its items share with the training data.
@@ -81,7 +88,10 @@ def evaluate(
     home = Path(folder) / "evals" / f"{stage}-{step}"
     every_eos = tuple(dict.fromkeys((tokenizer.eos_id, *eos_ids)))
     who = Answering(model, params, tokenizer, every_eos, mesh, config)
-    fingerprint = fingerprint_of(params)
+    check_answerable(tasks, config)
+    weights = fingerprint_of(params)
+    named = [weights, tokenizer.fingerprint, every_eos]
+    fingerprint = hashlib.sha256(json.dumps(named).encode()).hexdigest()
     with opened_journal(home, fingerprint, is_owner=is_owner, say=say) as journal:
         answers = answer_tasks(who, tasks, journal, on_progress)
         harness = []
@@ -94,14 +104,19 @@ def evaluate(
             )  # fmt: skip
         if jax.process_index() != 0:
             return []
-        facts = {
-            "model": {"name": model_name, "path": model_path, "fingerprint": fingerprint}
-            | {"tokenizer": tokenizer.fingerprint},
-            "decoding": _decoding(config),
-        }
         where = {"config": config, "stage": stage, "step": step, "model": model_name}
         scores, counts = _scored(tasks, answers, home, base, overlaps or {}, say, where)
-        _write(home / SCORES_FILE, _scores_text([*scores, *harness], counts, facts))
+        compared = "" if home.name == base else fingerprint_in(home.parent / base)
+        content = {
+            "scores": [dataclasses.asdict(score) for score in (*scores, *harness)],
+            "tasks": counts,
+            "model": {"name": model_name, "path": model_path, "source": source, "fingerprint": fingerprint}
+            | {"weights": weights, "tokenizer": tokenizer.fingerprint, "eos_ids": list(every_eos)},
+            "base": {"evaluation": base, "fingerprint": compared} if compared else None,
+            "decoding": _decoding(config),
+            "asked": {task.key: asked_of(task, config, stage, compared) for task in tasks},
+        }
+        _write_scores(home, with_earlier(content, home, has_harness=bool(harness)))
     return [*scores, *harness]
 
 
@@ -166,12 +181,11 @@ def _base_answers(tasks: Sequence[Task], there: Path, config: Config) -> dict[st
     """By task key, the base model's answers to the same items, asked and decoded alike."""
     found = {}
     for task in tasks:
-        file = there / f"{task.key}.jsonl"
-        if not file.is_file() or not _is_scored(task, decoding_signature(task, config), there):
-            continue
-        texts = {line["id"]: line["prediction"] for line in read_predictions(file)}
-        if all(item.id in texts for item in task.items):
-            found[task.key] = [texts[item.id] for item in task.items]
+        if is_answered(task, config, there):
+            lines = read_predictions(there / f"{task.key}.jsonl")
+            texts = {line["id"]: line["prediction"] for line in lines}
+            if all(item.id in texts for item in task.items):
+                found[task.key] = [texts[item.id] for item in task.items]
     return found
 
 
@@ -195,56 +209,16 @@ def evaluate_floors(tasks: Sequence[Task], *, config: Config, folder: str | Path
         for name, texts in floors(task, config.run.seed).items():
             tell = functools.partial(score_of, task=task, config=config, stage=FLOORS, step=0, model=name)
             scores += [tell(one, None, decoding="none") for one in measure(task, texts, config=config)]
-    _write(Path(folder) / "evals" / f"{FLOORS}-0" / SCORES_FILE, _scores_text(scores, {}, {}))
+    home = Path(folder) / "evals" / f"{FLOORS}-0"
+    content = {
+        "scores": [dataclasses.asdict(score) for score in scores],
+        "tasks": {},
+        "model": {"fingerprint": ""},
+        "base": None,
+        "asked": {task.key: asked_of(task, config, FLOORS, "") for task in tasks},
+    }
+    _write_scores(home, with_earlier(content, home, has_harness=False))
     return scores
-
-
-def is_evaluated(tasks: Sequence[Task], stage: str, step: int, *, config: Config, folder: str | Path) -> bool:
-    """Whether the run folder has the scores of just these tasks, of the same items and the same decoding.
-
-    Without the predictions that they were computed from, or where the file is damaged, it has none.
-    """
-    home = Path(folder) / "evals" / f"{stage}-{step}"
-    if stage != FLOORS and config.eval.harness.tasks and not _is_harnessed(home, config):
-        return False
-    if not tasks or not (home / SCORES_FILE).is_file():
-        return not tasks
-    if stage != FLOORS and not all((home / f"{task.key}.jsonl").is_file() for task in tasks):
-        return False
-    every = [score for score in _scores_in(home) if not score["task"].startswith(HARNESS)]
-    there = {(score["task"], score.get("prompt", FIRST_PROMPT)) for score in every}
-    return there == {(task.name, task.prompt) for task in tasks} and all(
-        _is_scored(task, "none" if stage == FLOORS else decoding_signature(task, config), home)
-        for task in tasks
-    )
-
-
-def _is_harnessed(home: Path, config: Config) -> bool:
-    """Whether a folder has the results of just the tasks of lm-evaluation-harness that are asked for."""
-    try:
-        there = json.loads((home / "harness.json").read_text("utf-8"))["asked"]
-        return (home / SCORES_FILE).is_file() and there == config.eval.harness.model_dump(mode="json")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _is_scored(task: Task, decoding: str, home: Path) -> bool:
-    """Whether a folder has scores of a task with the same items, prompt and decoding."""
-    wanted = f"|{task.signature}|decoding:{decoding}|"
-    return any(
-        (score["task"], score.get("prompt", FIRST_PROMPT)) == (task.name, task.prompt)
-        and wanted in score["signature"]
-        for score in _scores_in(home)
-    )
-
-
-def _scores_in(home: Path) -> list[dict[str, Any]]:
-    """The scores in a folder; none where the file is missing or damaged."""
-    try:
-        scores = json.loads((home / SCORES_FILE).read_text("utf-8"))["scores"]
-        return [score for score in scores if isinstance(score["task"] + score["signature"], str)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def _decoding(config: Config) -> dict[str, Any]:
@@ -254,6 +228,7 @@ def _decoding(config: Config) -> dict[str, Any]:
         "stop": config.generate.stop,
         "choice_by": config.eval.choice_by,
         "seed": config.run.seed,
+        "compute_dtype": config.model.compute_dtype,
     }
 
 
@@ -273,6 +248,13 @@ def _counts(
         "prompt": task.prompt,
         "kind": task.kind,
         "checked_on": task.checked_on,
+        "version": task.version,
+        "prompt_text": task.prompt_text,
+        "prompt_hash": hashlib.sha256(task.prompt_text.encode()).hexdigest()[:16],
+        "files": list(task.files),
+        "files_hash": task.fingerprint,
+        "items_hash": hashlib.sha256(repr(task.items).encode()).hexdigest()[:16],
+        "note": task.note,
         "overlap": None if shared is None else _overlap_of(task, measured, shared),
     }
 
@@ -310,9 +292,8 @@ def _lines(task: Task, answers: Sequence[Prediction], measured: Sequence[Measure
     return "".join(lines)
 
 
-def _scores_text(scores: Sequence[Score], counts: Mapping[str, dict], facts: Mapping[str, Any]) -> str:
-    content = {"scores": [dataclasses.asdict(score) for score in scores], "tasks": counts, **facts}
-    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+def _write_scores(home: Path, content: Mapping[str, Any]) -> None:
+    _write(home / SCORES_FILE, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ Once all is scored the file is gone: the predictions of each task hold the same 
 when tasks are added later.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -125,13 +124,8 @@ def _fields(prediction: Prediction) -> dict[str, Any]:
 
 
 def _prediction(line: dict[str, Any]) -> Prediction:
-    return Prediction(
-        str(line["prediction"]),
-        int(line["new_tokens"]),
-        bool(line["is_finished"]),
-        int(line["cut_prompt_tokens"]),
-        line.get("scores"),
-    )
+    counts = line["new_tokens"], line["is_finished"], line["cut_prompt_tokens"]
+    return Prediction(line["prediction"], *counts, line.get("scores"))
 
 
 def _read(folder: Path, model: str, is_owner: bool, say: Any) -> dict[str, Prediction]:
@@ -187,8 +181,11 @@ def _lines(file: Path, *, is_journal: bool, say: Any) -> Iterator[dict[str, Any]
 
 
 def _is_whole(line: dict[str, Any]) -> bool:
-    wanted = {field.name for field in dataclasses.fields(Prediction)} - {"text", "scores"} | {"prediction"}
-    return wanted <= line.keys()
+    kinds = {"asked": str, "prediction": str, "new_tokens": int, "is_finished": bool}
+    kinds["cut_prompt_tokens"] = int
+    scores = line.get("scores", {})
+    has_scores = isinstance(scores, dict) and all(type(one) in (int, float) for one in scores.values())
+    return has_scores and all(type(line.get(name)) is kind for name, kind in kinds.items())
 
 
 def _shared(content: Any) -> Any:

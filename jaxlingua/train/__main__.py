@@ -45,8 +45,11 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     """Everything, in the order in which it happens."""
     from jaxlingua.checkpoint.huggingface.generation_config import ends_of
     from jaxlingua.checkpoint.store import open_store
-    from jaxlingua.eval.evaluate import FLOORS, evaluate, evaluate_floors, is_evaluated, overlaps_of
+    from jaxlingua.eval.answer import check_answerable
+    from jaxlingua.eval.done import is_evaluated
+    from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
     from jaxlingua.eval.report import write_report
+    from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.model.llama import Llama
     from jaxlingua.processes.watchdog import watching
@@ -76,6 +79,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     with telling("reading data"):
         sources = flow.open_sources(config)
         tasks = make_tasks(config, sources)
+        check_answerable(tasks, config)
         examples, leaks = flow.make_examples(config, sources, {t.key: t.records for t in tasks})
         overlaps = overlaps_of(tasks, flow.learned_texts(examples), config.eval.leak_words)
 
@@ -118,7 +122,10 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 on_progress=asked.stoppable(on_progress, step or None), **where,
             )  # fmt: skip
 
-    base_is_due = config.eval.base_model and not is_answered("base", 0)
+    # Where the run begins, what is there may be of another one: answers of other weights are made again.
+    has_tasks = bool(tasks or config.eval.harness.tasks)
+    base_is_due = config.eval.base_model and has_tasks
+    base_is_due = base_is_due and (restored_step is None or not is_answered("base", 0))
     if restored_step is None or base_is_due:
         state = origin.first_state(model, optimizers[0][0], mesh, telling)
     if base_is_due:
@@ -186,7 +193,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                     asked.stop(step)
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
-            if tasks:
+            if has_tasks:
                 with tracker.paused("eval"):
                     evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
     if run_folder.is_primary():

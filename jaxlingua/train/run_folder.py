@@ -103,8 +103,9 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
             step = newest_sound(checkpoints, group, say, is_owner=True)
         is_own = group.is_primary or is_bucket(config.run.folder)
         if step is None and is_own and is_ours:  # what is left of a run that cannot go on
-            for name in ("evals", "tokenizer", KEPT):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            trained = [path for path in folder.glob("evals/*-*") if not path.name.endswith("-0")]
+            for path in (*trained, folder / "tokenizer", folder / KEPT):
+                shutil.rmtree(path, ignore_errors=True)
         group.share(None)  # what is removed is gone before anybody reads on
         yield RunFolder(folder, checkpoints, step, carry, group)
 

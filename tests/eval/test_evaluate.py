@@ -1,5 +1,6 @@
 """Evaluation: what is written into the run folder, and that scores belong to the model alone."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from jaxlingua.config import Config
-from jaxlingua.errors import DataError
-from jaxlingua.eval.evaluate import evaluate, evaluate_floors, is_evaluated, overlaps_of
+from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.eval.answer import check_answerable
+from jaxlingua.eval.done import is_evaluated
+from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
 from jaxlingua.eval.metrics.registry import measure
 from jaxlingua.eval.score import FLOORS, Score
 from jaxlingua.eval.tasks.item import Item, Task
@@ -73,7 +76,7 @@ def configured(batch_rows: int = 16, mesh: dict | None = None, max_new_tokens: i
 
 def run(folder: Path, tasks=TASKS, batch_rows: int = 16, mesh: dict | None = None, **options) -> list[Score]:
     """Scores of the reversing model; a mesh of one device unless another is given."""
-    config = configured(batch_rows, mesh)
+    config = options.pop("config", configured(batch_rows, mesh))
     model, params = trained(options.pop("llama", CONFIG))
     params = options.pop("params", params)
     mesh = make_mesh(config.sharding, jax.devices()[: 8 if mesh else 1])
@@ -86,7 +89,7 @@ def run(folder: Path, tasks=TASKS, batch_rows: int = 16, mesh: dict | None = Non
         "step": 70,
         "model_name": "tuned",
     }
-    return evaluate(model, params, TOKENIZER, tasks, **(facts | options))
+    return evaluate(model, params, options.pop("tokenizer", TOKENIZER), tasks, **(facts | options))
 
 
 def lines(file: Path) -> list[dict]:
@@ -146,10 +149,13 @@ def test_scores_json_tells_all_that_scores_do_not(evaluated):
         "stage", "step", "model", "task", "language", "metric", "value", "low", "high", "items", "signature",
         "prompt", "kind", "source_language", "delta", "delta_low", "delta_high", "p_value",
     }  # fmt: skip
-    assert content["tasks"]["a.eng_Latn-rus_Cyrl"] == {
+    told = content["tasks"]["a.eng_Latn-rus_Cyrl"]
+    assert len(told.pop("items_hash")) == len(told.pop("prompt_hash")) == 16
+    assert told == {
         "items": 40, "available": 43, "split": "all", "left_out": {"empty answer": 2}, "cut_prompts": 0,
         "cut_prompt_tokens": 0, "unfinished": 0, "prompt": "english.0", "kind": "translation",
-        "checked_on": "real files", "overlap": None,
+        "checked_on": "real files", "overlap": None, "version": 1, "prompt_text": "", "files": [], "files_hash": "",
+        "note": "",
     }  # fmt: skip
     assert read_scores(folder) == scores
 
@@ -235,8 +241,22 @@ def test_what_was_evaluated_is_known_by_tasks_and_decoding(evaluated, tmp_path):
     folder, _ = evaluated
     assert is_evaluated(TASKS, "coit", 70, config=configured(batch_rows=3), folder=folder)
     assert not is_evaluated(TASKS, "coit", 71, config=configured(), folder=folder)
-    assert not is_evaluated(TASKS[:1], "coit", 70, config=configured(), folder=folder)
+    assert is_evaluated(TASKS[:1], "coit", 70, config=configured(), folder=folder), "it has these too"
     assert not is_evaluated(TASKS, "coit", 70, config=configured(max_new_tokens=13), folder=folder)
+    assert not is_evaluated(TASKS, "coit", 70, config=configured(), folder=folder, source="another")
+    for changed in (
+        {"eval": {"bleu_tokenizer": "char"}}, {"eval": {"bootstrap_samples": 51}}, {"eval": {"leak_words": 0}},
+        {"eval": {"scorers": {"comet": {"command": ["x"]}}}}, {"eval": {"judge": {"url": "http://127.0.0.1"}}},
+        {"eval": {"harness": {"tasks": ["x"]}}}, {"run": {"seed": 4}}, {"model": {"compute_dtype": "float32"}},
+        {"generate": {"stop": ["x"]}}, {"generate": {"temperature": 0.5}}, {"eval": {"choice_by": "constrained"}},
+    ):  # fmt: skip
+        given = configured().model_dump(mode="json", exclude_unset=True)
+        ((part, values),) = changed.items()
+        given[part] = given.get(part, {}) | values
+        there = is_evaluated(TASKS, "coit", 70, config=Config.model_validate(given), folder=folder)
+        assert there == (changed == {"eval": {"choice_by": "constrained"}}), changed  # these are no choices
+    other_metrics = [dataclasses.replace(TASKS[0], metrics=("chrf++",)), TASKS[1]]
+    assert not is_evaluated(other_metrics, "coit", 70, config=configured(), folder=folder)
     other = [task("a.eng_Latn-rus_Cyrl", "translation", 40, seed=9), TASKS[1]]
     assert not is_evaluated(other, "coit", 70, config=configured(), folder=folder)
     assert is_evaluated([], "coit", 70, config=configured(), folder=tmp_path)
@@ -325,12 +345,79 @@ def test_an_evaluation_goes_on_where_it_was_and_asks_nothing_twice(evaluated, tm
     assert not journal.exists()
 
 
-def test_tasks_that_are_added_ask_only_their_own_items(tmp_path):
+def test_tasks_that_are_added_ask_only_their_own_items_and_keep_the_others(evaluated, tmp_path):
     run(tmp_path, tasks=TASKS[:1])
     seen = []
+    run(tmp_path, tasks=TASKS[1:], on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (25, 25)
+    assert read_scores(tmp_path) == read_scores(evaluated[0])
+    assert is_evaluated(TASKS, "coit", 70, config=configured(), folder=tmp_path)
+    seen.clear()
     run(tmp_path, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen[0][0] > 40
-    assert seen[-1] == (65, 65)
+    assert seen == [], "all is known"
+    assert read_scores(tmp_path) == read_scores(evaluated[0])
+
+
+def test_scoring_again_asks_nothing_again(tmp_path):
+    run(tmp_path, tasks=TASKS[:1])
+    seen = []
+    given = configured().model_dump(mode="json", exclude_unset=True)
+    given["eval"]["bleu_tokenizer"] = "char"
+    run(
+        tmp_path,
+        tasks=TASKS[:1],
+        config=Config.model_validate(given),
+        on_progress=lambda *told: seen.append(told),
+    )
+    assert seen == []
+    assert "tok:char" in next(score for score in read_scores(tmp_path) if score.metric == "bleu").signature
+
+
+def test_another_base_is_another_comparison(tmp_path):
+    """Scores are told anew against a base that came later, or is another one."""
+    _, params = trained()
+    run(tmp_path, tasks=TASKS[:1])
+    for place, factor in enumerate((1.02, 1.05)):
+        shutil.rmtree(tmp_path / "evals/base-0", ignore_errors=True)
+        before = jax.tree.map(lambda array, factor=factor: array * factor, params)
+        run(tmp_path, tasks=TASKS[:1], stage="base", step=0, model_name="base", params=before)
+        assert not is_evaluated(TASKS[:1], "coit", 70, config=configured(), folder=tmp_path), place
+        run(tmp_path, tasks=TASKS[:1])
+        assert is_evaluated(TASKS[:1], "coit", 70, config=configured(), folder=tmp_path)
+        exact = {score.stage: score for score in read_scores(tmp_path) if score.metric == "exact_match"}
+        assert exact["coit"].delta == pytest.approx(exact["coit"].value - exact["base"].value, abs=2e-4)
+
+
+@pytest.mark.parametrize("changed", ["fingerprint", "eos_id", "eos_ids"])
+def test_answers_with_another_tokenizer_or_other_ends_are_of_another_model(tmp_path, changed):
+    run(tmp_path, tasks=TASKS[:1])
+    value = {"fingerprint": "others", "eos_id": FIRST}.get(changed)
+    other = dataclasses.replace(TOKENIZER, **({changed: value} if value else {}))
+    with pytest.raises(DataError, match="predictions of another model"):
+        run(
+            tmp_path, tasks=TASKS, tokenizer=other, is_owner=False, **({} if value else {"eos_ids": (FIRST,)})
+        )
+
+
+def test_a_choice_longer_than_the_model_is_told_with_its_item(tmp_path):
+    item = Item("long", "rus_Cyrl", "а>", ("yes",), "", ("а" * 200, "б"))
+    long = Task(
+        "c.rus_Cyrl", "choice", "c", "rus_Cyrl", "all", "short", (item,), (), 1, {}, labels=("yes", "no")
+    )
+    for how in ("label", "constrained"):
+        with pytest.raises(
+            DataError, match=r"c.rus_Cyrl \(item long\): its longest choice has 20[01] tokens"
+        ):
+            run(tmp_path / how, tasks=[dataclasses.replace(long, likelihood=how)])
+
+
+def test_constrained_choices_have_no_beams():
+    config = Config.model_validate({"generate": {"beams": 3}})
+    with pytest.raises(
+        ConfigError, match=r"generate.beams: 3 given, and choices of c.rus_Cyrl are constrained"
+    ):
+        check_answerable([choosing("constrained")], config)
+    check_answerable([choosing("label")], config)
 
 
 def test_answers_of_another_model_are_made_again_by_their_run_and_refused_elsewhere(tmp_path):

@@ -197,18 +197,83 @@ def test_a_model_may_stand_beside_a_run(made, run, questions, capsys):
 
 
 def test_predictions_of_another_model_are_refused(made, questions, tmp_path, capsys):
-    asked = ("eval.tasks=[colors.eng_Latn]", f"run.folder={tmp_path / 'side'}", *of_task_files(questions))
+    """Another model of the same name, with the same tasks and with more."""
+    folder = tmp_path / "side"
+    asked = ("eval.tasks=[colors.eng_Latn]", f"run.folder={folder}", *of_task_files(questions))
     command(made / "second", *asked)
+    before = (folder / "evals/second-0/scores.json").read_bytes()
     more = ("eval.tasks=[colors.eng_Latn,colors.deu_Latn]", *asked[1:])
-    line = refused(capsys, f"eval.models={{second: {made / 'first'}}}", *more)
-    assert re.search(
-        r"second-0/colors.eng_Latn.jsonl: predictions of another model \(fingerprint \w{12} there", line
-    )
+    for tasks in (asked, more):
+        line = refused(capsys, f"eval.models={{second: {made / 'first'}}}", *tasks)
+        wanted = r"second-0/colors.eng_Latn.jsonl: predictions of another model \(fingerprint \w{12} there"
+        assert re.search(wanted, line)
+    assert (folder / "evals/second-0/scores.json").read_bytes() == before
     command(made / "second", *more)
-    assert {task for task, *_ in scores(tmp_path / "side", "second-0")} == {
-        "colors.eng_Latn",
-        "colors.deu_Latn",
-    }
+    assert {task for task, *_ in scores(folder, "second-0")} == {"colors.eng_Latn", "colors.deu_Latn"}
+
+
+def test_a_folder_keeps_all_tasks_and_models_that_it_was_asked_for(made, questions, tmp_path, capsys):
+    folder = tmp_path / "side"
+    where = (f"run.folder={folder}", *of_task_files(questions))
+    command(made / "first", "eval.tasks=[colors.eng_Latn]", *where)
+    command(made / "second", "eval.tasks=[colors.deu_Latn]", *where)
+    command(folder)
+    both = {"colors.eng_Latn", "colors.deu_Latn"}
+    for name in ("first-0", "second-0", "floors-0"):
+        assert {task for task, *_ in scores(folder, name)} == both
+    capsys.readouterr()
+    command(folder, *where[1:])
+    assert capsys.readouterr().out.count("evaluated already") == 2
+
+
+def test_a_model_that_cannot_be_opened_is_found_before_any_is_evaluated(made, questions, tmp_path, capsys):
+    asked = (
+        made / "first",
+        "eval.tasks=[colors.eng_Latn]",
+        f"run.folder={tmp_path / 'side'}",
+        *of_task_files(questions),
+    )
+    (tmp_path / "empty").mkdir()
+    assert "eval.models.empty: " in refused(capsys, *asked, tmp_path / "empty")
+    assert not (tmp_path / "side/evals").exists()
+
+
+def test_training_in_the_folder_of_an_evaluation_leaves_it_there(made, questions, tmp_path):
+    folder = tmp_path / "run"
+    command(made / "first", "eval.tasks=[colors.eng_Latn]", f"run.folder={folder}", *of_task_files(questions))
+    before = (folder / "evals/first-0/scores.json").read_bytes()
+    train(write_config(tmp_path / "small.yaml"), "stages[0].steps=2")
+    assert (folder / "evals/first-0/scores.json").read_bytes() == before
+    assert scores(folder, "coit-2")
+
+
+def test_the_model_before_training_is_not_asked_twice_after_a_kill(made, tmp_path, capsys):
+    """Killed before the first checkpoint: answers that are marked on disk are in the end."""
+    config = write_config(tmp_path / "small.yaml")
+    shutil.copytree(made / "run", tmp_path / "run")
+    for path in ("checkpoints", "evals/coit-12", "evals/floors-0", "evals/base-0/scores.json"):
+        gone = tmp_path / "run" / path
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    kept = lines(made / "run/evals/base-0/phrases.eng_Latn-ell_Grek.jsonl")
+    model = json.loads((made / "run/evals/base-0/scores.json").read_text("utf-8"))["model"]["fingerprint"]
+    marked = [line | {"prediction": "marked"} for line in kept]
+    journal = tmp_path / "run/evals/base-0/unfinished.jsonl"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [{"model": model}, *marked]))
+    train(config, "stages[0].steps=2")
+    found = lines(tmp_path / "run/evals/base-0/phrases.eng_Latn-ell_Grek.jsonl")
+    assert [line["prediction"] for line in found] == ["marked"] * len(kept)
+
+
+def test_a_comparison_with_the_beginning_can_be_asked_for_later(run, capsys):
+    shutil.rmtree(run / "evals")
+    command(run, "eval.base_model=false")
+    assert all(score["delta"] is None for score in scores(run, "coit-12").values())
+    command(run)
+    assert all(
+        score["delta"] is not None
+        for score in scores(run, "coit-12").values()
+        if score["metric"] != "off_target"
+    )
 
 
 def started(*arguments: object) -> subprocess.Popen:
@@ -321,7 +386,13 @@ def test_what_cannot_be_evaluated_is_told_in_one_line(made, questions, tmp_path,
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path, capsys):
     config = write_config(tmp_path / "never.yaml")
-    assert "holds no checkpoint, and eval.models is empty" in refused(capsys, config)
+    assert "holds no checkpoint that is asked for, and eval.models is empty" in refused(capsys, config)
+
+
+def test_what_a_run_does_not_have_is_refused(made, run, capsys):
+    beside = f"eval.models={{base: {made / 'first'}}}"
+    assert "name 'base' given beside a run" in refused(capsys, run, beside)
+    assert "no checkpoint that is asked for" in refused(capsys, run, "eval.steps=[]", "eval.base_model=false")
 
 
 def test_a_run_is_evaluated_as_it_was_trained(run, capsys):
