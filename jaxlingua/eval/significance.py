@@ -32,14 +32,14 @@ class Difference:
     Attributes:
         low, high: 95 % interval, percentiles over resampled items.
         p_value: how often models that are alike, their answers exchanged at random, differ at least as much
-            in either direction.
+            in either direction. None where exchanges are no test of the metric: see `Measured.is_testable`.
         method: how both were computed, in one word for a signature.
     """
 
     delta: float
     low: float
     high: float
-    p_value: float
+    p_value: float | None
     method: str
 
 
@@ -103,7 +103,9 @@ def difference(model: Measured, base: Measured, *, samples: int, seed: int) -> D
         )
     delta = model.value - base.value
     low, high = _bootstrap_interval(model, base, samples, seed)
-    p_value, test = _randomization(model, base, delta, samples, seed)
+    p_value, test = None, "untested"
+    if model.is_testable and base.is_testable:
+        p_value, test = _randomization(model, base, delta, samples, seed)
     return Difference(delta, low, high, p_value, f"paired_bootstrap{samples},{test},seed{seed}")
 
 

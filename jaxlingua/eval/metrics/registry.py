@@ -41,7 +41,8 @@ def _translation(task: Task, predictions: Sequence[str], config: Config) -> list
 
 
 def _off_target(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
-    return off_target_metrics(predictions, _targets(task), task.language, task.source_language)
+    sources = [item.source_text for item in task.items]
+    return off_target_metrics(predictions, _targets(task), task.language, task.source_language, sources)
 
 
 def _rouge(task: Task, predictions: Sequence[str], config: Config) -> list[Measured]:
@@ -174,6 +175,8 @@ def check_measurable(tasks: Sequence[Task], *, config: Config) -> None:
 def measure(task: Task, predictions: Sequence[str], *, config: Config) -> list[Measured]:
     """The metrics of a task, in their order; of a choice, predictions are labels.
 
+    One that these predictions have no value of is not there: see `off_target_metrics`.
+
     Raises: DataError where predictions do not fit the items, an answer that a metric needs is not known, or
     a choice is no label; ConfigError for metrics that the task cannot have.
     """
@@ -184,7 +187,7 @@ def measure(task: Task, predictions: Sequence[str], *, config: Config) -> list[M
     for name in names:
         if name not in known:
             known.update((one.metric, one) for one in METRICS[name].family(task, predictions, config))
-    return [known[name] for name in names]
+    return [known[name] for name in names if name in known]
 
 
 def floors(task: Task, seed: int) -> dict[str, list[str]]:

@@ -1,11 +1,14 @@
 """Scores: by hand in several scripts, with intervals, and refused where they would be silently wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from jaxlingua.errors import DataError
 from jaxlingua.eval.metrics.answers import exact_match, f1, qa_metrics
-from jaxlingua.eval.metrics.measured import interval
+from jaxlingua.eval.metrics.measured import interval, interval_method, length_metric, mean_of
 from jaxlingua.eval.metrics.translation import bleu_tokenizer, translation_metrics
 
 BY_HAND = [  # language, prediction, target, exact match, F1
@@ -70,13 +73,43 @@ def test_a_wrong_number_of_predictions_is_refused(score):
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
-    predictions = ["yes"] * 120 + ["no"] * 280
-    exact = qa_metrics(predictions, [("yes",)] * 400, "eng_Latn")[0]
-    low, high = interval(exact, samples=4000, seed=0)
-    half = 1.96 * 100 * np.sqrt(0.3 * 0.7 / 400)
-    assert exact.value == pytest.approx(30.0)
-    assert low == pytest.approx(30.0 - half, abs=0.4)
-    assert high == pytest.approx(30.0 + half, abs=0.4)
+    scores = [0.2, 0.9] * 200
+    low, high = interval(mean_of("f1", scores, ""), samples=4000, seed=0)
+    half = 1.96 * 100 * 0.35 / np.sqrt(400)
+    assert low == pytest.approx(55.0 - half, abs=0.4)
+    assert high == pytest.approx(55.0 + half, abs=0.4)
+
+
+@pytest.mark.parametrize(("right", "items"), [(0, 20), (1, 50), (120, 400), (49, 50), (7, 7)])
+def test_the_interval_of_items_that_are_right_or_wrong_is_wilson_s(right, items):
+    predictions = ["yes"] * right + ["no"] * (items - right)
+    exact = qa_metrics(predictions, [("yes",)] * items, "eng_Latn")[0]
+    known = scipy.stats.binomtest(right, items).proportion_ci(method="wilson")
+    assert interval(exact, samples=10, seed=0) == pytest.approx((100 * known.low, 100 * known.high))
+    assert interval_method(exact, 10, 0) == "wilson"
+
+
+def test_intervals_near_0_and_100_hold_the_true_share_in_19_of_20_draws():
+    """Resampled items that are all wrong are all wrong: at 1 % of fifty items that is so in 60 % of draws."""
+    ends = [interval(mean_of("x", [1.0] * n + [0.0] * (50 - n), ""), samples=10, seed=0) for n in range(51)]
+    shares = np.concatenate([np.linspace(0.005, 0.1, 20), np.linspace(0.9, 0.995, 20)])
+    held = []
+    for share in shares:
+        chances = scipy.stats.binom.pmf(range(51), 50, share)
+        held.append(sum(p for p, (low, high) in zip(chances, ends, strict=True) if low <= 100 * share <= high))
+    assert 0.94 < np.mean(held) < 0.97
+    assert min(held) > 0.85
+
+
+def test_what_is_no_share_keeps_its_resamples():
+    assert interval(length_metric([""] * 9), samples=20, seed=0) == (0.0, 0.0)
+    assert interval_method(length_metric(["a"]), 20, 3) == "bootstrap20,seed3"
+    weights = replace(mean_of("x", [0.0, 1.0], ""), statistics=np.array([[0.0, 2.0], [100.0, 1.0]]))
+    assert interval_method(weights, 20, 3) == "bootstrap20,seed3"
+    some = replace(weights, statistics=np.array([[0.0, 0.0], [100.0, 1.0], [0.0, 1.0]]))
+    assert (some.items, some.values) == (2, [0.0, 100.0, 0.0])
+    known = scipy.stats.binomtest(1, 2).proportion_ci(method="wilson")
+    assert interval(some, samples=10, seed=0) == pytest.approx((100 * known.low, 100 * known.high))
 
 
 def test_intervals_bracket_the_score_and_repeat_with_the_seed():
@@ -86,11 +119,12 @@ def test_intervals_bracket_the_score_and_repeat_with_the_seed():
         low, high = interval(measured, samples=200, seed=1)
         assert low < measured.value < high
         assert interval(measured, samples=200, seed=1) == (low, high)
-        assert interval(measured, samples=200, seed=2) != (low, high)
+        is_resampled = interval_method(measured, 200, 1) != "wilson"
+        assert (interval(measured, samples=200, seed=2) != (low, high)) == is_resampled
 
 
 def test_one_item_has_an_interval_of_no_width():
-    for measured in translation_metrics(["a dog runs over there"], [("a dog runs over here",)], "eng_Latn"):
+    for measured in translation_metrics(["a dog runs over there"], [("a dog runs over here",)], "eng_Latn")[1:]:
         assert interval(measured, samples=50, seed=0) == (measured.value, measured.value)
 
 

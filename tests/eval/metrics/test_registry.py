@@ -72,12 +72,20 @@ def test_every_metric_that_fits_a_kind_can_be_measured_in_the_order_asked(kind):
     task = make_task(kind, metrics=tuple(fitting))
     wrong = ["neutral"] * 3 if kind == "choice" else ["something else that is wrong"] * 3
     measured = measure(task, wrong, config=CONFIG)
-    assert [one.metric for one in measured] == fitting
+    # Three answers are too few for a rate of those in another language.
+    assert [one.metric for one in measured] == [name for name in fitting if name != "off_target"]
     for one in measured:
         assert one.signature.startswith(f"metric:{one.metric}")
         assert len(one.statistics) == 3
         if METRICS[one.metric].is_percent:
             assert 0 <= one.value <= 100
+
+
+def test_a_copied_source_is_in_the_wrong_language():
+    items = tuple(Item(str(n), "deu_Latn", "", ("Ja.",), "Yes.", ()) for n in range(5))
+    task = make_task("translation", items=items, metrics=("off_target",))
+    assert [one.value for one in measure(task, ["Yes."] * 5, config=CONFIG)] == [100]
+    assert measure(task, ["No."] * 5, config=CONFIG) == []
 
 
 def test_each_metric_has_one_line_and_each_kind_its_metrics():
@@ -175,7 +183,7 @@ def test_a_prediction_or_target_that_is_no_label_is_refused():
 def test_an_item_without_a_target_is_refused_only_where_a_metric_needs_one():
     items = tuple(replace(item, targets=()) for item in make_task("open").items)
     task = make_task("open", items=items)
-    assert [one.metric for one in measure(task, ["a", "b", "c"], config=CONFIG)] == list(DEFAULTS["open"])
+    assert [one.metric for one in measure(task, ["a", "b", "c"], config=CONFIG)] == ["undecided", "length"]
     needing = replace(task, metrics=("rouge_l", "length"))
     for refuse in (
         lambda: measure(needing, ["a", "b", "c"], config=CONFIG),
