@@ -42,6 +42,7 @@ class Asking:
         self._judge, self._endpoint, self._transcript = judge, endpoint, transcript
         self._lock = threading.Lock()
         self._has_answered, self._refusals = False, 0
+        self._held: list[dict[str, Any]] = []  # refusals before the first answer
 
     def new(self, questions: Sequence[Question]) -> int:
         """How many requests they need, if each reply can be read."""
@@ -85,7 +86,7 @@ class Asking:
                 asked += 1
             if "refused" in record:
                 return Told(None, tuple(models), asked, is_refused=True)
-            self._has_answered = True
+            self._note_answer()
             models[record["model"]] = None
             if (value := question.read(record["reply"])) is not None:
                 return Told(value, tuple(models), asked)
@@ -104,22 +105,29 @@ class Asking:
         try:
             reply = self._endpoint.ask(request)
         except Refused as refusal:
+            record |= {"model": "", "reply": "", "refused": str(refusal)}
             with self._lock:
                 self._refusals += 1
-                is_hopeless = not self._has_answered and self._refusals >= min(REFUSALS, questions)
-            if is_hopeless:
-                raise ConfigError(
-                    f"{self._endpoint.url}: {refusal}; so it answered all of the first {self._refusals} "
-                    "requests; mend eval.judge, such as its model or temperature"
-                ) from None
-            record |= {"model": "", "reply": "", "refused": str(refusal)}
-            if not self._has_answered:
-                return record  # may yet turn out to be wrong for all, and is asked again then
+                if not self._has_answered:
+                    if self._refusals >= min(REFUSALS, questions):
+                        raise ConfigError(
+                            f"{self._endpoint.url}: {refusal}; so it answered all of the first "
+                            f"{self._refusals} requests; mend eval.judge, such as its model or temperature"
+                        ) from None
+                    self._held.append(record)
+                    return record
         else:
-            self._has_answered = True
             record |= {"model": reply.model, "reply": reply.text}
+            self._note_answer()
         self._transcript.add(record)
         return record
+
+    def _note_answer(self) -> None:
+        """Not all is refused: the refusals until now are of their requests, and kept."""
+        with self._lock:
+            self._has_answered = True
+            while self._held:
+                self._transcript.add(self._held.pop(0))
 
     def _key(self, question: Question, attempt: int) -> tuple[str, dict[str, Any]]:
         judge = self._judge

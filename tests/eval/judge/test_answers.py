@@ -354,6 +354,17 @@ def test_a_second_evaluation_asks_nothing_even_with_the_judge_switched_off(tmp_p
     ]
 
 
+def test_a_refusal_before_the_first_answer_is_kept_too(tmp_path):
+    """Else a second evaluation with the judge switched off would ask it again, and end."""
+    fake = FakeJudge(lambda text: error(400, "filtered") if re.search("Frage [01]", text) else reads(text))
+    first = judged(fake, tmp_path, task(4), ["right"] * 4, connections=1)
+    fake.close()
+    assert [line["item"] for line in lines(tmp_path)] == ["q0", "q1", "q2", "q3"]
+    second = judged(fake, tmp_path, task(4), ["right"] * 4, connections=1, retries=0)
+    assert second.counts == first.counts | {"requests": 0}
+    assert (first.counts["refused"], first.counts["yes"]) == (2, 2)
+
+
 def test_an_interrupted_evaluation_goes_on_and_counts_all_items(judge, tmp_path):
     """SEEDS.md 1(g) quirk 15: after a restart the tally was of the new items only."""
 
