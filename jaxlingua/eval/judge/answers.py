@@ -16,7 +16,7 @@ from jaxlingua import identify
 from jaxlingua.config import Config, JudgeConfig
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.judge.asking import Asking, Question, Told
-from jaxlingua.eval.judge.endpoint import Endpoint
+from jaxlingua.eval.judge.endpoint import Endpoint, part_of_signature
 from jaxlingua.eval.judge.transcript import Transcript
 from jaxlingua.eval.judge.wording import (
     ask_for_grades,
@@ -217,9 +217,10 @@ def _judged(
             f"eval.judge: none of {len(everything):,} replies of {judge.model} about {task.key} could be "
             "read; see judge.jsonl, and take another model as eval.judge.model"
         )
-    models = sorted({model for one in everything for model in one.models if model})
+    models = sorted({part_of_signature(model) for one in everything for model in one.models if model})
+    asked = part_of_signature(judge.model)
     rules = (
-        f"judge:{judge.model}|answered_by:{'+'.join(models) or judge.model}|samples:{judge.samples}"
+        f"judge:{asked}|answered_by:{'+'.join(models) or asked}|samples:{judge.samples}"
         f"|temperature:{judge.temperature:g}|judged:{len(singles)}of{len(task.items)}"
     )
     shown = sum(bool(item.targets) for item in task.items)

@@ -1,6 +1,8 @@
 """One request to an OpenAI-compatible endpoint: patience for what passes, one line for what does not."""
 
+import contextlib
 import email.utils
+import functools
 import http.client
 import json
 import os
@@ -21,6 +23,8 @@ FIRST_WAIT_SECONDS = 0.5  # doubled with each further try
 LONGEST_WAIT_SECONDS = 300.0
 _REPLY_BYTES = 2**24
 _CHUNK_BYTES = 2**16
+_NAME_CHARACTERS = 200
+_TOLD_CHARACTERS = 200
 _PASSING = {408, 409, 425, 429}
 _REFUSED = {400, 413, 422}
 _SEE = "see to the endpoint and run the same command again; all replies so far are kept"
@@ -57,6 +61,62 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Deadline:
+    """Ends a connection once its time is over, whatever it is waiting for: a timeout is of single reads."""
+
+    def __init__(self, seconds: float):
+        self.is_over = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None  # of our own, so that nobody else closes or wraps it
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def connect(self, *args: Any) -> socket.socket:
+        """As socket.create_connection."""
+        connection = socket.create_connection(*args)
+        with self._lock:
+            self._socket = connection.dup()
+        if self.is_over:
+            self._end()
+        return connection
+
+    def close(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._socket:
+                self._socket.close()
+                self._socket = None
+
+    def _end(self) -> None:
+        with self._lock:
+            self.is_over = True
+            if self._socket:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Connections that end with the deadline of their request."""
+
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(functools.partial(_connection, http.client.HTTPConnection, request), request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """Connections that end with the deadline of their request."""
+
+    def https_open(self, request: Any) -> Any:
+        kind = functools.partial(_connection, http.client.HTTPSConnection, request)
+        return self.do_open(kind, request, context=self._context)
+
+
+def _connection(kind: type, request: Any, host: str, **options: Any) -> http.client.HTTPConnection:
+    connection = kind(host, **options)
+    connection._create_connection = request.deadline.connect
+    return connection
+
+
 class Endpoint:
     """Sends requests from any thread. The key is in no message, file or representation."""
 
@@ -75,7 +135,7 @@ class Endpoint:
         self._judge = judge
         is_here = urllib.parse.urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         proxies = [urllib.request.ProxyHandler({})] if is_here else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        self._opener = urllib.request.build_opener(_NoRedirect, _Http, _Https, *proxies)
 
     def ask(self, request: dict[str, Any]) -> Reply:
         """The reply to a request for a chat completion; errors and late replies are tried again.
@@ -103,19 +163,23 @@ class Endpoint:
             headers["Authorization"] = f"Bearer {self._key}"
         sent = urllib.request.Request(self.url, json.dumps(request).encode(), headers, method="POST")
         seconds = self._judge.timeout_seconds
-        deadline = time.monotonic() + seconds
+        sent.deadline = deadline = _Deadline(seconds)
         try:
             with self._opener.open(sent, timeout=seconds) as response:
-                body = _read(response, deadline)
+                body = _read(response)
+            if deadline.is_over:
+                raise TimeoutError
         except urllib.error.HTTPError as error:
             with error:
                 raise self._status(error) from None
         except (OSError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(reason, TimeoutError | socket.timeout):
+            if deadline.is_over or isinstance(reason, TimeoutError | socket.timeout):
                 raise _Passing(f"no reply within {seconds:g} s") from None
             told = getattr(reason, "strerror", None) or one_line(Exception(reason)) or type(reason).__name__
             raise _Passing(self._clean(told)) from None
+        finally:
+            deadline.close()
         return self._reply(body)
 
     def _reply(self, body: bytes) -> Reply:
@@ -125,10 +189,10 @@ class Endpoint:
         except (ValueError, RecursionError, KeyError, IndexError, TypeError):
             text = 0
         if text is not None and not isinstance(text, str):
-            start = self._clean(body[:120].decode("utf-8", "replace"))
+            start = self._clean(body.decode("utf-8", "replace"))[:120]
             raise _Passing(f"'{start}' came back, which is no chat completion")
         model = told.get("model")
-        return Reply(self._clean(text or ""), model if isinstance(model, str) else "")
+        return Reply(self._clean(text or ""), self._name(model) if isinstance(model, str) else "")
 
     def _status(self, error: urllib.error.HTTPError) -> Exception:
         """What an error of the endpoint is to us."""
@@ -136,7 +200,7 @@ class Endpoint:
             body = error.read(4096).decode("utf-8", "replace")
         except (OSError, http.client.HTTPException):
             body = ""
-        came = f"{error.code} {self._clean(_message(body) or str(error.reason))}".strip()
+        came = f"{error.code} {self._clean(_message(body) or str(error.reason))[:_TOLD_CHARACTERS]}".strip()
         if error.code in _PASSING or error.code >= 500:
             return _Passing(came, _retry_after(error.headers.get("Retry-After", "")))
         if error.code in _REFUSED:
@@ -151,6 +215,20 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "<key>") if self._key else text
+
+    def _name(self, model: str) -> str:
+        """A reported name as signatures can hold it."""
+        return part_of_signature(self._clean(model))[:_NAME_CHARACTERS]
+
+
+def part_of_signature(text: str) -> str:
+    """One line of what UTF-8 can write, without the sign between the parts of a signature.
+
+    Example:
+        >>> part_of_signature("judge|v2\\n\\ud800")
+        'judge/v2 ?'
+    """
+    return " ".join(text.encode("utf-8", "replace").decode().replace("|", "/").split())
 
 
 def _address(url: str) -> str:
@@ -168,15 +246,13 @@ def _address(url: str) -> str:
     return url.strip().rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
 
 
-def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The whole body, unless it drips in for longer than a reply may take."""
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """The whole body, unless it is larger than any reply."""
     chunks = []
     size = 0
     while chunk := response.read1(_CHUNK_BYTES):
         chunks.append(chunk)
         size += len(chunk)
-        if time.monotonic() > deadline:
-            raise TimeoutError
         if size > _REPLY_BYTES:
             raise OSError(0, f"a reply of more than {_REPLY_BYTES // 2**20} MiB")
     return b"".join(chunks)
@@ -187,11 +263,11 @@ def _message(body: str) -> str:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
-        return one_line(Exception(body))[:200]
+        return one_line(Exception(body))
     for name in ("error", "message", "detail"):
         if isinstance(told, dict) and name in told:
             told = told[name]
-    return one_line(Exception(told if isinstance(told, str) else json.dumps(told)))[:200]
+    return one_line(Exception(told if isinstance(told, str) else json.dumps(told)))
 
 
 def _retry_after(value: str) -> float:

@@ -108,6 +108,15 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.05)
 
 
+def dripping_headers(handler: BaseHTTPRequestHandler) -> None:
+    """A byte of a header now and then, each within the time of a reply."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Wait: ")
+    for _ in range(40):
+        handler.wfile.write(b"a")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
 def between(text: str, tag: str) -> str:
     """What stands between <tag> and </tag> in a request."""
     return text.split(f"<{tag}>\n", 1)[1].split(f"\n</{tag}>", 1)[0]

@@ -457,6 +457,9 @@ def test_the_key_is_in_no_file_and_no_message(judge, tmp_path):
     assert KEY not in str(failure.value)
     assert "<key>" in str(failure.value)
     assert lines(tmp_path)[0]["reply"].startswith("Your key is <key>.")
+    judge.reply = lambda text: completion("VERDICT: YES", model=f"m|{KEY}\ud800")
+    found = judged(judge, tmp_path, task(2), ["z"] * 2, model="a|b")
+    assert "|judge:a/b|answered_by:m/<key>?|samples:1|" in found.measured[0].signature
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 

@@ -12,7 +12,17 @@ from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.eval.judge import endpoint as endpoint_module
 from jaxlingua.eval.judge.endpoint import Endpoint, Refused
 from jaxlingua.eval.judge.wording import read_grades, read_verdict
-from tests.eval.judge.endpoint import KEY, FakeJudge, completion, dripping, error, hang_up, late, raw
+from tests.eval.judge.endpoint import (
+    KEY,
+    FakeJudge,
+    completion,
+    dripping,
+    dripping_headers,
+    error,
+    hang_up,
+    late,
+    raw,
+)
 
 REQUEST = {"model": "judge", "messages": [{"role": "user", "content": "?"}], "temperature": 0.0}
 
@@ -50,6 +60,7 @@ PASSING = {
     "408": (raw(408, b""), "408 Request Timeout"),
     "late": (late(0.6), "no reply within 0.3 s"),
     "dripping": (dripping, "no reply within 0.3 s"),
+    "dripping headers": (dripping_headers, "no reply within 0.3 s"),
     "hang up": (hang_up, "Remote end closed connection without response"),
     "garbage": (raw(200, b"\x00\xffnonsense"), "which is no chat completion"),
     "half": (raw(200, HALF, length=300), "which is no chat completion"),
@@ -77,6 +88,38 @@ def test_what_may_pass_is_tried_again_and_told_in_one_line_if_it_does_not(case, 
         ", 2 tries; see to the endpoint and run the same command again; all replies so far are kept"
     )
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("drips", [dripping, dripping_headers])
+def test_a_reply_that_drips_takes_no_longer_than_it_may(drips, judge):
+    """The server would go on for 2 s."""
+    judge.reply = lambda text: drips
+    start = time.monotonic()
+    with pytest.raises(MachineError, match=r"no reply within 0.3 s, 1 tries"):
+        endpoint(judge, retries=0).ask(REQUEST)
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_key_at_the_edge_of_what_is_told_of_an_error_is_not_cut_and_shown(judge):
+    in_turn(judge, error(401, "x" * 190 + KEY), raw(200, b"x" * 110 + KEY.encode()))
+    for failure in (ConfigError, MachineError):
+        with pytest.raises(failure) as told:
+            endpoint(judge, retries=0).ask(REQUEST)
+        assert KEY[:5] not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (f"m-{KEY}", "m-<key>"),
+        ("m|tok:zh", "m/tok:zh"),
+        ("m\ud800\nx", "m? x"),
+        ("m" * 5000, "m" * 200),
+    ],
+)
+def test_a_reported_model_is_told_as_signatures_can_hold_it(model, told, judge):
+    in_turn(judge, completion("x", model=model))
+    assert endpoint(judge).ask(REQUEST).model == told
 
 
 def test_nobody_listening_is_one_line(judge):
