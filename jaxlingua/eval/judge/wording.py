@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,54 +13,112 @@ LOWEST, HIGHEST = 1, 10
 
 Messages = list[dict[str, str]]
 
-# Around a verdict models put Markdown, colons and spaces.
-_VERDICT = re.compile(r"[\W_]*VERDICT[\W_]*(YES|NO)[\W_]*", re.IGNORECASE)
-_GRADE = r"[\W_]*{side}[\s:*_`=]*(-?\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s*_`.]*"
-_FIRST, _SECOND = (re.compile(_GRADE.format(side=side), re.IGNORECASE) for side in ("FIRST", "SECOND"))
+# Around a verdict models put Markdown, colons, spaces and tags of HTML.
+_HTML = re.compile(r"</?(?:b|i|u|em|strong|p|br|code|h\d)\s*/?>", re.IGNORECASE)
+_VERDICT = re.compile(r"(?<![^\W_])VERDICT[\W_]*(YES|NO)(?![^\W_])", re.IGNORECASE)
+_NEGATED = re.compile(r"\b(?:not|never|cannot|no)\b|n['’]t\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?;|\n]")
+# What may follow: nothing, a mark, a reason; but no other choice, as in "YES or NO" and "YES / NO".
+_REASON = r"[\s_*`]*(?:because|since|as)\b"
+_OTHER = re.compile(r"[\W_]*(?:YES|NO)\b|\s*[/|]\s*(?:yes|no)\b")
+_AFTER_VERDICT = re.compile(rf"[ \t_*`]*(?:$|[^\w\s])|{_REASON}", re.IGNORECASE | re.MULTILINE)
+
+_GRADE = re.compile(
+    r"(?<![^\W_])(FIRST|SECOND)(?:\s+answer)?([\s:*_`=]*)"
+    r"(-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out\s+of)\s*10(?!\d))?",
+    re.IGNORECASE,
+)
+_AFTER_GRADE = re.compile(
+    rf"[ \t_*`]*(?:$|[.,;!|)(\]](?!\d)|[-–—](?!\s*\d)|(?:and\b|&)?[\W_]*(?:FIRST|SECOND)\b)|{_REASON}",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def ask_for_verdict(question: str, answer: str, targets: Sequence[str], language: str) -> Messages:
     """Whether one answer is right; `targets` are shown where there are any."""
     wording = _wording()
     listed = "\n".join(f"- {' '.join(target.split())}" for target in dict.fromkeys(targets))
-    accepted = wording["accepted"].format(targets=listed) if targets else ""
-    text = wording["answer"].format(question=question, answer=answer, accepted=accepted, language=language)
+    mark = _mark(question, answer, listed)
+    accepted = wording["accepted"].format(targets=listed, mark=mark) if targets else ""
+    text = wording["answer"].format(
+        question=question, answer=answer, accepted=accepted, language=language, mark=mark
+    )
     return [{"role": "user", "content": text}]
 
 
 def ask_for_grades(question: str, first: str, second: str, language: str) -> Messages:
     """A grade for each of two answers."""
-    text = _wording()["pair"].format(question=question, first=first, second=second, language=language)
+    mark = _mark(question, first, second)
+    text = _wording()["pair"].format(
+        question=question, first=first, second=second, language=language, mark=mark
+    )
     return [{"role": "user", "content": text}]
 
 
 def read_verdict(reply: str) -> bool | None:
-    """The last verdict of a reply; None where there is none.
+    """The last verdict of a reply; None where there is none, or where the last one is not clear.
+
+    A verdict begins a line or a sentence, and a mark or a reason may follow; or it ends one.
 
     Example:
         >>> read_verdict("Right, Cairo.\\n**VERDICT: YES**"), read_verdict("no."), read_verdict("Yes and no")
         (True, False, None)
     """
-    found = [match[1] for line in reply.splitlines() if (match := _VERDICT.fullmatch(line.strip()))]
-    alone = re.fullmatch(r"[\W_]*(YES|NO)[\W_]*", reply, re.IGNORECASE)
-    last = found[-1] if found else alone[1] if alone else ""
-    return last.upper() == "YES" if last else None
+    reply = _HTML.sub("", reply)
+    last: bool | None = None
+    found = list(_VERDICT.finditer(reply))
+    for match in found:
+        before = _before(reply, match.start())
+        is_clear = _AFTER_VERDICT.match(reply, match.end()) and not _OTHER.match(reply, match.end())
+        if not _has_words(before):
+            last = match[1].upper() == "YES" if is_clear else None
+        elif not _NEGATED.search(before) and not _has_words(_after(reply, match.end())):
+            last = match[1].upper() == "YES"
+    alone = None if found else re.fullmatch(r"[\W_]*(YES|NO)[\W_]*", reply, re.IGNORECASE)
+    return alone[1].upper() == "YES" if alone else last
 
 
 def read_grades(reply: str) -> tuple[float, float] | None:
-    """The grades of the first and the second answer; None where either is missing or out of range.
+    """The last grades of the first and the second answer; None where either is missing or out of range.
 
     Example:
         >>> read_grades("Both fine.\\nFIRST: 8\\n**SECOND:** 6.5/10"), read_grades("FIRST: 8\\nSECOND: 11")
         ((8.0, 6.5), None)
     """
-    grades = []
-    for side in (_FIRST, _SECOND):
-        found = [match[1] for line in reply.splitlines() if (match := side.fullmatch(line.strip()))]
-        if not found or not LOWEST <= float(found[-1]) <= HIGHEST:
-            return None
-        grades.append(float(found[-1]))
-    return grades[0], grades[1]
+    reply = _HTML.sub("", reply)
+    grades: dict[str, float | None] = {}
+    end = 0
+    for match in _GRADE.finditer(reply):
+        before = re.sub(r"\band\b", "", _before(reply, match.start(), end))
+        if _has_words(before):
+            continue
+        if _AFTER_GRADE.match(reply, match.end()):
+            grade = float(match[3].replace(",", "."))
+            grades[match[1].upper()] = grade if LOWEST <= grade <= HIGHEST else None
+        elif set(match[2]) & set(":="):
+            grades[match[1].upper()] = None
+        end = match.end()
+    first, second = grades.get("FIRST"), grades.get("SECOND")
+    return None if first is None or second is None else (first, second)
+
+
+def _before(text: str, place: int, start: int = 0) -> str:
+    """The part of a sentence in front of a place, from `start` on."""
+    return _SENTENCE_END.split(text[start:place])[-1]
+
+
+def _after(text: str, place: int) -> str:
+    """The rest of a line."""
+    return text[place:].partition("\n")[0]
+
+
+def _has_words(text: str) -> bool:
+    return re.search(r"[^\W_]", text) is not None
+
+
+def _mark(*texts: str) -> str:
+    """Ends the tags around texts: the same for the same texts, and not known to who wrote one of them."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]
 
 
 def version_of(kind: str, *, shows_targets: bool = False) -> str:

@@ -1,6 +1,7 @@
 """A judge on this machine: an HTTP server in a thread that answers as told, and counts."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -118,5 +119,6 @@ def dripping_headers(handler: BaseHTTPRequestHandler) -> None:
 
 
 def between(text: str, tag: str) -> str:
-    """What stands between <tag> and </tag> in a request."""
-    return text.split(f"<{tag}>\n", 1)[1].split(f"\n</{tag}>", 1)[0]
+    """What stands between <tag-MARK> and </tag-MARK> in a request, MARK being that of its first tag."""
+    mark = re.search(r"<task-([0-9a-f]{12})>", text)[1]
+    return text.split(f"<{tag}-{mark}>\n", 1)[1].split(f"\n</{tag}-{mark}>", 1)[0]

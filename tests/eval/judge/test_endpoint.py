@@ -260,10 +260,29 @@ def test_the_address_may_end_as_people_write_it(suffix, judge):
         ("NOTHING", None),
         ("VERDICT: YES or NO", None),
         ("The line VERDICT: YES would be wrong", None),
+        ("VERDICT: YES.\n(but) VERDICT: NO", False),
+        ("VERDICT: NO (wrong)", False),
+        ("VERDICT: NO because", False),
+        ("**VERDICT: NO** because it is Paris", False),
+        ("VERDICT: YES – it is Cairo, not Paris.", True),
+        ("It is Cairo, which is not in doubt. VERDICT: YES", True),
+        ("### VERDICT\n\nYES", True),
+        ("<p>So:</p><b>VERDICT: YES</b>", True),
+        ("VERDICT：NO", False),
+        ("So my VERDICT: NO.", False),
+        ("I cannot say VERDICT: YES", None),
+        ("VERDICT: YES\nVERDICT: NO errors were found", None),
+        ("VERDICT: NOTHING", None),
+        ("VERDICT: YES/NO", None),
+        ("VERDICT: YES, NO", None),
+        ("VERDICT: yes / no", None),
+        ("VERDICT: NO\nA VERDICT: YES would need the year.", False),
+        ("VERDICT: YES if the answer passes, or VERDICT: NO if it does not.", None),
+        ("Form: VERDICT: YES if it passes, or VERDICT: NO if it does not.\nVERDICT: NO", False),
         ("", None),
     ],
 )
-def test_the_last_line_that_is_a_verdict_counts(reply, verdict):
+def test_the_last_verdict_counts_and_none_where_it_is_not_clear(reply, verdict):
     assert read_verdict(reply) is verdict
 
 
@@ -281,6 +300,22 @@ def test_the_last_line_that_is_a_verdict_counts(reply, verdict):
         ("FIRST: seven\nSECOND: 3", None),
         ("First: 7 of its 9 claims hold\nSECOND: 3", None),
         ("7 3", None),
+        ("FIRST: 8/10 SECOND: 6/10", (8.0, 6.0)),
+        ("FIRST: 8, SECOND: 6", (8.0, 6.0)),
+        ("FIRST: 8 and **SECOND: 6.**", (8.0, 6.0)),
+        ("Both are fine. FIRST: 8.5 | SECOND: 6", (8.5, 6.0)),
+        ("**FIRST: 8** (good)\n**SECOND: 7** because it is short", (8.0, 7.0)),
+        ("FIRST: 8 – clear\nSECOND: 7, less so", (8.0, 7.0)),
+        ("First answer: 8 out of 10\nSecond answer: 7", (8.0, 7.0)),
+        ("FIRST: 8,5\nSECOND: 6", (8.5, 6.0)),
+        ("<b>FIRST: 8</b>\n<b>SECOND: 6</b>", (8.0, 6.0)),
+        ("FIRST: 8/100\nSECOND: 5", None),
+        ("FIRST: 8-9\nSECOND: 5", None),
+        ("FIRST: 8 - 9\nSECOND: 5", None),
+        ("FIRST: 80%\nSECOND: 5", None),
+        ("FIRST: 9\nSECOND: 5\nFIRST: 9 or 2\nSECOND: 5", None),
+        ("FIRST: 8\nSECOND: 6\nFirst 5 words are odd.", (8.0, 6.0)),
+        ("In the FIRST: 8 errors\nSECOND: 6", None),
     ],
 )
 def test_grades_are_numbers_from_1_to_10_for_both(reply, grades):
