@@ -28,9 +28,7 @@ def class_metrics(
     of_one = np.stack([100.0 * (gold * predicted).sum(axis=1), np.ones(len(gold))], axis=1)
     rules = f"labels:{len(labels)}|absent:0"
     return [
-        Measured(
-            "accuracy", of_one, lambda sums: float(sums[0] / sums[1]), "metric:accuracy", is_share=True
-        ),
+        Measured("accuracy", of_one, lambda sums: float(sums[0] / sums[1]), "metric:accuracy", is_share=True),
         Measured("macro_f1", statistics, macro_f1, f"metric:macro_f1|{rules}", score_of_one=False),
         Measured("weighted_f1", statistics, weighted_f1, f"metric:weighted_f1|{rules}", score_of_one=False),
     ]

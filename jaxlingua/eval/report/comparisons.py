@@ -1,5 +1,6 @@
 """Each score beside that of the base model: the difference, how sure it is, or why there is none."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,16 @@ def is_better(metric: str, delta: float | int) -> bool | None:
     return None if high is None else delta > 0 if high else delta < 0
 
 
-def compare(scores: Iterable[Mapping[str, Any]]) -> dict[Key, Comparison]:
-    """Every score that has one of the base model beside it, compared with that; see `baseline_of`."""
+def compare(
+    scores: Iterable[Mapping[str, Any]], strangers: Mapping[str, str] | None = None
+) -> dict[Key, Comparison]:
+    """Every score that has one of the base model beside it, compared with that; see `baseline_of`.
+
+    Args:
+        strangers: model → why the differences told with its scores are not to that base model; none of
+            these is shown.
+    """
+    strangers = strangers or {}
     scores = list(scores)
     baseline = baseline_of(scores)
     primary = primary_metrics(scores)
@@ -75,6 +84,9 @@ def compare(scores: Iterable[Mapping[str, Any]]) -> dict[Key, Comparison]:
             plain[key] = Comparison(before["value"], None, reason=reason)
             continue
         told = score.get("delta")
+        if told is not None and key[0] in strangers:
+            plain[key] = Comparison(before["value"], None, reason=strangers[key[0]])
+            continue
         delta = score["value"] - before["value"] if told is None else told
         plain[key] = Comparison(
             before["value"], delta, score.get("delta_low"), score.get("delta_high"), score.get("p_value")
@@ -98,15 +110,19 @@ def told(key: Key, one: Comparison) -> dict[str, Any]:
 
 
 def too_few_samples(scores: Iterable[Mapping[str, Any]], found: Mapping[Key, Comparison]) -> int:
-    """Samples that eval.bootstrap_samples would need for any difference of a table to be significant.
+    """Samples from which on differences could be significant that are as unlikely as samples can tell.
 
-    0 where there are enough. The smallest p-value of a randomization test is 1 in its trials and one more.
+    0 where there are none such. The smallest p-value of a randomization test is 1 in its trials and one more;
+    that of an exact one, of few items, depends on no samples.
     """
     needed = 0
     for score in scores:
         one = found.get(key_of(score))
         samples = _samples(score["signature"])
-        if one and one.p_value is not None and samples and one.tests / (samples + 1) >= SIGNIFICANT:
+        if not one or one.p_value is None or not samples or one.is_significant:
+            continue
+        smallest = 1 / (samples + 1)
+        if math.isclose(one.p_value, smallest) and one.tests * smallest >= SIGNIFICANT:
             needed = max(needed, round(one.tests / SIGNIFICANT))
     return needed
 

@@ -31,45 +31,53 @@ def make_groups(
 
 
 def group_means(table: HeatMap) -> list[dict[str, Any]]:
-    """Mean over the cells of each group, before and after; only cells that have both count for a delta."""
+    """Mean over the cells of each group, before and after, a line for each metric.
+
+    Where some cells can be compared with the base model, all three means are over these alone.
+    """
     found = []
-    for name, languages in table.groups.items():
-        cells = [cell for (code, _), cell in table.cells.items() if code in languages]
-        compared = [cell for cell in cells if cell.delta is not None]
-        line = {"group": name, "languages": list(languages), "cells": len(cells), "compared": len(compared)}
-        line["after"] = spread([cell.value for cell in compared or cells]).mean
-        line["before"] = spread([cell.base for cell in compared]).mean if compared else None
-        line["delta"] = spread([cell.delta for cell in compared]).mean if compared else None
-        line["gains"] = sum(
-            cell.significant > 0 and bool(is_better(cell.scores[0]["metric"], cell.delta))
-            for cell in compared
-        )
-        line["losses"] = sum(cell.significant > 0 for cell in compared) - line["gains"]
-        found.append(line)
+    for metric in dict.fromkeys(metric for _, metric in table.columns):
+        for name, languages in table.groups.items():
+            cells = [
+                cell
+                for (code, column), cell in table.cells.items()
+                if code in languages and column[1] == metric
+            ]
+            if not cells:
+                continue
+            compared = [cell for cell in cells if cell.delta is not None]
+            line = {"group": name, "metric": metric, "languages": list(languages)}
+            line |= {"cells": len(cells), "compared": len(compared)}
+            line["after"] = spread([cell.value for cell in compared or cells]).mean
+            line["before"] = spread([cell.base for cell in compared]).mean if compared else None
+            line["delta"] = spread([cell.delta for cell in compared]).mean if compared else None
+            line["is_better"] = is_better(metric, line["delta"]) if line["delta"] else None
+            sides = [is_better(metric, cell.delta) for cell in compared if cell.significant]
+            line |= {"gains": sides.count(True), "losses": sides.count(False)}
+            found.append(line)
     return found
 
 
-def transfer(tables: Sequence[HeatMap]) -> list[dict[str, Any]]:
+def transfer(table: HeatMap) -> list[dict[str, Any]]:
     """Whether columns in which the first group is good are those in which another one is.
 
     A pair is the mean of each of the two groups in one column of one model; the same for what they gained.
+    Checkpoints of one run are no pairs of their own: they depend on each other. Columns of metrics that are
+    the better the lower they are would stand upside down, and are left out.
     """
     found = []
-    names = list(
-        dict.fromkeys(name for table in tables for name in table.groups if name not in ("", "other"))
-    )
+    names = [name for name in table.groups if name not in ("", "other")]
     for other in names[1:]:
         levels, gains = [], []
-        for table in tables:
-            for column in table.columns:
-                means = [table.mean(table.groups.get(name, ()), column) for name in (names[0], other)]
-                if None in means:
-                    continue
-                (first, first_delta), (second, second_delta) = means
-                where = {"model": table.model, "column": column[0], "metric": column[1]}
-                levels.append({**where, "x": first, "y": second})
-                if first_delta is not None and second_delta is not None:
-                    gains.append({**where, "x": first_delta, "y": second_delta})
+        for column in table.columns:
+            means = [table.mean(table.groups[name], column) for name in (names[0], other)]
+            if None in means or not better_high(column[1]):
+                continue
+            (first, first_delta), (second, second_delta) = means
+            where = {"model": table.model, "column": column[0], "metric": column[1]}
+            levels.append({**where, "x": first, "y": second})
+            if first_delta is not None and second_delta is not None:
+                gains.append({**where, "x": first_delta, "y": second_delta})
         for of, points in (("score", levels), ("delta", gains)):
             if points:
                 both = correlation([point["x"] for point in points], [point["y"] for point in points])

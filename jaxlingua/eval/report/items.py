@@ -7,12 +7,15 @@ from typing import Any
 
 from jaxlingua.errors import DataError
 from jaxlingua.eval.report.files import read_lines
-from jaxlingua.eval.report.models import importance
+from jaxlingua.eval.report.models import better_high, importance
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 
 ITEMS_PER_TASK = 8
 ITEMS_IN_ALL = 320
 SHOWN_CHARACTERS = 700
+
+# Metrics by which an item is right or wrong and nothing between.
+RIGHT_OR_WRONG = ("exact_match", "accuracy", "exact_number")
 
 # What a line of predictions has beside the scores of its item.
 _NO_SCORES = frozenset({"new_tokens", "cut_prompt_tokens", "is_finished", "id", "asked"})
@@ -86,7 +89,7 @@ def _of_task(
     if metric is None:
         picks = {place: [] for place in range(min(each, len(found)))}
     else:
-        picks = _picks([(score, past) for *_, score, past in found], each)
+        picks = _picks([(score, past) for *_, score, past in found], each, is_high=better_high(metric))
     samples = []
     for place, reasons in picks.items():
         _, line, earlier, score, past = found[place]
@@ -100,7 +103,7 @@ def _of_task(
                 "targets": line["targets"],
                 "prediction": line["prediction"],
                 "base_prediction": earlier["prediction"] if earlier else None,
-                "exact": _is_exact(line, score),
+                "exact": _is_exact(line),
                 "metric": metric,
                 "score": score,
                 "base_score": past,
@@ -110,30 +113,38 @@ def _of_task(
     return samples
 
 
-def _is_exact(line: Mapping[str, Any], score: float | None) -> bool:
-    if isinstance(line.get("exact_match"), int | float):
-        return line["exact_match"] == 100
-    if score is not None:
-        return score == 100
-    return line["prediction"] in line["targets"]
+def _is_exact(line: Mapping[str, Any]) -> bool | None:
+    """Whether an answer is just what was expected; None where nothing was."""
+    for metric in RIGHT_OR_WRONG:
+        if isinstance(line.get(metric), int | float):
+            return line[metric] == 100
+    return line["prediction"] in line["targets"] if line["targets"] else None
 
 
 def _metric_of(lines: Sequence[Mapping[str, Any]]) -> str | None:
-    """The metric by which items are sorted: the first that every line has a number of."""
+    """The metric by which items are sorted: the first with a better side that every line has a number of."""
     if not lines:
         return None
     names = {
         name
         for name, value in lines[0].items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and better_high(name) is not None
     }
     for line in lines:
         names = {name for name in names if isinstance(line.get(name), int | float)}
     return min(names - _NO_SCORES, key=importance, default=None)
 
 
-def _picks(scores: Sequence[tuple[float | int, float | int | None]], each: int) -> dict[int, list[str]]:
-    """Places of the items that are shown, the best first, with why."""
+def _picks(
+    scores: Sequence[tuple[float | int, float | int | None]], each: int, *, is_high: bool | None = True
+) -> dict[int, list[str]]:
+    """Places of the items that are shown, the best first, with why.
+
+    Args:
+        is_high: whether high scores are the better ones.
+    """
+    if is_high is False:
+        scores = [(100 - now, None if past is None else 100 - past) for now, past in scores]
     order = sorted(range(len(scores)), key=lambda place: (-scores[place][0], place))
     if not order:
         return {}

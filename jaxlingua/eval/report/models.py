@@ -14,13 +14,18 @@ PRIMARY = (
     *("accuracy", "weighted_f1", "exact_number", "chrf++", "bleu", "f1", "exact_match", "judge_yes"),
     *("judge_win_rate", "rouge_l", "acc_norm", "acc", "off_target"),
 )
-# Of metrics that are not in the registry: those that are the better the lower they are, and those of which
-# neither side is better.
+# Of metrics that are not in the registry: those that are the better the higher or the lower they are. Of
+# others, such as those of scorers, it is not known.
+HIGHER_IS_BETTER = frozenset(
+    {"acc", "acc_norm", "acc_norm_bytes", "acc_mutual_info", "acc_all", "acc_bytes", "exact_match", "exact"}
+    | {"em", "f1", "macro_f1", "mcc", "bleu", "chrf", "chrfpp", "rouge1", "rouge2", "rougel", "rougelsum"}
+    | {"pass@1", "pass_at_1", "contains", "recall", "precision", "r@2", "mrr"}
+    | {"judge_yes", "judge_win", "judge_win_rate"}
+)
 LOWER_IS_BETTER = frozenset(
     {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier", "brier_score"}
-    | {"judge_loss"}
+    | {"ter", "wer", "judge_loss"}
 )
-NEUTRAL = frozenset({"judge_undecided", "judge_pair_undecided", "judge_tie"})
 UNSCALED = "_unscaled"  # how lm-evaluation-harness's metrics end that do not lie between 0 and 100
 
 Score = Mapping[str, Any]
@@ -91,11 +96,19 @@ def kind_of(score: Score) -> str:
 
 
 def better_high(metric: str) -> bool | None:
-    """Whether a metric is the better the higher it is; None where neither is better."""
-    if metric in METRICS:
-        return METRICS[metric].is_better_high
+    """Whether a metric is the better the higher it is; None where neither is better, or it is not known.
+
+    Example:
+        >>> [better_high(name) for name in ("acc.none", "byte_perplexity_unscaled", "length", "comet")]
+        [True, False, None, None]
+    """
     name = metric.casefold().removesuffix(UNSCALED)
-    return None if name in NEUTRAL else name not in LOWER_IS_BETTER
+    for known in (name, name.partition(".")[0].removesuffix(UNSCALED)):  # of the harness, with its filter
+        if known in METRICS:
+            return METRICS[known].is_better_high
+        if known in HIGHER_IS_BETTER or known in LOWER_IS_BETTER:
+            return known in HIGHER_IS_BETTER
+    return None
 
 
 def importance(metric: str) -> tuple[int, str]:

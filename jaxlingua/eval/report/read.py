@@ -4,6 +4,7 @@ Everything is read from the folder (config.yaml, provenance.json, data.json, met
 report can be written again at any time, also of a run that was cut off.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ from jaxlingua.eval.report.groups import forgetting, group_means, make_groups, t
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import read_items, read_prompts
 from jaxlingua.eval.report.models import (
-    FLOOR,
     baseline_of,
     model_key,
-    models_of,
     places_of,
     shown_models,
 )
@@ -42,22 +41,18 @@ def read_run(folder: Path) -> dict[str, Any]:
         data |= read_json(folder / "data.json")
     names = [stage["name"] for stage in data["stages"]]
     shown = shown_models(scores, names)
-    found = compare(scores)
     baseline = baseline_of(scores)
     homes = {
         model_key(score): name for name, evaluation in evaluations.items() for score in evaluation["scores"]
     }
+    strangers = _strangers(evaluations, homes, homes.get(baseline, ""))
+    found = compare(scores, strangers)
     name = homes.get(shown[0], "") if shown else ""
     tasks = evaluations[name]["tasks"] if name else {}
     against = homes.get(baseline, "") if shown[:1] != [baseline] else ""
     rows = {place.language for place in places_of(scores).values()}
     groups = make_groups(_given_groups(folder), data["stages"], rows)
     tables = [heat_map(scores, found, model, groups, is_primary=True) for model in shown[:1]]
-    of_all = [
-        heat_map(scores, found, model, groups, is_primary=True)
-        for model in models_of(scores)
-        if model != FLOOR
-    ]
     return {
         "name": folder.resolve().name,
         "scores": scores,
@@ -66,7 +61,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "prompts": prompt_rows(scores),
         "groups": groups,
         "group_means": group_means(tables[0]) if tables and groups else [],
-        "transfer": transfer(of_all) if groups else [],
+        "transfer": transfer(tables[0]) if tables and groups else [],
         "forgetting": forgetting(scores, data["stages"]),
         "answers": {
             name: evaluation["tasks"] for name, evaluation in evaluations.items() if evaluation["tasks"]
@@ -76,6 +71,8 @@ def read_run(folder: Path) -> dict[str, Any]:
             for name, evaluation in evaluations.items()
         },
         "baseline": baseline,
+        "shown": name,
+        "strangers": strangers,
         "samples": read_items(folder, name, against, tasks) if name else [],
         "prompt_examples": read_prompts(folder, name, tasks) if name else [],
         "throughput": throughput_of(metrics),
@@ -84,6 +81,24 @@ def read_run(folder: Path) -> dict[str, Any]:
         "metrics": metrics,
         "provenance": provenance,
     }
+
+
+def _strangers(
+    evaluations: Mapping[str, Mapping[str, Any]], homes: Mapping[str, str], baseline: str
+) -> dict[str, str]:
+    """Model → why the differences that its evaluation tells are not to the baseline of this report."""
+    found = {}
+    known = (evaluations.get(baseline, {}).get("model") or {}).get("fingerprint", "")
+    for model, name in homes.items():
+        if not baseline or name == baseline:
+            continue
+        base = evaluations[name].get("base") or {}
+        told = base.get("evaluation", "")
+        if told != baseline:
+            found[model] = f"differences are to {told or 'a model that is not named'}, not to {baseline}"
+        elif known and base.get("fingerprint", known) != known:
+            found[model] = f"differences are to weights that {baseline} has no more"
+    return found
 
 
 def _given_groups(folder: Path) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """The table of all scores: a row per task, language, metric and prompt, a column per model."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,8 @@ def headlines(rows: list[dict[str, Any]], models: list[str]) -> list[dict[str, A
                 "kind": kind,
                 "metric": metric,
                 "tasks": len({row["task"] for row in group}),
-                "items": sum(row["items"] for row in group),
+                "prompts": max(Counter(row["task"] for row in group).values()),
+                "items": sum({row["task"]: row["items"] for row in group}.values()),
                 "before": sum(before) / len(before) if len(before) == len(group) else None,
                 "differs": 0 < sum(first is not None for first, _ in pairs) != len(before),
                 "after": sum(last["value"] for _, last in pairs) / len(group),
@@ -87,12 +89,14 @@ def mean_of(line: dict[str, Any]) -> str:
     """What a headline is the mean of.
 
     Example:
-        >>> mean_of({"tasks": 1, "items": 1014})
+        >>> mean_of({"tasks": 1, "items": 1014, "prompts": 1})
         '1 task, 1,014 items'
+        >>> mean_of({"tasks": 2, "items": 9, "prompts": 3})
+        'mean of 2 tasks, 9 items in 3 prompts'
     """
     tasks = "1 task" if line["tasks"] == 1 else f"mean of {line['tasks']:,} tasks"
     items = "1 item" if line["items"] == 1 else f"{line['items']:,} items"
-    return f"{tasks}, {items}"
+    return f"{tasks}, {items}" + (f" in {line['prompts']} prompts" if line["prompts"] > 1 else "")
 
 
 def prompt_rows(scores: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ def scores_latex(
         body = [
             [
                 latex(line["group"]),
+                latex(line["metric"]),
                 str(len(line["languages"])),
                 str(line["cells"]),
                 one_digit(line["before"]) if line["before"] is not None else "",
@@ -53,8 +54,8 @@ def scores_latex(
             ]
             for line in means
         ]
-        head = ["group", "languages", "cells", "before", "after", r"$\Delta$"]
-        parts.append(table("Means over groups of languages.", "tab:groups", head, body, align="lrrrrr"))
+        head = ["group", "metric", "languages", "cells", "before", "after", r"$\Delta$"]
+        parts.append(table("Means over groups of languages.", "tab:groups", head, body, align="llrrrrr"))
     if rows:
         parts.append(_all_scores(rows, models))
     return document(parts, f"Scores of {' '.join(name.split())}; written by jaxlingua, which overwrites it.")

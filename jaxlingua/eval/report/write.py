@@ -54,7 +54,7 @@ def write_report(folder: Path) -> dict[str, Any]:
 def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
     """All that the pages show, made of the content of report.json alone."""
     scores, stages = report["scores"], [stage["name"] for stage in report["data"]["stages"]]
-    found, models = compare(scores), models_of(scores)
+    found, models = compare(scores, report["strangers"]), models_of(scores)
     rows = score_rows(scores)
     maps = {
         is_primary: [
@@ -98,7 +98,7 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
             if len(one["points"]) > 1
         ],
         "hashes": _hashes(scores),
-        "leaks": _leaks(report["answers"]),
+        "leaks": _leaks(report["answers"], report["shown"]),
         "answer_rows": _answer_rows(report["answers"]),
         "model_rows": _model_rows(report["evaluations"]),
         "provenance": {"tokenizer": "", "git_commit": "", **report["provenance"]},
@@ -131,14 +131,6 @@ def _environment() -> jinja2.Environment:
         "line": lambda text: " ".join(str(text).split()),
     }
     return environment
-
-
-def _first_of_kinds(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The headline of the most important metric of each kind of task."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        found.setdefault(line["kind"], line)
-    return list(found.values())
 
 
 def _columns(scores: Sequence[Mapping[str, Any]], models: Sequence[str], stages: Sequence[str]) -> list[str]:
@@ -191,10 +183,13 @@ def _hashes(scores: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     }
 
 
-def _leaks(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the search for training n-grams found in each task, once, whatever model answered it."""
+def _leaks(answers: Mapping[str, Mapping[str, Any]], shown: str) -> list[dict[str, Any]]:
+    """What the search for training n-grams found in each task, once, whatever model answered it.
+
+    Scores of the items that are left are those of the evaluation that is shown.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for tasks in answers.values():
+    for name, tasks in sorted(answers.items(), key=lambda one: one[0] == shown):
         for key, counts in tasks.items():
             if overlap := counts.get("overlap"):
                 leaked, items = len(overlap["leaked"]), overlap["items"]
@@ -205,7 +200,7 @@ def _leaks(answers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "share": leaked / items if items else 0.0,
                     "n": overlap["words"],
                     "example": next((text for _, text in overlap.get("examples", ())), ""),
-                    "value_without": overlap.get("value_without", {}),
+                    "value_without": overlap.get("value_without", {}) if name == shown else {},
                 }
     return sorted(found.values(), key=lambda one: (-one["share"], one["task"]))
 

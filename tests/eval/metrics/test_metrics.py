@@ -96,7 +96,9 @@ def test_intervals_near_0_and_100_hold_the_true_share_in_19_of_20_draws():
     held = []
     for share in shares:
         chances = scipy.stats.binom.pmf(range(51), 50, share)
-        held.append(sum(p for p, (low, high) in zip(chances, ends, strict=True) if low <= 100 * share <= high))
+        held.append(
+            sum(p for p, (low, high) in zip(chances, ends, strict=True) if low <= 100 * share <= high)
+        )
     assert 0.94 < np.mean(held) < 0.97
     assert min(held) > 0.85
 
@@ -124,7 +126,9 @@ def test_intervals_bracket_the_score_and_repeat_with_the_seed():
 
 
 def test_one_item_has_an_interval_of_no_width():
-    for measured in translation_metrics(["a dog runs over there"], [("a dog runs over here",)], "eng_Latn")[1:]:
+    for measured in translation_metrics(["a dog runs over there"], [("a dog runs over here",)], "eng_Latn")[
+        1:
+    ]:
         assert interval(measured, samples=50, seed=0) == (measured.value, measured.value)
 
 

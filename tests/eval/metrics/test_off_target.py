@@ -87,12 +87,16 @@ def test_the_rate_has_no_p_value_since_answers_are_chosen_by_what_they_are():
     rng = np.random.default_rng(0)
 
     def drawn(told: float) -> Measured:
-        texts = [(english if rng.random() < 0.5 else german) if rng.random() < told else "Ja." for _ in range(40)]
+        texts = [
+            (english if rng.random() < 0.5 else german) if rng.random() < told else "Ja." for _ in range(40)
+        ]
         return off_target_metrics(texts, [(german,)] * 40, "deu_Latn", "eng_Latn")[0]
 
     found = [difference(drawn(1.0), drawn(0.3), samples=100, seed=seed) for seed in range(5)]
     assert {one.p_value for one in found} == {None}
-    assert all(one.low < one.high and one.method.endswith(",untested,seed" + str(n)) for n, one in enumerate(found))
+    assert all(
+        one.low < one.high and one.method.endswith(",untested,seed" + str(n)) for n, one in enumerate(found)
+    )
 
 
 def test_the_signature_tells_the_rule_and_what_it_makes_of_the_targets():

@@ -135,9 +135,11 @@ def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("e
             lines = predictions(task, kind, language, name)
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (home / f"{key}.jsonl").write_text(text, "utf-8")
+        base = {"evaluation": "base-0", "fingerprint": "0" * 64}
         content = {
             "scores": scores, "tasks": tasks,
-            "model": {"name": model, "path": "owner/Model-7b", "fingerprint": "f" * 64},
+            "model": {"name": model, "path": "owner/Model-7b", "fingerprint": f"{step:x}".zfill(64)},
+            "base": None if name == "base" else base,
             "decoding": {"how": "greedy", "max_new_tokens": 64, "stop": [], "choice_by": "auto", "seed": 0},
         }  # fmt: skip
         (home / "scores.json").write_text(json.dumps(content, ensure_ascii=False))

@@ -146,9 +146,26 @@ def test_hovering_tells_interval_p_value_and_p_value_after_holm(page, newest):
 def test_too_few_samples_for_so_many_tests_are_told(tmp_path):
     folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"})
     for file in folder.glob("evals/*/scores.json"):
-        file.write_text(file.read_text().replace("bootstrap20000", "bootstrap100"))
-    tests = max(one["tests"] for one in write_report(folder)["comparisons"])
+        content = json.loads(file.read_text().replace("bootstrap20000", "bootstrap100"))
+        for score in content["scores"]:
+            if score.get("p_value") is not None:
+                score["p_value"] = max(score["p_value"], 1 / 101)
+        file.write_text(json.dumps(content))
+    report = write_report(folder)
+    tests = max(one["tests"] for one in report["comparisons"])
+    assert report["samples_needed"] == 20 * tests > 101
     assert f"eval.bootstrap_samples={20 * tests}" in (folder / "report.html").read_text("utf-8")
+
+
+def test_p_values_of_exact_tests_ask_for_no_samples(tmp_path):
+    """With three items that differ no p-value is below 0.25, whatever the samples."""
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"})
+    for file in folder.glob("evals/*/scores.json"):
+        content = json.loads(file.read_text().replace("bootstrap20000", "bootstrap100"))
+        for score in content["scores"]:
+            score["p_value"] = None if score.get("p_value") is None else 0.25
+        file.write_text(json.dumps(content))
+    assert write_report(folder)["samples_needed"] == 0
 
 
 def test_translations_stand_in_the_row_of_the_language_that_is_not_in_all_of_them(page, newest):
@@ -173,17 +190,20 @@ def test_groups_of_the_configuration_are_used_and_their_means_are_those_of_the_c
     groups = {"seen": ["arb_Arab"], "related": ["heb_Hebr", "urd_Arab"], "unseen": ["sun_Latn"]}
     folder = write_rich_run(tmp_path / "run", languages=FEW, kinds={"xquad": "qa", "mgsm": "number"}, groups=groups)
     report = write_report(folder)
-    means = {line["group"]: line for line in report["group_means"]}
-    assert list(means) == ["seen", "related", "unseen", "other"]
-    own = [
-        score
-        for score in report["scores"]
-        if (score["stage"], score["step"]) == NEWEST and score["language"] in groups["related"]
-        and score["metric"] in ("f1", "exact_number")
-    ]  # fmt: skip
-    assert means["related"]["cells"] == len(own)
-    assert means["related"]["after"] == pytest.approx(mean(score["value"] for score in own))
-    assert means["related"]["delta"] == pytest.approx(mean(score["delta"] for score in own))
+    means = {(line["metric"], line["group"]): line for line in report["group_means"]}
+    for metric in ("f1", "exact_number"):
+        assert [name for of, name in means if of == metric] == ["seen", "related", "unseen", "other"]
+        own = [
+            score
+            for score in report["scores"]
+            if (score["stage"], score["step"]) == NEWEST and score["language"] in groups["related"]
+            and score["metric"] == metric
+        ]  # fmt: skip
+        line = means[metric, "related"]
+        assert line["cells"] == len(own)
+        assert line["after"] == pytest.approx(mean(score["value"] for score in own))
+        assert line["delta"] == pytest.approx(mean(score["delta"] for score in own))
+        assert line["before"] == pytest.approx(line["after"] - line["delta"], abs=1e-4)
     assert [one["groups"] for one in report["transfer"]] == [["seen", "related"]] * 2 + [["seen", "unseen"]] * 2
 
 
@@ -196,8 +216,10 @@ def test_the_correlation_of_seen_and_unseen_languages_is_that_of_the_means(run):
     x, y = zip(*((point["x"], point["y"]) for point in gains["points"]), strict=True)
     assert gains["pearson"] == pytest.approx(pearsonr(x, y).statistic)
     assert gains["n"] == len(x)
-    (point,) = [one for one in scores["points"] if (one["model"], one["column"]) == ("base", "mgsm")]
-    seen = [s["value"] for s in report["scores"] if s["stage"] == "base" and s["task"].startswith("mgsm.") and s["language"] in report["groups"]["seen"]]  # fmt: skip
+    assert {one["model"] for one in scores["points"]} == {"more, step 2,000"}  # checkpoints depend on each other
+    assert len({one["column"] for one in scores["points"]}) == scores["n"] == len(scores["points"])
+    (point,) = [one for one in scores["points"] if one["column"] == "mgsm"]
+    seen = [s["value"] for s in report["scores"] if (s["stage"], s["step"]) == NEWEST and s["task"].startswith("mgsm.") and s["language"] in report["groups"]["seen"]]  # fmt: skip
     assert point["x"] == pytest.approx(mean(seen))
 
 
@@ -443,6 +465,7 @@ def test_models_side_by_side_are_compared_with_the_first_of_them(tmp_path):
         content = json.loads((folder / "evals" / new / "scores.json").read_text())
         name = new.removesuffix("-0")
         content["scores"] = [{**score, "stage": name, "step": 0, "model": name} for score in content["scores"]]
+        content["base"] = content["base"] and {**content["base"], "evaluation": "Small-0"}
         (folder / "evals" / new / "scores.json").write_text(json.dumps(content))
     for name in ("coit-1000", "more-1500"):
         (folder / "evals" / name / "scores.json").unlink()
@@ -474,14 +497,16 @@ def test_a_metric_that_is_better_when_lower_gains_when_it_falls(tmp_path):
     write_report(folder)
     page = Page((folder / "report.html").read_text("utf-8"))
     cells = [cell for row in page.tables[0] for cell in row if cell["title"]]
-    assert {("−" in cell["text"]) for cell in cells if cell["class"] == "gain"} <= {True}
-    assert any(cell["class"] == "loss" for cell in cells)
+    assert {("−" in cell["text"]) for cell in cells if cell["class"] == "gain"} == {True}
+    assert {("+" in cell["text"]) for cell in cells if cell["class"] == "loss"} == {True}
 
 
-def test_a_metric_that_only_informs_is_no_gain_and_in_no_mean(tmp_path):
+@pytest.mark.parametrize("metric", ["length", "comet", "judge_tie", "my_perplexity_like_scorer"])
+def test_a_metric_without_a_better_side_is_no_gain_and_in_no_mean(tmp_path, metric):
+    """Nothing says of a scorer which side is better."""
     folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
     for file in folder.glob("evals/*/scores.json"):
-        file.write_text(file.read_text().replace("exact_number", "length"))
+        file.write_text(file.read_text().replace("exact_number", metric))
     report = write_report(folder)
     page = Page((folder / "report.html").read_text("utf-8"))
     assert {cell["class"] for row in page.tables[0] for cell in row if cell["title"]} == {"none"}
@@ -509,3 +534,165 @@ def test_tasks_of_the_harness_stand_with_their_language(tmp_path):
     assert any_language[heads.index("harness:arc_easyacc")]["text"] == f"{plain['value']:.1f}"
     (arabic,) = [row for row in rows if row and row[0]["text"].startswith("Arabic")]
     assert arabic[heads.index("harness:xcopa_ar.v2acc")]["text"] == f"{plain['value']:.1f}"
+
+
+def write_open_run(folder: Path) -> Path:
+    """A run with open tasks, which are shown by the share of answers in another language, and with F1 beside."""
+    write_rich_run(folder, languages=FEW, kinds={"xquad": "qa", "mgsm": "number"})
+    for file in folder.glob("evals/*/scores.json"):
+        content = json.loads(file.read_text("utf-8"))
+        content["scores"] = [score for score in content["scores"] if score["metric"] != "exact_match"]
+        for score in content["scores"]:
+            if score["metric"] == "exact_number":
+                score |= {"metric": "off_target", "kind": "open"}
+        file.write_text(json.dumps(content), "utf-8")
+    for file in folder.glob("evals/*/mgsm.*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        for line in lines:
+            line |= {"off_target": 100.0 - line.pop("exact_number"), "undecided": 0.0, "length": 9.0, "targets": []}
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return folder
+
+
+def test_items_in_the_right_language_are_the_best_and_none_of_an_open_task_is_right_or_wrong(tmp_path):
+    folder = write_open_run(tmp_path / "run")
+    shown = [one for one in write_report(folder)["samples"] if one["task"] == "mgsm.arb_Arab"]
+    assert [one["score"] for one in shown] == sorted(one["score"] for one in shown)
+    assert {one["score"] for one in shown if "best" in one["why"]} == {0.0}
+    assert {one["score"] for one in shown if "worst" in one["why"]} == {100.0}
+    changed = [one for one in shown if {"gained most", "lost most"} & set(one["why"])]
+    assert changed
+    for one in changed:
+        assert (one["score"] < one["base_score"]) == ("gained most" in one["why"])
+    assert {one["exact"] for one in shown} == {None}
+
+
+def test_an_item_with_a_high_score_that_is_not_the_answer_is_not_right(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:2], kinds={"flores": "translation"})
+    for file in folder.glob("evals/*/flores.*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        lines = [{**line, "chrf++": 100.0, "prediction": "another"} for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    assert {one["exact"] for one in write_report(folder)["samples"]} == {False}
+
+
+def test_means_of_groups_never_mix_metrics_and_correlations_leave_out_those_that_stand_upside_down(tmp_path):
+    report = write_report(write_open_run(tmp_path / "run"))
+    lines = {(line["group"], line["metric"]): line for line in report["group_means"]}
+    assert {metric for _, metric in lines} == {"f1", "off_target"}
+    for (group, metric), line in lines.items():
+        own = [
+            score["value"]
+            for score in report["scores"]
+            if (score["stage"], score["step"]) == NEWEST and score["metric"] == metric
+            and score["language"] in report["groups"][group]
+        ]  # fmt: skip
+        assert line["after"] == pytest.approx(mean(own))
+        assert line["is_better"] == ((line["delta"] > 0) == (metric == "f1"))
+    assert {point["metric"] for one in report["transfer"] for point in one["points"]} == {"f1"}
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        ({"evaluation": "base-0", "fingerprint": "0" * 64}, ""),
+        ({"evaluation": "old-0", "fingerprint": "0" * 64}, "differences are to old-0, not to base-0"),
+        ({"evaluation": "base-0", "fingerprint": "9" * 64}, "differences are to weights that base-0 has no more"),
+        (None, "differences are to a model that is not named, not to base-0"),
+    ],
+)
+def test_differences_to_another_model_than_the_base_shown_are_not_shown(tmp_path, base, reason):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"mgsm": "number"})
+    file = folder / "evals" / "more-2000" / "scores.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "base": base}), "utf-8")
+    of_newest = [one for one in write_report(folder)["comparisons"] if one["model"] == "more, step 2,000"]
+    assert {one["reason"] for one in of_newest} == {reason}
+    assert {one["delta"] is None for one in of_newest} == {bool(reason)}
+    page = Page((folder / "report.html").read_text("utf-8"))
+    shown = {cell["class"] for row in page.tables[0] for cell in row if cell["title"]}
+    assert ("differs" in shown) == bool(reason)
+
+
+def test_the_scores_without_leaked_items_are_those_of_the_model_shown(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa"})
+    overlap = {"words": 13, "items": 1000, "leaked": ["1"], "examples": [["1", "seen"]]}
+    for number, name in enumerate(("base-0", "coit-500", "more-1500", "more-2000")):
+        file = folder / "evals" / name / "scores.json"
+        content = json.loads(file.read_text("utf-8"))
+        value = {} if name == "more-2000" else {"value_without": {"f1": 10.0 + number}}
+        content["tasks"]["xquad.deu_Latn"]["overlap"] = {**overlap, **value}
+        content["tasks"]["xquad.arb_Arab"]["overlap"] = {**overlap, "value_without": {"f1": 20.0 + number}}
+        file.write_text(json.dumps(content), "utf-8")
+    write_report(folder)
+    page = Page((folder / "report.html").read_text("utf-8"))
+    (leaks,) = [table for table in page.tables if table[0][-1]["text"] == "an example"]
+    assert {row[0]["text"]: row[5]["text"].strip() for row in leaks[1:]} == {
+        "xquad.arb_Arab": "f1 23.0",
+        "xquad.deu_Latn": "",
+    }
+
+
+def test_a_headline_counts_the_items_of_a_task_once_however_many_prompts_asked_them(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xnli": "choice"})
+    tasks = {score["task"] for score in write_report(folder)["scores"] if score["stage"] == "more"}
+    text = (folder / "report.html").read_text("utf-8")
+    count = "1 task" if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    assert f"{count}, {1000 * len(tasks):,} items in 3 prompts" in text
+
+
+def test_no_text_of_a_run_is_markup_in_the_markdown(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xnli": "choice"})
+    hostile = "<img src=x onerror=alert(1)>|*"
+    told = json.loads((folder / "provenance.json").read_text("utf-8"))
+    told |= {"devices": hostile, "started": hostile, "command": hostile, "versions": {"jaxlingua": hostile}}
+    (folder / "provenance.json").write_text(json.dumps(told))
+    for file in folder.glob("evals/*/scores.json"):
+        content = json.loads(file.read_text("utf-8"))
+        for score in content["scores"]:
+            score["metric"] += hostile if score["metric"] == "macro_f1" else ""
+            score["model"] += hostile if score["stage"] == "floors" else ""
+        file.write_text(json.dumps(content), "utf-8")
+    write_report(folder)
+    lines = (folder / "report.md").read_text("utf-8").split("\n")
+    assert any("&lt;img" in line for line in lines)
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render("\n".join(lines))
+    assert "<img" not in rendered
+
+
+def test_the_color_of_a_difference_within_chance_is_about_a_third_as_strong(tmp_path):
+    folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
+    strengths = {}
+    for p_value in (1e-6, 0.9):
+        file = folder / "evals" / "more-2000" / "scores.json"
+        content = json.loads(file.read_text("utf-8"))
+        for score in content["scores"]:
+            score["p_value"] = p_value
+        file.write_text(json.dumps(content), "utf-8")
+        write_report(folder)
+        text = (folder / "report.html").read_text("utf-8").partition('<h2 id="forgetting">')[0]
+        cells = re.findall(r'<td class="(?:gain|loss)" style="--s:([\d.]+)"', text)
+        strengths[p_value] = [float(one) for one in cells]
+    assert len(strengths[0.9]) >= 2
+    assert strengths[0.9] == pytest.approx([0.35 * one for one in strengths[1e-6]], abs=0.011)
+
+
+def test_the_mean_of_a_group_with_a_cell_that_cannot_be_compared_has_no_difference(run, page):
+    """mlqa.deu_Latn was measured on other items: the mean of the others' differences is not that of the group."""
+    heads = [cell["text"] for cell in page.tables[0][0]]
+    means = {row[0]["text"]: row for row in page.tables[0] if row and row[0]["text"].startswith("mean of")}
+    assert re.fullmatch(r"\d+\.\d", means["mean of seen"][heads.index("mlqaf1")]["text"])
+    assert re.fullmatch(r"\d+\.\d[+−]\d+\.\d", means["mean of seen"][heads.index("mgsmexact_number")]["text"])
+    line = next(one for one in (run / "report.md").read_text("utf-8").split("\n") if one.startswith("| **mean of seen** |"))
+    assert len(re.findall(r"\([+−]", line)) < len(heads) - 1
+
+
+def test_a_headline_tells_no_before_where_a_base_score_cannot_be_compared(run, newest):
+    """f1 of mlqa.deu_Latn was measured on 50 items before and on 1,000 after."""
+    text = (run / "report.md").read_text("utf-8")
+    shown = {
+        metric: next(line for line in text.split("\n") if line.startswith(f"- {kind}, {metric}:"))
+        for kind, metric in (("question answering", "f1"), ("arithmetic", "exact\\_number"))
+    }
+    assert "→" not in shown["f1"]
+    assert "→" in shown["exact\\_number"]
+    assert "not all comparable with base" in (run / "report.html").read_text("utf-8")

@@ -152,7 +152,7 @@ def test_the_markdown_has_a_table_row_per_metric(run: Path):
     lines = (run / "report.md").read_text("utf-8").split("\n")
     header = next(place for place, line in enumerate(lines) if line.startswith("| task |"))
     assert lines[header].count("|") == lines[header + 1].count("|") == lines[header + 2].count("|")
-    assert any("| exact_match | 2 | 0.0 [-1.0, 1.0] | 50.0 [49.0, 51.0] |" in line for line in lines)
+    assert any("| exact\\_match | 2 | 0.0 [-1.0, 1.0] | 50.0 [49.0, 51.0] |" in line for line in lines)
 
 
 def test_the_json_holds_every_score_as_it_was_measured(run: Path):
