@@ -146,14 +146,14 @@ class Candidate:
 
     Attributes:
         name: base, tuned, or what the user calls it.
-        source: names what would be read, without reading the weights.
+        source: names what would be read, without reading the weights; None for the run's own.
         open: reads them; called with `telling`.
     """
 
     stage: str
     step: int
     name: str
-    source: str
+    source: str | None
     tokenizer: "Tokenizer"
     open: Callable[[Any], Opened]
 
@@ -295,9 +295,8 @@ def candidates_of(
                 known = nearest(str(each), [str(one) for one in there])
                 raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
             if each > 0:
-                source = record_name(checkpoints / str(each))
                 opening = partial(open_step, config, folder, each, mesh)
-                yield Candidate(store.meta(each)["stage"], each, "tuned", source, tokenizer, opening)
+                yield Candidate(store.meta(each)["stage"], each, "tuned", None, tokenizer, opening)
     for name, path in config.eval.models.items():
         try:
             yield other_model(config, name, path, mesh, console)

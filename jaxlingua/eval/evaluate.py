@@ -60,7 +60,7 @@ def evaluate(
     step: int,
     model_name: str,
     model_path: str = "",
-    source: str = "",
+    source: str | None = None,
     eos_ids: Sequence[int] = (),
     base: str = BASE,
     overlaps: Mapping[str, Overlap] | None = None,

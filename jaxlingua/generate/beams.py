@@ -20,13 +20,13 @@ from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError
 from jaxlingua.generate.decoding import Answer, Decoding, Request
-from jaxlingua.generate.programs import on_mesh, programs
+from jaxlingua.generate.programs import check_batch_rows, check_finite, on_mesh, programs
 from jaxlingua.generate.prompts import left_padded, padded_length
 from jaxlingua.generate.sampling import Sampling
 from jaxlingua.generate.stops import StopSearch
 from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache
 from jaxlingua.model.llama import Llama, head_kernel, logits
-from jaxlingua.sharding.rules import MeshFunction, batch_sharding, check_rows, replicated, rows_multiple
+from jaxlingua.sharding.rules import MeshFunction, batch_sharding, replicated, rows_multiple
 from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
 
@@ -55,6 +55,7 @@ class Beams(NamedTuple):
     ended_scores: Float[Array, "batch beams"]  # divided by length ** length_penalty
     has_ended: Bool[Array, "batch beams"]  # whether there is an answer in this place
     is_open: Bool[Array, " batch"]  # whether a running answer may become better than those that have ended
+    is_finite: Bool[Array, " batch"]  # whether all scores of its answers were
 
 
 def beam_search(
@@ -84,12 +85,13 @@ def beam_search(
             fewer than the mesh has places for rows.
         on_progress: called with requests done and requests in all.
         on_answer: called with the index of a request and its answer as soon as it is known.
-    Raises: ConfigError for requests with choices; ShardingError for rows that do not divide over the mesh.
+    Raises: ConfigError for requests with choices; DataError where the model's logits are not finite;
+        ShardingError for rows that do not divide over the mesh.
     Cost: one compilation for each padded length and max_new_tokens. Memory: the parameters once more where
         they are cast to the compute dtype, and keys and values of batch_rows rows.
     Same as: transformers' generate(num_beams=…, do_sample=False, length_penalty=…, early_stopping=False).
     """
-    check_rows("generate.batch_rows", batch_rows, mesh)
+    check_batch_rows(batch_rows, mesh)
     if chosen := [index for index, request in enumerate(requests) if request.choices]:
         raise ConfigError(
             f"generate.beams: {decoding.beams} given, but request {chosen[0]} may only be answered by one of "
@@ -109,8 +111,9 @@ def beam_search(
             chosen = group[start : start + rows]
             prompts = left_padded([requests[index].prompt for index in chosen], rows, padded, search.pad_id)
             placed = (on_mesh(array, batch_sharding(mesh)) for array in prompts)
-            found, lengths = fetch(run(params, *placed, divisors))
+            found, lengths, is_finite = fetch(run(params, *placed, divisors))
             for row, index in enumerate(chosen):
+                check_finite(is_finite[row], f"generate: request {index}")
                 answer = _answer(found[row, : lengths[row]], requests[index].stop, eos_ids, tokenizer)
                 answers[index] = answer
                 on_answer(index, answer)
@@ -144,7 +147,7 @@ def _answer(
 def _searcher(model: Llama, mesh: Mesh, search: Search) -> MeshFunction:
     """The compiled search; for equal arguments it is the same one, so that nothing recompiles."""
 
-    def run(params: Any, tokens: Array, lengths: Array, divisors: Array) -> tuple[Array, Array]:
+    def run(params: Any, tokens: Array, lengths: Array, divisors: Array) -> tuple[Array, ...]:
         return _search(model, params, tokens, lengths, divisors, search)
 
     return MeshFunction(jax.jit(run, out_shardings=replicated(mesh)), mesh)
@@ -157,7 +160,7 @@ def _search(
     lengths: Int[Array, " batch"],
     divisors: Float[Array, " new"],
     search: Search,
-) -> tuple[Int[Array, "batch new"], Int[Array, " batch"]]:
+) -> tuple[Int[Array, "batch new"], Int[Array, " batch"], Bool[Array, " batch"]]:
     """Read all prompts once, then extend all beams by one token at a time until no row is open."""
     config = model.config
     kernel = head_kernel(params, config)
@@ -192,7 +195,7 @@ def _search(
 
     ring = _ring(cache, search.new_tokens, search.beams)
     beams, _ = jax.lax.while_loop(more, one_token, (beams, ring))
-    return beams.ended_tokens[:, 0], beams.ended_lengths[:, 0]
+    return beams.ended_tokens[:, 0], beams.ended_lengths[:, 0], beams.is_finite
 
 
 def _divisors(new_tokens: int, length_penalty: float) -> Float[np.ndarray, " new"]:
@@ -213,6 +216,7 @@ def _no_beams(search: Search, is_open: Bool[Array, " batch"]) -> Beams:
         ended_scores=jnp.full(shape, _NEVER, jnp.float32),
         has_ended=jnp.zeros(shape, bool),
         is_open=is_open,
+        is_finite=jnp.ones_like(is_open),
     )
 
 
@@ -229,6 +233,7 @@ def _extended(
     """
     count, places = search.beams, jnp.arange(max(2, 1 + len(search.eos_ids)) * search.beams)
     looked_at = len(places)
+    is_finite = jnp.isfinite(logprobs[..., : search.vocab_size]).all((1, 2))
     sums = logprobs + beams.scores[..., None]  # b k v
     best, ids = jax.lax.top_k(sums, min(looked_at, sums.shape[-1]))  # first of each beam, then of these
     of_each = ids.shape[-1]
@@ -257,7 +262,8 @@ def _extended(
         ended_lengths=merged(beams.ended_lengths, jnp.broadcast_to(step, ends.shape)),
         ended_scores=ended_scores,
         has_ended=has_ended,
-        is_open=beams.is_open & may_improve & (step < search.new_tokens),
+        is_open=beams.is_open & may_improve & (step < search.new_tokens) & is_finite,
+        is_finite=beams.is_finite & (is_finite | ~beams.is_open),
     )
     return extended, _taken(parents, going_on)
 

@@ -1,5 +1,6 @@
 """What is asked of a model and what it answers: how tokens are chosen, a request, its answer."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from jaxlingua.errors import ConfigError
 class Decoding:
     """How the next token is chosen; by default it is the most probable one.
 
-    Raises: ConfigError for settings of which one would have no effect.
+    Raises: ConfigError for values out of range, and for settings of which one would have no effect.
     """
 
     temperature: float = 0.0  # 0: the most probable token; above, tokens are drawn
@@ -23,6 +24,15 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value, is_allowed, allowed in (
+            ("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or a finite number above"),
+            ("top_k", self.top_k, self.top_k >= 0, "0, which is all tokens, or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "a number above 0, at most 1"),
+            ("beams", self.beams, self.beams >= 1, "1, which is no beam search, or more"),
+            ("length_penalty", self.length_penalty, math.isfinite(self.length_penalty), "a finite number"),
+        ):
+            if not is_allowed:
+                raise ConfigError(f"generate.{name}: {value:g} given; it must be {allowed}; change it")
         if self.beams > 1 and self.temperature > 0:
             raise ConfigError(
                 f"generate.beams: {self.beams} given with generate.temperature={self.temperature:g}; beam "

@@ -5,6 +5,7 @@ are written one of every row at a time, and rows whose answer has ended get the 
 does not depend on the rows beside it, on the mesh, or on when a row was filled.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,13 @@ from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate import choices
 from jaxlingua.generate.beams import beam_search
 from jaxlingua.generate.decoding import Answer, Decoding, Request
-from jaxlingua.generate.programs import Prompts, RowTold, on_mesh, programs
+from jaxlingua.generate.programs import Prompts, RowTold, check_batch_rows, check_finite, on_mesh, programs
 from jaxlingua.generate.prompts import cut_prompts, left_padded, padded_length, prompt_room
 from jaxlingua.generate.sampling import Sampling
 from jaxlingua.generate.stops import StopSearch
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.sharding.rules import batch_sharding, check_rows, rows_multiple
+from jaxlingua.sharding.rules import batch_sharding, rows_multiple
 from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
 
@@ -52,21 +53,25 @@ def generate(
 
     Args:
         params: plain parameters, sharded over `mesh`.
-        eos_ids: any of these ends an answer; ids beyond the tokenizer's are never written.
+        eos_ids: any of these ends an answer; those beyond the tokenizer's are ignored, since such ids are
+            never written.
         batch_rows: rows decoded together over all devices; changes speed and memory only.
         on_progress: called with requests done and requests in all.
         on_answer: called with the index of a request and its answer, as soon as it is known, in any order.
-    Raises: DataError for a request that cannot be answered, such as a prompt without tokens or too long for
-        model.max_positions (see `cut_prompts`); ShardingError for rows that do not divide over the mesh.
-    Cost: for at most four groups of lengths three programs each (prompts, tokens, change to a shorter ring),
-        which are kept for later calls with the same model and mesh. Memory: the parameters once more where
+    Raises: DataError for a request that cannot be answered, such as a prompt without tokens, too long for
+        model.max_positions (see `cut_prompts`) or with ids that the tokenizer has not, and where the model's
+        logits are not finite; ShardingError for rows that do not divide over the mesh.
+    Cost: for at most four groups of lengths four programs each (prompts into the ring of this group and of
+        the one before it, tokens, change to a shorter ring), which are kept for later calls with the same
+        model and mesh. Memory: the parameters once more where
         they are cast to the compute dtype, and keys and values of batch_rows rows of the longest prompt,
         padded, with the longest answer.
     Same as: transformers' generate, greedy or sampled, and with beams its beam search.
     """
-    check_rows("generate.batch_rows", batch_rows, mesh)
+    check_batch_rows(batch_rows, mesh)
+    eos_ids = tuple(dict.fromkeys(id for id in eos_ids if 0 <= id < tokenizer.vocab_size))
     for index, request in enumerate(requests):
-        _check(index, request, model.config)
+        _check(index, request, model.config, tokenizer.vocab_size, eos_ids)
     options = {"decoding": decoding, "tokenizer": tokenizer, "eos_ids": eos_ids, "mesh": mesh}
     if decoding.beams > 1:
         told = {"on_progress": on_progress, "on_answer": on_answer}
@@ -94,7 +99,8 @@ class Group:
 def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, longest: int) -> list[Group]:
     """Groups of requests that are sorted by the length of their prompts, longest first.
 
-    Each has at least a batch and a quarter of all requests, so that there are few shapes to compile.
+    At most four, so that there are few shapes to compile, each of at least a batch unless it is all of them;
+    of such groups those with the fewest positions of prompts, padding included.
 
     Args:
         limits: the most new tokens of each.
@@ -103,16 +109,25 @@ def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, lo
         >>> groups_of([90, 70, 20, 10], [8, 8, 8, 8], batch_rows=2, longest=128)
         [Group(count=2, padded=96, ring=104), Group(count=2, padded=32, ring=40)]
     """
-    least = max(batch_rows, -(-len(lengths) // _MOST_GROUPS))
-    starts, padded = [], [padded_length(length) for length in lengths]
-    for index in range(len(lengths)):
-        is_change = index == 0 or padded[index] < padded[index - 1]
-        if is_change and (not starts or min(index - starts[-1], len(lengths) - index) >= least):
-            starts.append(index)
-    groups, ring = [], 0
-    for start, stop in reversed(list(zip(starts, [*starts[1:], len(lengths)], strict=True))):
+    count, padded = len(lengths), [min(padded_length(length), longest - 1) for length in lengths]
+    changes = [index for index in range(1, count) if padded[index] < padded[index - 1]]
+    # A group too small for its length is filled up to a batch with the next shorter ones.
+    starts = sorted({*changes, *(index + batch_rows for index in (0, *changes))})
+
+    @functools.cache
+    def cheapest(start: int, most: int) -> tuple[int, int, tuple[int, ...]]:
+        """Positions, number and starts of the best groups from `start` on."""
+        best = (padded[start] * (count - start), 1, (start,))
+        for stop in starts if most > 1 else ():
+            if stop - start >= batch_rows and count - stop >= batch_rows:
+                cost, groups, rest = cheapest(stop, most - 1)
+                best = min(best, (padded[start] * (stop - start) + cost, 1 + groups, (start, *rest)))
+        return best
+
+    chosen, groups, ring = cheapest(0, _MOST_GROUPS)[2], [], 0
+    for start, stop in reversed(list(zip(chosen, [*chosen[1:], count], strict=True))):
         ring = min(max(ring, padded[start] + max(limits[start:stop])), longest)
-        groups.append(Group(stop - start, min(padded[start], longest - 1), ring))
+        groups.append(Group(stop - start, padded[start], ring))
     return groups[::-1]
 
 
@@ -194,7 +209,7 @@ class _Engine:
         tokens, lengths = left_padded(
             [request.prompt for request in requests],
             self.filled_at_once,
-            self.group.padded,
+            group.padded,
             self.tokenizer.pad_id,
         )
         table = choices.table(requests, self.filled_at_once, self.choice_sizes)
@@ -227,6 +242,7 @@ class _Engine:
     def _answer(self, row: _Row, told: RowTold) -> Answer | None:
         """The answer of a row, if it is known."""
         request = self.requests[row.index]
+        check_finite(told.is_finite, f"generate: request {row.index}")
         if request.choices:
             if not told.has_ended:
                 return None
@@ -251,7 +267,9 @@ def _limit(request: Request) -> int:
     return request.max_new_tokens
 
 
-def _check(index: int, request: Request, config: LlamaConfig) -> None:
+def _check(
+    index: int, request: Request, config: LlamaConfig, vocab_size: int, eos_ids: tuple[int, ...]
+) -> None:
     """Refuse what cannot be answered."""
     if request.max_new_tokens < 1:
         raise ConfigError(
@@ -270,4 +288,16 @@ def _check(index: int, request: Request, config: LlamaConfig) -> None:
         raise DataError(
             f"generate: prompt {index} has {len(request.prompt)} tokens; 1 to {room} leave room for {what} "
             f"in model.max_positions={config.max_positions}; cut it"
+        )
+    for what, ids in (("prompt", request.prompt), *(("choice", choice) for choice in request.choices)):
+        low, high = (int(np.min(ids)), int(np.max(ids))) if len(ids) else (0, 0)
+        if low < 0 or high >= vocab_size:
+            raise DataError(
+                f"generate: request {index} has id {low if low < 0 else high} in its {what}; 0 to "
+                f"{vocab_size - 1} are known; encode it with the tokenizer of this model"
+            )
+    if request.choices and not eos_ids:
+        raise ConfigError(
+            f"generate: no eos_ids given that the tokenizer knows, but request {index} has choices, and one "
+            f"that is complete competes with EOS; give the tokenizer's eos_id"
         )

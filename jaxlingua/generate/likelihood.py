@@ -18,14 +18,13 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import ConfigError, DataError
-from jaxlingua.generate.programs import on_mesh
+from jaxlingua.generate.programs import check_batch_rows, check_finite, on_mesh
 from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.sharding.rules import (
     MeshFunction,
     batch_sharding,
     batch_shards,
-    check_rows,
     replicated,
     rows_multiple,
 )
@@ -93,11 +92,12 @@ def likelihoods(
         on_progress: called with continuations done and continuations in all.
         on_answer: called with an index and what it got as soon as it is known, longest first.
     Raises: DataError naming the index of a continuation that is empty, longer than the model reads, or has
-        ids that the tokenizer has not; ShardingError for rows that do not divide over the mesh.
+        ids that the tokenizer has not, and where the model's logits are not finite; ShardingError for rows
+        that do not divide over the mesh.
     Cost: one forward pass, one compilation for each padded length. Choices behind one prompt read it each.
     Same as: lm-evaluation-harness' loglikelihood, but for the numbers of the prompt.
     """
-    check_rows("generate.batch_rows", batch_rows, mesh)
+    check_batch_rows(batch_rows, mesh)
     _check(continuations, model.config.max_positions, vocab_size, model.config.vocab_size)
     score = _scorer(model, mesh, vocab_size)
     shards = rows_multiple(mesh)
@@ -112,6 +112,7 @@ def likelihoods(
         rows = _right_padded([continuations[index] for index in chosen], batch_rows, padded)
         logprobs, is_best = fetch(score(params, *(on_mesh(array, batch_sharding(mesh)) for array in rows)))
         for row, index in enumerate(chosen):
+            check_finite(np.isfinite(logprobs[row, : lengths[index]]).all(), f"likelihood: item {index}")
             answer = _likelihood(continuations[index], logprobs[row], is_best[row])
             answers[index] = answer
             on_answer(index, answer)

@@ -14,12 +14,20 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, Int, UInt32
 
+from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.choices import Choices, next_of_choices
 from jaxlingua.generate.sampling import Sampling, next_tokens
 from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache, empty_ring, turned
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.sharding.rules import RULES, MeshFunction, batch_sharding, replicated
+from jaxlingua.sharding.rules import (
+    RULES,
+    MeshFunction,
+    batch_sharding,
+    check_rows,
+    replicated,
+    rows_multiple,
+)
 
 
 class Rows(NamedTuple):
@@ -34,6 +42,7 @@ class Rows(NamedTuple):
     choices: Choices
     has_eos: Bool[Array, " batch"]  # ended by EOS
     has_ended: Bool[Array, " batch"]  # or never begun
+    is_finite: Bool[Array, " batch"]  # whether all scores of its answer were
 
 
 class State(NamedTuple):
@@ -62,6 +71,7 @@ class Told(NamedTuple):
     alive: Bool[Array | np.ndarray, "batch choices"]
     has_eos: Bool[Array | np.ndarray, " batch"]
     has_ended: Bool[Array | np.ndarray, " batch"]
+    is_finite: Bool[Array | np.ndarray, " batch"]
     index: Int[Array | np.ndarray, ""]
 
 
@@ -73,6 +83,7 @@ class RowTold(NamedTuple):
     alive: np.ndarray
     has_eos: np.bool_
     has_ended: np.bool_
+    is_finite: np.bool_
 
 
 class Programs(NamedTuple):
@@ -107,7 +118,15 @@ def programs(
             model, weights, State(state.ring, rows), pause_at, steps, lambda s, rows: choose(s, rows, seed)
         )
         ring, rows = state
-        told = Told(rows.written, rows.count, rows.choices.alive, rows.has_eos, rows.has_ended, ring.index)
+        told = Told(
+            rows.written,
+            rows.count,
+            rows.choices.alive,
+            rows.has_eos,
+            rows.has_ended,
+            rows.is_finite,
+            ring.index,
+        )
         return state, told
 
     start = functools.partial(_start, config)
@@ -129,7 +148,7 @@ def state_shardings(config: LlamaConfig, mesh: Mesh) -> State:
     k, v = ((of_axes(axes),) * config.layers for axes in (RING_AXES.k, RING_AXES.v))
     ring = Ring(k, v, *(of_axes(axes) for axes in RING_AXES[2:]))
     rows = batch_sharding(mesh)
-    return State(ring, jax.tree.map(lambda _: rows, Rows(*range(6), Choices(0, 0), 0, 0)))
+    return State(ring, jax.tree.map(lambda _: rows, Rows(*range(6), Choices(0, 0), 0, 0, 0)))
 
 
 def _start(config: LlamaConfig, batch: int, length: int, choices: tuple[int, int]) -> State:
@@ -138,6 +157,7 @@ def _start(config: LlamaConfig, batch: int, length: int, choices: tuple[int, int
     rows = Rows(
         written=jnp.zeros((batch, length), jnp.int32), token=zeros, position=zeros, count=zeros, limit=zeros,
         key=zeros.astype(jnp.uint32), choices=table, has_eos=zeros > 0, has_ended=zeros == 0,
+        is_finite=zeros == 0,
     )  # fmt: skip
     return State(empty_ring(config, batch, length), rows)
 
@@ -151,9 +171,11 @@ def _with_next(
     sampling: Sampling,
 ) -> Rows:
     """`rows` with the next token of those that have not ended; padded ids of the model are never one."""
-    scores = jnp.where(jnp.arange(scores.shape[-1]) < vocab_size, scores, -jnp.inf)
+    is_token = jnp.arange(scores.shape[-1]) < vocab_size
+    is_finite = rows.has_ended | (jnp.isfinite(scores) | ~is_token).all(-1)
+    scores = jnp.where(is_token, scores, -jnp.inf)
     token = next_tokens(scores, sampling, seed, rows.key, rows.count)
-    is_eos = jnp.isin(token, jnp.array(eos_ids))
+    is_eos = jnp.isin(token, jnp.array(eos_ids, jnp.int32))
     choices, is_choice, is_decided = rows.choices, False, False
     if choices.alive.shape[1]:
         chosen, after = next_of_choices(scores, choices, rows.count, eos_ids)
@@ -166,7 +188,8 @@ def _with_next(
     is_last = is_eos | jnp.where(is_choice, is_decided, count >= rows.limit)
     return rows._replace(
         token=token, position=rows.position + 1, count=count, choices=choices,
-        has_eos=rows.has_eos | (is_eos & ~rows.has_ended), has_ended=rows.has_ended | is_last,
+        has_eos=rows.has_eos | (is_eos & ~rows.has_ended), has_ended=rows.has_ended | is_last | ~is_finite,
+        is_finite=rows.is_finite & is_finite,
     )  # fmt: skip
 
 
@@ -194,7 +217,8 @@ def _fill(model: Llama, weights: Any, state: State, prompts: Prompts, choose: An
         Rows(
             written=jnp.zeros((count, length), jnp.int32), token=zeros, position=prompts.length - 1,
             count=zeros, limit=prompts.limit, key=prompts.key, choices=prompts.choices,
-            has_eos=prompts.length < 0, has_ended=prompts.length < 0,
+            has_eos=prompts.length < 0, has_ended=prompts.length < 1,
+            is_finite=prompts.length >= 0,
         ),
     )  # fmt: skip
     new = new._replace(written=new.written.at[:, (ring.index - 1) % length].set(new.token))
@@ -261,3 +285,25 @@ def _in_compute_dtype(config: LlamaConfig, params: Any) -> Any:
 def on_mesh(array: np.ndarray, sharding: NamedSharding) -> Array:
     """A global array of which every process places its own part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def check_finite(is_finite: bool | np.bool_, what: str) -> None:
+    """Refuse what a broken model answers. Raises: DataError."""
+    if not is_finite:
+        raise DataError(
+            f"{what}: the model's logits are not finite; its weights are damaged or training has diverged; "
+            f"evaluate another step"
+        )
+
+
+def check_batch_rows(rows: int, mesh: Mesh) -> None:
+    """Refuse a number of rows that cannot be spread evenly over the mesh, or is none.
+
+    Raises: ConfigError, ShardingError.
+    """
+    if rows < 1:
+        raise ConfigError(
+            f"generate.batch_rows: {rows} given; it must be a multiple of {rows_multiple(mesh)} above 0; "
+            f"change it"
+        )
+    check_rows("generate.batch_rows", rows, mesh)

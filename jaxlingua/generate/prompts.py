@@ -16,15 +16,18 @@ def cut_prompts(
 ) -> tuple[list[np.ndarray], list[int]]:
     """Prompts of at most `room` tokens, and how many tokens each lost.
 
-    Tokens are taken from the left, behind the BOS: the end of a prompt holds the question.
+    Tokens are taken from the left, behind the BOS: the end of a prompt holds the question. Where there is
+    no room, nothing is kept.
 
     Example:
         >>> cut_prompts([np.array([1, 5, 6, 7, 8])], room=3, bos_id=1)
         ([array([1, 7, 8])], [2])
     """
     kept = []
+    room = max(0, room)
     for prompt in prompts:
-        head = prompt[: int(bos_id is not None and len(prompt) > 0 and prompt[0] == bos_id)]
+        has_bos = bos_id is not None and len(prompt) > 0 and prompt[0] == bos_id
+        head = prompt[: min(room, int(has_bos))]
         tail = prompt[max(len(head), len(prompt) - room + len(head)) :]
         kept.append(np.concatenate([head, tail]))
     return kept, [len(prompt) - len(rest) for prompt, rest in zip(prompts, kept, strict=True)]

@@ -25,3 +25,24 @@ def test_settings_without_effect_are_refused():
         Decoding(top_k=5)
     with pytest.raises(ConfigError, match=r"generate.top_p: 0.9 given with generate.temperature=0, .* leave"):
         Decoding(top_p=0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("temperature", -0.5, "0 or a finite number above"),
+        ("temperature", float("nan"), "0 or a finite"),
+        ("temperature", float("inf"), "0 or a finite"),
+        ("top_k", -1, "0, which is all tokens, or more"),
+        ("top_p", 0.0, "a number above 0, at most 1"),
+        ("top_p", 1.5, "a number above 0, at most 1"),
+        ("beams", 0, "1, which is no beam search, or more"),
+        ("length_penalty", float("nan"), "a finite number"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, value, allowed):
+    others = {"temperature": 1.0} if name.startswith("top") else {}
+    with pytest.raises(
+        ConfigError, match=rf"^generate.{name}: {value:g} given; it must be {allowed}.*change it$"
+    ):
+        Decoding(**others, **{name: value})

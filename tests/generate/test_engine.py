@@ -13,6 +13,7 @@ from jaxlingua.errors import ConfigError, DataError, ShardingError
 from jaxlingua.generate import engine
 from jaxlingua.generate.decoding import Answer, Decoding, Request
 from jaxlingua.generate.engine import cut_prompts, generate, padded_length, prompt_room
+from jaxlingua.generate.prompts import left_padded
 from jaxlingua.generate.sampling import Sampling
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
@@ -161,9 +162,10 @@ def test_200_prompts_of_mixed_lengths_need_few_programs():
     used = engine.programs(model, mesh_of("one"), VOCAB, (PAD,), Sampling(0.0, 0, 1.0))
     assert engine.programs.cache_info().misses == 1, "equal models have one set of programs"
     counts = {name: getattr(used, name).compile_count() for name in ("start", "fill", "decode", "shorten")}
-    assert counts["fill"] == counts["decode"] == counts["shorten"] + 1, "each change to a shorter ring"
+    assert counts["decode"] == counts["shorten"] + 1, "each change to a shorter ring"
     assert counts["start"] == 1
-    assert 3 <= counts["fill"] <= 4
+    assert 3 <= counts["decode"] <= 4
+    assert counts["decode"] <= counts["fill"] < 2 * counts["decode"], "prompts in a ring that is still longer"
     assert rows_of(generated(requests[::-1], model, params, **never)) == expected[::-1]
     assert counts == {name: getattr(used, name).compile_count() for name in counts}, (
         "nothing is compiled again"
@@ -296,6 +298,36 @@ def test_groups_are_few_and_every_request_fits():
             start += group.count
 
 
+@pytest.mark.parametrize(
+    ("long", "short", "wanted"),
+    [
+        (240, 760, [(240, 3072, 3104), (760, 32, 64)]),
+        (10, 990, [(64, 3072, 3104), (936, 32, 64)]),
+        (990, 10, [(1000, 3072, 3104)]),
+        (10, 60, [(70, 3072, 3104)]),
+    ],
+)
+def test_a_few_long_prompts_do_not_pad_the_others(long, short, wanted):
+    """With 240 of 1,000 long ones all were padded to 3,072 positions: four times the work. Least is a batch."""
+    groups = engine.groups_of([3000] * long + [30] * short, [32] * (long + short), 64, 4096)
+    assert [(group.count, group.padded, group.ring) for group in groups] == wanted
+
+
+def test_short_prompts_are_read_short_while_a_long_answer_needs_the_long_ring(monkeypatch):
+    """The row that goes on keeps the ring long; what is read must not be as long as the ring's prompts."""
+    read = []
+    monkeypatch.setattr(engine, "left_padded", lambda *args: read.append(args[2]) or left_padded(*args))
+    model, params = trained()
+    long = [np.concatenate(prompts(18, seed=seed))[:90] for seed in range(4)]
+    limits = [60, 2, 2, 2] + [2] * 12
+    questions = [*long, *prompts(12, seed=19)]
+    requests = [Request(question, limit) for question, limit in zip(questions, limits, strict=True)]
+    told = generated(requests, model, params, batch_rows=4, eos_ids=())
+    assert read == [96] * 4 + [32] * 12
+    alone = [generated([request], model, params, eos_ids=())[0] for request in requests]
+    assert rows_of(told) == rows_of(alone)
+
+
 def test_prompts_are_padded_to_few_lengths():
     assert sorted({padded_length(tokens) for tokens in range(1, 1025)}) == [
         32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024,
@@ -311,6 +343,10 @@ def test_a_cut_prompt_keeps_its_bos_and_its_end():
     kept, lost = cut_prompts([long], room=4, bos_id=None)
     assert kept[0].tolist() == [6, 7, 8, 9]
     assert lost == [2]
+    for room, wanted in ((1, [1]), (0, []), (-1, [])):
+        kept, lost = cut_prompts([long], room=room, bos_id=1)
+        assert kept[0].tolist() == wanted
+        assert lost == [6 - len(wanted)]
 
 
 def test_what_cannot_be_answered_is_refused():
@@ -336,3 +372,61 @@ def test_what_cannot_be_answered_is_refused():
         generated([Request(np.ones(3, np.int32), 4, stop=("",))], model, params)
     with pytest.raises(ShardingError, match="generate.batch_rows: 12 rows cannot be split .* multiple of 8"):
         answers(prompts(3, seed=0), model, params, "fsdp", batch_rows=12)
+    with pytest.raises(ConfigError, match="generate.batch_rows: 0 given; it must be a multiple of 1 above 0"):
+        answers(prompts(3, seed=0), model, params, batch_rows=0)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=2)])
+def test_ids_that_the_tokenizer_has_not_are_refused(decoding):
+    """The embedding would take the last row it has for them, and answer nonsense."""
+    model, params = trained()
+    good = Request(np.array([1, 5, 3], np.int32), 4)
+    for ids, told in (([1, VOCAB], VOCAB), ([-1, 1], -1)):
+        bad = replace(good, prompt=np.array(ids, np.int32))
+        with pytest.raises(DataError, match=f"generate: request 1 has id {told} in its prompt; 0 to 19 are"):
+            generated([good, bad], model, params, decoding=decoding)
+    bad = replace(good, choices=(np.array([4], np.int32), np.array([4, 99], np.int32)))
+    with pytest.raises(DataError, match="request 0 has id 99 in its choice; .* tokenizer of this model"):
+        generated([bad], model, params, decoding=decoding)
+
+
+def test_eos_ids_beyond_the_tokenizer_are_ignored_and_none_are_enough_but_for_choices():
+    model, params = trained()
+    asked = [Request(question, NEW) for question in prompts(6, seed=18)]
+    free = rows_of(generated(asked, model, params))
+    assert rows_of(generated(asked, model, params, eos_ids=(EOS, VOCAB + 3, 10**6, -1))) == free
+    endless = generated(asked, model, params, eos_ids=())
+    assert {answer.ended_by for answer in endless} == {"length"}
+    assert rows_of(generated(asked, model, params, eos_ids=(VOCAB,))) == rows_of(endless)
+    chosen = [replace(asked[0], choices=(np.array([4]), np.array([4, 5])))]
+    with pytest.raises(ConfigError, match="no eos_ids given .* request 0 has choices, .* eos_id$"):
+        generated(chosen, model, params, eos_ids=(VOCAB,))
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(temperature=1.0), Decoding(beams=2)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_whose_logits_are_not_finite_answers_nothing(decoding, value):
+    """Argmax of NaN is token 0, so a run that has diverged would be scored. Only one letter is broken here."""
+    model, params = trained()
+    embedding = params["embed"]["embedding"].at[FIRST + 7].set(value)
+    broken = {**params, "embed": {"embedding": embedding}}
+    asked = [Request(np.array([BOS, FIRST + letter, TURN], np.int32), 2) for letter in (1, 7, 2)]
+    with pytest.raises(
+        DataError, match="generate: request 1: the model's logits are not finite; its weights"
+    ):
+        generated(asked, model, broken, decoding=decoding)
+    healthy = [Request(np.array([BOS, TURN], np.int32), 1)]
+    given = generated(healthy, model, broken, decoding=decoding)
+    assert rows_of(given) == rows_of(generated(healthy, model, params, decoding=decoding))
+
+
+def test_logits_that_stop_being_finite_within_an_answer_are_refused_too():
+    """The prompt does not hold the letter that breaks the model; the answer has to."""
+    model, params = trained()
+    letter = FIRST + 7
+    embedding = params["embed"]["embedding"].at[letter].set(np.nan)
+    broken = {**params, "embed": {"embedding": embedding}}
+    after_it = tuple(np.array([letter, FIRST + last], np.int32) for last in (1, 2))
+    asked = Request(np.array([BOS, FIRST + 1, TURN], np.int32), 1, choices=after_it)
+    with pytest.raises(DataError, match="generate: request 0: the model's logits are not finite"):
+        generated([asked], model, broken)

@@ -213,3 +213,17 @@ def test_what_cannot_be_scored_is_refused():
         scored([good], model, params, vocab_size=33)
     with pytest.raises(ShardingError, match="generate.batch_rows: 12 rows cannot be split"):
         scored([good], model, params, "fsdp", batch_rows=12)
+
+
+@pytest.mark.parametrize("place", ["prompt", "tokens"])
+def test_logits_that_are_not_finite_are_refused(place):
+    model, params = trained()
+    letter = 9
+    broken = {**params, "embed": {"embedding": params["embed"]["embedding"].at[letter].set(np.nan)}}
+    good = Continuation(np.array([1, 5, 3], np.int32), np.array([5, EOS], np.int32))
+    bad = replace(good, **{place: np.array([1, letter, 5], np.int32)})
+    with pytest.raises(
+        DataError, match="likelihood: item 1: the model's logits are not finite; .* another step$"
+    ):
+        scored([good, bad, good], model, broken)
+    assert_equal(scored([good, good], model, broken), scored([good, good], model, params))

@@ -18,10 +18,11 @@ _HTML = re.compile(r"</?(?:b|i|u|em|strong|p|br|code|h\d)\s*/?>", re.IGNORECASE)
 _VERDICT = re.compile(r"(?<![^\W_])VERDICT[\W_]*(YES|NO)(?![^\W_])", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|never|cannot|no)\b|n['’]t\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?;|\n]")
+_SENTENCE_CHARACTERS = 400  # read on either side, so that long replies take no longer
 # What may follow: nothing, a mark, a reason; but no other choice, as in "YES or NO" and "YES / NO".
-_REASON = r"[\s_*`]*(?:because|since|as)\b"
-_OTHER = re.compile(r"[\W_]*(?:YES|NO)\b|\s*[/|]\s*(?:yes|no)\b")
-_AFTER_VERDICT = re.compile(rf"[ \t_*`]*(?:$|[^\w\s])|{_REASON}", re.IGNORECASE | re.MULTILINE)
+_REASON = r"[\s_*`]{0,20}(?:because|since|as)\b"
+_OTHER = re.compile(r"[\W_]{0,20}(?:YES|NO)\b|\s{0,20}[/|]\s{0,20}(?:yes|no)\b")
+_AFTER_VERDICT = re.compile(rf"[ \t_*`]{{0,20}}(?:$|[^\w\s])|{_REASON}", re.IGNORECASE | re.MULTILINE)
 
 _GRADE = re.compile(
     r"(?<![^\W_])(FIRST|SECOND)(?:\s+answer)?([\s:*_`=]*)"
@@ -29,7 +30,8 @@ _GRADE = re.compile(
     re.IGNORECASE,
 )
 _AFTER_GRADE = re.compile(
-    rf"[ \t_*`]*(?:$|[.,;!|)(\]](?!\d)|[-–—](?!\s*\d)|(?:and\b|&)?[\W_]*(?:FIRST|SECOND)\b)|{_REASON}",
+    r"[ \t_*`]{0,20}(?:$|[.,;!|)(\]](?!\d)|[-–—](?!\s*\d)"
+    rf"|(?:and\b|&)?[\W_]{{0,20}}(?:FIRST|SECOND)\b)|{_REASON}",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -104,12 +106,12 @@ def read_grades(reply: str) -> tuple[float, float] | None:
 
 def _before(text: str, place: int, start: int = 0) -> str:
     """The part of a sentence in front of a place, from `start` on."""
-    return _SENTENCE_END.split(text[start:place])[-1]
+    return _SENTENCE_END.split(text[max(start, place - _SENTENCE_CHARACTERS) : place])[-1]
 
 
 def _after(text: str, place: int) -> str:
     """The rest of a line."""
-    return text[place:].partition("\n")[0]
+    return text[place : place + _SENTENCE_CHARACTERS].partition("\n")[0]
 
 
 def _has_words(text: str) -> bool:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxlingua.config import Config, ScorerConfig
 from jaxlingua.errors import ConfigError, DataError, JaxlinguaError, MachineError, nearest, one_line
-from jaxlingua.eval.metrics.measured import Measured, mean_of
+from jaxlingua.eval.metrics.measured import Measured
 from jaxlingua.eval.tasks.item import Task
 
 _SCRIPT_PATHS = sorted(Path(__file__).parent.glob("scripts/run_*.py"))
@@ -35,6 +36,7 @@ _SCRIPT_PATHS = sorted(Path(__file__).parent.glob("scripts/run_*.py"))
 SCRIPTS = {path.stem.removeprefix("run_"): path for path in _SCRIPT_PATHS}
 PLACEHOLDER = "{script}"
 FOLDER = "scorers"
+_TEXT_CHARACTERS = 1000  # of a model, library or settings
 
 Say = Callable[[str], None]
 
@@ -98,7 +100,9 @@ def run_scorer(
     folder: str | Path,
     say: Say = lambda line: None,
 ) -> list[Measured]:
-    """One metric, times 100, for each group of segments; a segment with several targets gets its best.
+    """One metric for each group of segments; a segment with several targets gets its best.
+
+    Scores of our own scripts are shares, and told times 100; those of other commands are told as they are.
 
     The command is not run for groups of which the folder has the result of the same arguments, model, script
     and segments; the program itself may have moved. Whoever updates its library removes these results.
@@ -129,7 +133,8 @@ def run_scorer(
             _keep(paths[index], results[index])
     else:
         say(told)
-    return [_measured(name, *each, script) for each in zip(groups, results, strict=True)]
+    is_share = any(str(path) in part for part in command for path in SCRIPTS.values())
+    return [_measured(name, *each, script, is_share) for each in zip(groups, results, strict=True)]
 
 
 def _command(name: str, scorer: ScorerConfig, where: str) -> tuple[list[str], str]:
@@ -224,6 +229,8 @@ def _read(path: Path, segments: int, model: str, where: str) -> Result:
         told = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise wrong("it wrote no result") from None
+    except OSError as error:
+        raise wrong(f"its result cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise wrong(f"its result is not JSON ({one_line(error)[:100]})") from None
     if not isinstance(told, dict) or not isinstance(told.get("scores"), list):
@@ -231,16 +238,37 @@ def _read(path: Path, segments: int, model: str, where: str) -> Result:
     for field in ("model", "library"):
         if not isinstance(told.get(field), str) or not told[field]:
             raise wrong(f"its result does not tell '{field}'")
+    settings = str(told.get("settings", "none"))
+    for field, text in (("model", told["model"]), ("library", told["library"]), ("settings", settings)):
+        if len(text) > _TEXT_CHARACTERS or not _is_text(text):
+            raise wrong(
+                f"its result tells a '{field}' of {len(text):,} characters, or with some that no text has"
+            )
     scores = told["scores"]
     if len(scores) != segments:
         raise wrong(f"{len(scores)} scores for {segments} segments")
     for index, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
             raise wrong(f"score {index} is {json.dumps(score)[:40]}, not a finite number")
     if model not in ("auto", told["model"]):
         raise wrong(f"it scored with model '{told['model'][:100]}', '{model}' was asked for")
-    settings = str(told.get("settings", "none"))
     return Result(tuple(float(score) for score in scores), told["model"], told["library"], settings)
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # JSON can hold integers beyond any float
+        return False
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can write it (JSON can hold half of a surrogate pair), and files can be named so."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _kept(path: Path, segments: int) -> Result | None:
@@ -259,7 +287,7 @@ def _keep(path: Path, result: Result) -> None:
     os.replace(partial, path)
 
 
-def _measured(name: str, group: Sequence[Segment], result: Result, script: str) -> Measured:
+def _measured(name: str, group: Sequence[Segment], result: Result, script: str, is_share: bool) -> Measured:
     scores = iter(result.scores)
     best = [max(next(scores) for _ in segment.targets) for segment in group]
     references = "best" if any(len(segment.targets) > 1 for segment in group) else "one"
@@ -268,12 +296,19 @@ def _measured(name: str, group: Sequence[Segment], result: Result, script: str) 
         "library": result.library,
         "settings": result.settings,
         "script": script,
+        "scale": "times 100" if is_share else "as told",
         "references": references,
     }
-    return mean_of(name, best, "|".join(f"{key}:{value.replace('|', '/')}" for key, value in rules.items()))
+    told = "|".join(f"{key}:{' '.join(value.replace('|', '/').split())}" for key, value in rules.items())
+    times = 100.0 if is_share else 1.0
+    statistics = np.array([[times * score, 1.0] for score in best])
+    return Measured(name, statistics, lambda sums: float(sums[0] / sums[1]), f"metric:{name}|{told}")
 
 
 def _model_name(model: str) -> str:
     """A path without the part that differs between machines; COMET's all end in checkpoints/model.ckpt."""
     path = Path(model)
-    return path.name if path.is_dir() else "/".join(path.parts[-3:]) if path.is_file() else model
+    try:
+        return path.name if path.is_dir() else "/".join(path.parts[-3:]) if path.is_file() else model
+    except OSError:  # too long for a path
+        return model

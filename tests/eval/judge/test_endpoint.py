@@ -320,3 +320,18 @@ def test_the_last_verdict_counts_and_none_where_it_is_not_clear(reply, verdict):
 )
 def test_grades_are_numbers_from_1_to_10_for_both(reply, grades):
     assert read_grades(reply) == grades
+
+
+def test_a_reply_of_any_length_is_read_at_once():
+    """Reading each sentence from the start of the reply took minutes."""
+    start = time.monotonic()
+    for reply in (
+        "VERDICT: YES " * 20_000,
+        "VERDICT: NO" + "*" * 200_000 + "x",
+        "FIRST: 8 " * 20_000,
+        "FIRST: 8" + " " * 200_000 + "x",
+        "FIRST: 8/" + " " * 200_000 + "SECOND " * 20_000,
+    ):
+        read_verdict(reply)
+        read_grades(reply)
+    assert time.monotonic() - start < 15

@@ -71,7 +71,9 @@ def test_each_script_scores_through_its_library_and_says_by_what(
     assert measured.statistics.sum(axis=0).tolist() == [150.0, 3.0]
     rules = rf"metric:{name}|{told}|script:"
     assert measured.signature.startswith(rules)
-    assert re.fullmatch(r"[0-9a-f]{8}\|references:best", measured.signature.removeprefix(rules))
+    assert re.fullmatch(
+        r"[0-9a-f]{8}\|scale:times 100\|references:best", measured.signature.removeprefix(rules)
+    )
 
 
 def test_the_hash_is_of_our_script_alone_however_it_is_started(libraries, tmp_path):
@@ -122,8 +124,8 @@ def test_what_was_scored_is_not_scored_again_and_only_the_missing_group_is(tmp_p
     both = run_scorer("own", scorer, [SEGMENTS[:1], SEGMENTS[1:]], tmp_path, said.append)
     again = run_scorer("own", scorer, [SEGMENTS[1:], SEGMENTS[:1]], tmp_path, said.append)
     assert (tmp_path / "runs").read_text() == "1 3 "
-    assert first[0].values == both[0].values == again[1].values == [80.0]
-    assert both[1].values == again[0].values == [180.0, 70.0]
+    assert first[0].values == both[0].values == again[1].values == [0.8]
+    assert both[1].values == again[0].values == [1.8, 0.7]
     assert both[1].signature == again[0].signature
     assert said == [
         "own: results of 0 of 1 tasks are there; 1 segments to score, at most 3600 s",
@@ -167,6 +169,11 @@ CASES = {
     "number": (telling(scores=[0.1] * 3), "3 scores for 4 segments; one JSON object"),
     "nan": (telling(scores=[0.1, float("nan"), 0.1, 0.1]), "score 1 is NaN, not a finite number"),
     "text": (telling(scores=[0.1, 0.1, "0.1", 0.1]), 'score 2 is "0.1", not a finite number'),
+    "huge": (telling(scores=[10**400, 0.1, 0.1, 0.1]), f"score 0 is 1{'0' * 39}, not a finite number"),
+    "folder": ("os.mkdir(result)", "its result cannot be read (Is a directory); one JSON object"),
+    "surrogate": (telling(model="m\ud800"), "its result tells a 'model' of 2 characters, or with some"),
+    "long": (telling(library="m" * 5000), "its result tells a 'library' of 5,000 characters, or"),
+    "zero": (telling(settings="m\0"), "its result tells a 'settings' of 2 characters, or with some"),
     "null": (telling(scores=[None, 0.1, 0.1, 0.1]), "score 0 is null, not a finite number"),
 }
 
@@ -180,10 +187,24 @@ def test_a_command_that_fails_or_tells_nonsense_is_one_line(case, tmp_path):
     assert not list(tmp_path.glob("scorers/*"))
 
 
+def test_scores_of_a_command_of_ones_own_are_told_as_they_are(tmp_path):
+    """MetricX tells errors from 0 to 25; our scripts tell shares."""
+    of_own = run_scorer(
+        "own", program(tmp_path, telling(scores=[20.0, 25.0, 20.0, 25.0])), [SEGMENTS], tmp_path
+    )
+    assert of_own[0].value == pytest.approx(70 / 3)
+    assert "|scale:as told|" in of_own[0].signature
+
+
+def test_a_name_of_a_model_may_be_longer_than_a_file_may_be_called_and_stays_one_part(tmp_path):
+    [measured] = run_scorer("own", program(tmp_path, telling(model="m|\n" * 200)), [SEGMENTS], tmp_path)
+    assert f"|model:{' '.join(['m/'] * 200)}|library:own 1|" in measured.signature
+
+
 def test_another_model_than_asked_for_is_refused(tmp_path):
     with pytest.raises(DataError, match="it scored with model 'm', 'large' was asked for"):
         run_scorer("own", program(tmp_path, telling(), model="large"), [SEGMENTS], tmp_path)
-    assert run_scorer("own", program(tmp_path, telling(), model="m"), [SEGMENTS], tmp_path)[0].value == 50.0
+    assert run_scorer("own", program(tmp_path, telling(), model="m"), [SEGMENTS], tmp_path)[0].value == 0.5
 
 
 def test_a_late_command_is_stopped_with_all_that_it_started(tmp_path):
