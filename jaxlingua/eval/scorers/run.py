@@ -255,7 +255,7 @@ def _read(path: Path, segments: int, model: str, where: str) -> Result:
     return Result(tuple(float(score) for score in scores), told["model"], told["library"], settings)
 
 
-def _is_finite(number: float) -> bool:
+def _is_finite(number: int | float) -> bool:
     try:
         return math.isfinite(number)
     except OverflowError:  # JSON can hold integers beyond any float
