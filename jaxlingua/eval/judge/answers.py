@@ -32,6 +32,9 @@ from jaxlingua.languages import display_name
 
 JUDGED_KINDS = ("qa", "open")
 
+# Share of a task's right answers that may be taken for another language, if answers are to lose by that.
+MOST_TARGETS_OFF = 0.05
+
 Outcome = Literal["win", "tie", "loss", "undecided"]
 POINTS: Mapping[str, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
@@ -45,7 +48,19 @@ class Gate:
 
 
 def language_gate(task: Task) -> Gate:
-    """Answers that are off-target by the rule of that metric; those that are undecided are graded."""
+    """Answers that are off-target by the rule of that metric; those that are undecided are graded.
+
+    Where that rule takes more than MOST_TARGETS_OFF of the task's own targets for off-target, of those that
+    it can tell, it cannot be relied on, and nothing but empty answers is held back.
+    """
+    told = [
+        verdict(item.targets[0], item.language, task.source_language)
+        for item in task.items
+        if item.targets and item.targets[0].strip()
+    ]
+    off, decided = told.count("off"), len(told) - told.count("undecided")
+    if off > MOST_TARGETS_OFF * decided:
+        return Gate(f"none,targets:{100 * off / decided:.1f}off", lambda text, language: False)
     return Gate(
         identify.identifier_version(),
         lambda text, language: verdict(text, language, task.source_language) == "off",

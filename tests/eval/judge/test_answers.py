@@ -14,7 +14,7 @@ import pytest
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError, MachineError
 from jaxlingua.eval.judge import endpoint as endpoint_module
-from jaxlingua.eval.judge.answers import Gate, Judged, chosen_items, judge_answers
+from jaxlingua.eval.judge.answers import Gate, Judged, chosen_items, judge_answers, language_gate
 from jaxlingua.eval.judge.wording import ask_for_verdict
 from jaxlingua.eval.metrics.measured import interval
 from jaxlingua.eval.tasks.item import Item, Task
@@ -317,6 +317,35 @@ def test_by_default_the_language_is_that_of_the_metric_off_target(judge, tmp_pat
     rate = next(one for one in found.measured if one.metric == "judge_win_rate")
     assert f"|gate:{identifier_version()}|" in rate.signature
     assert rate.values == [0.0, 0.0]
+
+
+SENTENCES = {
+    "deu_Latn": "Das Wetter wird morgen im ganzen Land sehr schön werden.",
+    "eng_Latn": "The weather will be fine tomorrow in the whole country.",
+}
+
+
+@pytest.mark.parametrize(("wrong", "trusted"), [(0, True), (1, True), (2, False), (20, False)])
+def test_where_the_rule_is_wrong_about_more_than_5_percent_of_the_right_answers_both_sides_are_graded(
+    wrong, trusted, judge, tmp_path
+):
+    """Right Sundanese from Javanese, for one, is mostly taken for off-target; the judge shall see it."""
+    languages = ["eng_Latn"] * wrong + ["deu_Latn"] * (20 - wrong)
+    items = tuple(
+        Item(f"q{i}", "deu_Latn", f"Frage {i}?", (SENTENCES[language],), "")
+        for i, language in enumerate(languages)
+    )
+    short = tuple(Item(f"s{i}", "deu_Latn", "?", ("42",), "") for i in range(20))  # too short to tell
+    of = Task("own.deu_Latn", "qa", "own", "deu_Latn", "all", "short", items + short, (), 40, {})
+    gate = language_gate(of)
+    assert gate.is_off_target(SENTENCES["eng_Latn"], "deu_Latn") == trusted
+    assert gate.name == (identifier_version() if trusted else f"none,targets:{100 * wrong / 20:.1f}off")
+    own, base = [SENTENCES["eng_Latn"] + " quality9"] * 40, [SENTENCES["deu_Latn"] + " quality3"] * 40
+    found = judged(judge, tmp_path, of, own, ["", *base[1:]], gate=None, items=40)
+    assert found.counts["pair_win"] == (0 if trusted else 40)
+    assert found.counts["pair_off_target"] == (40 if trusted else 0)
+    assert found.counts["pair_base_off_target"] == 1  # an empty answer loses all the same
+    assert f"|gate:{gate.name}|" in found.measured[-1].signature
 
 
 def test_the_same_answer_twice_is_a_tie_without_a_request(judge, tmp_path):
