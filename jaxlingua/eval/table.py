@@ -7,17 +7,19 @@ from pathlib import Path
 
 from jaxlingua.command_line import load_config
 from jaxlingua.errors import ConfigError, DataError, nearest
-from jaxlingua.eval.report.files import read_evaluations, read_lines, replace
-from jaxlingua.eval.report.merge import Run, base_of, identity_of, merge
+from jaxlingua.eval.report.files import read_data, read_evaluations, read_lines, read_provenance, replace
+from jaxlingua.eval.report.merge import Run, base_of, group_of, merge
 from jaxlingua.eval.report.merged_text import FORMATS
+from jaxlingua.tokens.tokenizer import is_learned
 
 HELP = """\
 python -m jaxlingua.eval table RUN [RUN …] [--format md|csv|tex|html|json] [--output FILE] [--metric NAME …]
 
 Merges the scores of run folders into one table: a row per task, language and metric, a column per model
-beside the base models and what no model scores. Runs whose configurations differ in run.seed alone are
-averaged (mean ± standard deviation, number of seeds), and so are prompts where all models were asked in the
-same ones. Scores whose signatures differ stand in rows of their own, with what sets them apart.
+beside the base models and what no model scores. Runs of the same training data and tokenizer whose
+configurations differ in run.seed alone are averaged (mean ± standard deviation, number of seeds), and so are
+prompts where all models were asked in the same ones. Scores whose signatures differ stand in rows of their
+own, with what sets them apart.
 
   --format  md, csv, tex, html or json; without it by the ending of --output, else md
   --output  file that is written; without it the table is printed
@@ -95,11 +97,15 @@ def _read_run(folder: Path) -> Run:
             f"{folder}: holds no scores; evaluated runs are allowed; run python -m jaxlingua.eval {folder} "
             f"first"
         )
+    sources = {source["name"]: source["fingerprint"] for source in read_data(folder)["sources"]}
+    tokenizer = ""
+    if (folder / "provenance.json").is_file() and not is_learned(config.tokens, config.model.path):
+        tokenizer = read_provenance(folder).get("tokenizer", "")
     return Run(
         name=folder.resolve().name,
         folder=str(folder),
         seed=config.run.seed,
-        group=identity_of(config),
+        group=group_of(config, sources, tokenizer),
         base=base_of(config),
         scores=tuple(scores),
     )

@@ -75,6 +75,39 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(seeds, capsys):
     assert found["demo"]["low"] == ""
 
 
+def test_runs_of_other_training_data_are_not_seeds_of_each_other(tmp_path, capsys):
+    """The configuration names files, and not what is in them."""
+    runs = [run_of(tmp_path / f"a-{seed}", 40.0 + seed, seed) for seed in range(3)]
+    for run, fingerprint in zip(runs, "112", strict=True):
+        source = {"name": "news", "languages": ["jav_Latn"], "train": 1, "held_out": 0, "skipped": {}}
+        sources = [{**source, "fingerprint": fingerprint * 64}]
+        (run / "data.json").write_text(json.dumps({"stages": [], "sources": sources}))
+    found = cells(capsys, *runs)
+    assert sorted(float(found[name]["value"]) for name in found if name not in ("copy", "base")) == [40.5, 42.0]
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("learned", 1), ("huggingface", 2)])
+def test_runs_of_another_tokenizer_are_not_seeds_of_each_other_unless_each_learned_its_own(
+    tmp_path, capsys, kind, columns
+):
+    config = {"tokens": {"kind": kind, **({"path": "owner/name"} if kind == "huggingface" else {})}}
+    runs = [run_of(tmp_path / f"a-{seed}", 40.0 + seed, seed, config=config) for seed in range(2)]
+    for run, fingerprint in zip(runs, "12", strict=True):
+        told = {"command": "x", "repeat": "x", "started": "x", "devices": "x", "versions": {"jaxlingua": "1"}}
+        (run / "provenance.json").write_text(json.dumps({**told, "tokenizer": fingerprint * 64}))
+    assert len(cells(capsys, *runs).keys() - {"copy", "base"}) == columns
+
+
+def test_equal_random_labels_of_two_seeds_are_two_draws(tmp_path, capsys):
+    runs = [
+        write_run(tmp_path / f"a-{seed}", [score("floors", 0, value, model=model) for model in ("random", "majority")], seed=seed)
+        for seed, value in enumerate((33.0, 33.0, 36.0))
+    ]
+    found = cells(capsys, *runs)
+    assert (found["random"]["seeds"], float(found["random"]["value"])) == ("3", 34.0)
+    assert found["majority"]["seeds"] == "2"  # of other items, or it would be the same
+
+
 def test_one_and_the_same_base_model_and_floor_count_once(seeds, capsys):
     found = cells(capsys, *seeds)
     assert (found["base"]["seeds"], found["base"]["low"], found["copy"]["seeds"]) == ("1", "29.0", "1")

@@ -45,8 +45,9 @@ def number_metrics(predictions: Sequence[str], targets: Sequence[Sequence[str]])
 def last_number(text: str) -> frozenset[Decimal]:
     """What the last number of a text may mean; empty where it has none.
 
-    Digits may be those of any script that Python knows. One point or comma before three digits has two meanings, of which a
-    right one is enough: 1.000 is a thousand in German and one in English. Other marks have one.
+    Digits may be those of any script that Python knows. One point or comma before three digits has two
+    meanings, of which a right one is enough: 1.000 is a thousand in German and one in English. Other marks
+    have one.
 
     Example:
         >>> sorted(last_number("5-3 = 2, so he pays −$1,234.50.")), sorted(last_number("also 1.000 €"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxlingua.errors import DataError
 from jaxlingua.eval.report.files import read_lines
+from jaxlingua.eval.report.forms import Prediction, check
 from jaxlingua.eval.report.models import better_high, importance
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 
@@ -73,6 +74,11 @@ def _predictions(path: Path, most: int | None = None) -> list[dict[str, Any]]:
                 f"{path}:{place}: damaged (a prediction without {', '.join(sorted(missing))}); an evaluation "
                 f"writes all of them; remove the file and evaluate again"
             )
+        advice = "an evaluation writes it whole; remove the file and evaluate again"
+        check(Prediction, line, f"{path}:{place}", advice)
+        for name, value in line.items():
+            if isinstance(value, int | float) and not abs(value) < float("inf"):
+                raise DataError(f"{path}:{place}: damaged ({name}: {value} is not finite); {advice}")
     return lines
 
 

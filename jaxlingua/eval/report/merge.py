@@ -88,6 +88,16 @@ def identity_of(config: Config) -> str:
     return json.dumps(plain, sort_keys=True)
 
 
+def group_of(config: Config, sources: Mapping[str, str], tokenizer: str) -> str:
+    """What runs share that are the same but for the seed: configuration, training data and tokenizer.
+
+    Args:
+        sources: name → fingerprint of what the run read.
+        tokenizer: its fingerprint; empty where it is learned, and so follows from the data.
+    """
+    return json.dumps([identity_of(config), dict(sources), tokenizer], sort_keys=True)
+
+
 def base_of(config: Config) -> str:
     """What the model before training is."""
     return json.dumps(_identity(config.model), sort_keys=True)
@@ -118,6 +128,7 @@ class _Found:
     model: str
     is_floor: bool
     run: str
+    seed: int
     score: Mapping[str, Any]
 
 
@@ -143,7 +154,7 @@ def merge(runs: Sequence[Run], metrics: Iterable[str] = ()) -> Table:
     for run, model, score in found:
         if not wanted or score["metric"] in wanted:
             key = (score["task"], score["language"], score["metric"])
-            one = _Found(names[model], score["stage"] == FLOORS, run.folder, score)
+            one = _Found(names[model], score["stage"] == FLOORS, run.folder, run.seed, score)
             by_row.setdefault(key, []).append(one)
     rows = []
     for key in sorted(by_row, key=lambda key: (key[0], key[1], importance(key[2]))):
@@ -261,14 +272,20 @@ def _row(key: tuple[str, str, str], models: Sequence[_Found], floors: Sequence[_
 
 
 def _merged(found: Sequence[_Found]) -> Merged:
-    """The mean of one model's scores; one and the same model that several runs measured counts once."""
+    """The mean of one model's scores; one and the same model that several runs measured counts once.
+
+    So do floors, but random labels of two seeds, which are two draws even where their scores are equal.
+    """
     by_run: dict[str, dict[str, Mapping[str, Any]]] = {}
+    seed_of = {one.run: one.seed for one in found}
     for one in found:
         by_run.setdefault(one.run, {})[prompt_of(one.score)] = one.score
     distinct: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for run, scores in by_run.items():
         first = next(iter(scores.values()))
-        which = FLOORS if found[0].is_floor else first.get("fingerprint") or run
+        which: Any = first.get("fingerprint") or run
+        if found[0].is_floor:
+            which = seed_of[run] if _floor_name(first) == "random" else FLOORS
         values = tuple(sorted((prompt, score["value"]) for prompt, score in scores.items()))
         distinct.setdefault((which, values), scores)
     seeds = list(distinct.values())

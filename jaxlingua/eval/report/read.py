@@ -12,7 +12,8 @@ import yaml
 
 from jaxlingua.errors import DataError
 from jaxlingua.eval.report.comparisons import compare, told, too_few_samples
-from jaxlingua.eval.report.files import read_evaluations, read_json, read_lines
+from jaxlingua.eval.report.files import read_data, read_evaluations, read_lines, read_provenance
+from jaxlingua.eval.report.forms import MetricsLine, check
 from jaxlingua.eval.report.groups import forgetting, group_means, make_groups, transfer
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import read_items, read_prompts
@@ -31,14 +32,15 @@ def read_run(folder: Path) -> dict[str, Any]:
 
     Raises: DataError naming the file that is missing or damaged.
     """
-    provenance = read_json(folder / "provenance.json")
+    provenance = read_provenance(folder)
     metrics = read_lines(folder / "metrics.jsonl")
+    for place, line in enumerate(metrics, start=1):
+        where = f"{folder / 'metrics.jsonl'}:{place}"
+        check(MetricsLine, line, where, "a run writes whole lines of JSON; mend or remove it")
     evaluations = read_evaluations(folder)
     scores = [score for evaluation in evaluations.values() for score in evaluation["scores"]]
     scores.sort(key=lambda score: (score["step"], score["task"], score["language"], score["metric"]))
-    data = {"stages": [], "sources": []}
-    if (folder / "data.json").is_file():
-        data |= read_json(folder / "data.json")
+    data = read_data(folder)
     names = [stage["name"] for stage in data["stages"]]
     shown = shown_models(scores, names)
     baseline = baseline_of(scores)
