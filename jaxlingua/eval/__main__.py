@@ -285,10 +285,8 @@ def candidates_of(
             )
         tokenizer = kept_tokenizer(config, folder)
         if config.eval.base_model or step == 0:
-            source = f"beginning of {folder.resolve()}"
-            yield Candidate(
-                "base", 0, "base", source, tokenizer, partial(open_base, config, folder, step, mesh)
-            )
+            opening = partial(open_base, config, folder, step, mesh)
+            yield Candidate("base", 0, "base", None, tokenizer, opening)
         store = open_store(checkpoints, config.checkpoint)
         for each in steps:
             if each not in there:
