@@ -272,6 +272,22 @@ def test_a_score_without_its_fields_is_damage(seeds):
     assert "scores.json: damaged (a score lacks some of high, items, language" in refused(DataError, *seeds)
 
 
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"scores": [score("coit", 100, float("nan"))]}, "damaged (NaN is no JSON)"),
+        ({"scores": [{**score("coit", 100, 4.0), "value": None}]}, "damaged (scores.0.value: Input should be a valid number)"),
+        ({"tasks": []}, "damaged (tasks: Input should be a valid dictionary)"),
+        ({"tasks": {TASK: None}}, f"damaged (tasks.{TASK}: Input should be a valid dictionary"),
+        ({"model": "x"}, "damaged (model: Input should be a valid dictionary"),
+    ],
+)
+def test_what_is_not_of_its_type_is_named(seeds, part, told):
+    file = seeds[0] / "evals" / "coit-100" / "scores.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **part}))
+    assert refused(DataError, *seeds).startswith(f"{file}: {told}")
+
+
 def test_a_damaged_line_of_predictions_is_named_with_its_number(seeds):
     file = seeds[0] / "evals" / "coit-100" / f"{TASK}.jsonl"
     file.write_text('{"id": "1"}\n{"id": "2"}\n{"id": \n{"id": "4"}\n')

@@ -18,7 +18,11 @@ _COUNTS = {"cut_prompts": 0, "cut_prompt_tokens": 0, "unfinished": 0, "left_out"
 def read_json(path: Path) -> Any:
     """Raises: DataError naming the file, and the line where it is damaged."""
     try:
-        return _loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        content = _loads(text)
+        if r"\ud" in text.lower():  # UnicodeEncodeError, a ValueError, for half a character
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except FileNotFoundError:
         raise DataError(f"{path}: missing, so {path.parent} is not the folder of a run; give one") from None
     except (ValueError, RecursionError) as error:

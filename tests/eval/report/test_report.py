@@ -211,3 +211,77 @@ def test_a_folder_that_is_no_run_is_told(tmp_path: Path):
         DataError, match=r"provenance.json: missing, so .* is not the folder of a run; give one"
     ):
         write_report(tmp_path)
+
+
+SCORES, LINES = "evals/coit-30/scores.json", "evals/coit-30/news.eng_Latn-deu_Latn.jsonl"
+TASK = "news.eng_Latn-deu_Latn"
+
+
+def edited(file: Path, place: tuple[Any, ...], value: Any) -> None:
+    """Change one thing in a file of JSON, or in the first line of one with a line each."""
+    first, newline, rest = file.read_text().partition("\n") if file.suffix == ".jsonl" else (file.read_text(), "", "")
+    content = at = json.loads(first)
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    file.write_text(json.dumps(content) + newline + rest)
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "told"),
+    [
+        (SCORES, ("scores", 0, "value"), None, "scores.0.value: Input should be a valid number"),
+        (SCORES, ("scores", 1, "value"), "12", "scores.1.value: Input should be a valid number"),
+        (SCORES, ("scores", 0, "value"), True, "scores.0.value: Input should be a valid number"),
+        (SCORES, ("scores", 0, "low"), float("nan"), "NaN is no JSON"),
+        (SCORES, ("scores", 0, "delta"), float("-inf"), "-Infinity is no JSON"),
+        (SCORES, ("scores", 0, "step"), "30", "scores.0.step: Input should be a valid integer"),
+        (SCORES, ("scores", 0, "items"), -1, "scores.0.items: Input should be greater than or equal to 0"),
+        (SCORES, ("scores", 0, "metric"), None, "scores.0.metric: Input should be a valid string"),
+        (SCORES, ("scores", 0, "task"), "\ud800", "'utf-8' codec can't encode character '\\ud800'"),
+        ("provenance.json", ("devices",), "\udfff", "'utf-8' codec can't encode character '\\udfff'"),
+        (SCORES, ("scores", 0, "p_value"), 2.0, "scores.0.p_value: Input should be less than or equal to 1"),
+        (SCORES, ("scores", 0, "prompt"), 3, "scores.0.prompt: Input should be a valid string"),
+        (SCORES, ("tasks",), [], "tasks: Input should be a valid dictionary"),
+        (SCORES, ("tasks", TASK), {}, f"tasks.{TASK}.items: Field required"),
+        (SCORES, ("model",), "x", "model: Input should be a valid dictionary or instance of"),
+        (SCORES, ("base",), {"evaluation": 1}, "base.evaluation: Input should be a valid string, and 1 more"),
+        (LINES, ("prediction",), None, "prediction: Value error, not a text"),
+        (LINES, ("targets",), "x", "targets: Input should be a valid list"),
+        (LINES, ("exact_match",), float("nan"), "NaN is no JSON"),
+        (LINES, ("id",), 5, "id: Value error, not a text"),
+        ("provenance.json", ("versions",), [], "versions: Input should be a valid dictionary"),
+        ("provenance.json", ("command",), None, "command: Input should be a valid string"),
+        ("data.json", ("stages",), {}, "stages: Input should be a valid list"),
+        ("data.json", ("stages", 0, "mixture", 0, "language"), 1, "stages.0.mixture.0.language: Input should be"),
+        ("metrics.jsonl", ("step",), None, "step: Input should be a valid integer"),
+        ("metrics.jsonl", ("step_seconds",), "x", "step_seconds: Input should be a valid number"),
+    ],
+)  # fmt: skip
+def test_what_is_not_of_its_type_is_told_in_one_line_with_its_file(run: Path, file, place, value, told):
+    edited(run / file, place, value)
+    with pytest.raises(DataError) as refused:
+        write_report(run)
+    message = str(refused.value)
+    at = ":1" if file.endswith("jsonl") else ""
+    assert message.startswith(f"{run / file}{at}: damaged ({told}")
+    assert "; " in message  # what is allowed, what to do
+    assert "\n" not in message
+    assert not (run / "report.json").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "[1, 2]", "null", '"x"', "3", "[" * 100_000])
+@pytest.mark.parametrize("file", [SCORES, "provenance.json"])
+def test_a_file_of_another_form_is_told(run: Path, file: str, content: str):
+    (run / file).write_text(content)
+    with pytest.raises(DataError, match=f"{file}: damaged"):
+        write_report(run)
+
+
+def test_half_a_character_of_a_model_is_shown_by_its_number(run: Path):
+    """Bytes that a tokenizer joins wrongly cannot be written as UTF-8."""
+    edited(run / LINES, ("prediction",), "in \ud800 Tagen")
+    report = write_report(run)
+    assert json.loads((run / "report.json").read_text("utf-8")) == report
+    for name in ("report.html", "report.json"):
+        assert "in \\ud800 Tagen" in (run / name).read_text("utf-8")
