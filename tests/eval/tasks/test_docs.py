@@ -66,7 +66,7 @@ def test_the_tables_have_what_the_files_say_and_nothing_else(table):
 
 def test_the_example_of_a_task_of_ones_own_can_be_followed(tmp_path: Path):
     """Each block of the example says in its first line which file it is."""
-    blocks = re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", DOCS.read_text("utf-8"), re.M | re.S)
+    blocks = re.findall(r"`(\S+)`:\n\n```\w+\n(.*?)^```", DOCS.read_text("utf-8"), re.M | re.S)
     files = dict(blocks)
     assert set(files) == {"my_tasks/riddles.yaml", "data/riddles/sw.jsonl"}
     for name, content in files.items():
