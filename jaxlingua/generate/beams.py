@@ -38,7 +38,7 @@ class Search:
     """All that a compiled search depends on beside model and mesh."""
 
     beams: int
-    new_tokens: int
+    new_tokens: int  # places for them; how many a request may have is data
     eos_ids: tuple[int, ...]
     vocab_size: int
     pad_id: int
@@ -87,31 +87,38 @@ def beam_search(
         on_answer: called with the index of a request and its answer as soon as it is known.
     Raises: ConfigError for requests with choices; DataError where the model's logits are not finite;
         ShardingError for rows that do not divide over the mesh.
-    Cost: one compilation for each padded length and max_new_tokens. Memory: the parameters once more where
-        they are cast to the compute dtype, and keys and values of batch_rows rows.
+    Cost: one compilation for each padded length of prompts with that of the most new tokens. Memory: the
+        parameters once more in the compute dtype, placed as they are (with fsdp see `generate`), and keys
+        and values of batch_rows rows.
     Same as: transformers' generate(num_beams=…, do_sample=False, length_penalty=…, early_stopping=False).
     """
     check_batch_rows(batch_rows, mesh)
+    if not requests:
+        return []
     if chosen := [index for index, request in enumerate(requests) if request.choices]:
         raise ConfigError(
             f"generate.beams: {decoding.beams} given, but request {chosen[0]} may only be answered by one of "
             f"{len(requests[chosen[0]].choices)} choices; set generate.beams=1, or choose by likelihood "
             f"(eval.choice_by=label)"
         )
-    rows = max(1, batch_rows // decoding.beams // rows_multiple(mesh)) * rows_multiple(mesh)
-    if model.config.compute_dtype != "float32":
-        params = programs(model, mesh, tokenizer.vocab_size, eos_ids, Sampling(0.0, 0, 1.0)).weights(params)
+    shards = rows_multiple(mesh)
+    rows = max(1, batch_rows // decoding.beams // shards) * shards
+    # No more rows than requests, but few different numbers of rows from call to call.
+    rows = min(rows, shards << (-(-len(requests) // shards) - 1).bit_length())
+    weights = programs(model, mesh, tokenizer.vocab_size, eos_ids, Sampling(0.0, 0, 1.0)).weights(params)
     answers: list[Answer | None] = [None] * len(requests)
     done = 0
-    for (new_tokens, padded), group in _grouped(requests, model.config.max_positions):
+    for (padded, new_tokens), group in _grouped(requests, model.config.max_positions):
         search = Search(decoding.beams, new_tokens, tuple(eos_ids), tokenizer.vocab_size, tokenizer.pad_id)
         run = _searcher(model, mesh, search)
         divisors = _divisors(new_tokens, decoding.length_penalty)
         for start in range(0, len(group), rows):
             chosen = group[start : start + rows]
             prompts = left_padded([requests[index].prompt for index in chosen], rows, padded, search.pad_id)
-            placed = (on_mesh(array, batch_sharding(mesh)) for array in prompts)
-            found, lengths, is_finite = fetch(run(params, *placed, divisors))
+            limits = np.ones(rows, np.int32)
+            limits[: len(chosen)] = [requests[index].max_new_tokens for index in chosen]
+            placed = (on_mesh(array, batch_sharding(mesh)) for array in (*prompts, limits))
+            found, lengths, is_finite = fetch(run(params, weights, *placed, divisors))
             for row, index in enumerate(chosen):
                 check_finite(is_finite[row], f"generate: request {index}")
                 answer = _answer(found[row, : lengths[row]], requests[index].stop, eos_ids, tokenizer)
@@ -123,12 +130,17 @@ def beam_search(
 
 
 def _grouped(requests: Sequence[Request], max_positions: int) -> list[tuple[tuple[int, int], list[int]]]:
-    """((new tokens, padded length), indices) of requests that one program answers, longest first."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    """((padded length, padded new tokens), indices) of requests that one program answers, longest first."""
+    groups: dict[int, list[int]] = {}
     for index, request in enumerate(requests):
         padded = min(padded_length(len(request.prompt)), max_positions - request.max_new_tokens)
-        groups.setdefault((request.max_new_tokens, padded), []).append(index)
-    return sorted(groups.items(), key=lambda group: (-sum(group[0]), group[0]))
+        groups.setdefault(padded, []).append(index)
+    found = []
+    for padded, group in sorted(groups.items(), reverse=True):
+        group.sort(key=lambda index: (-requests[index].max_new_tokens, index))
+        new_tokens = padded_length(requests[group[0]].max_new_tokens)
+        found.append(((padded, min(new_tokens, max_positions - padded)), group))
+    return found
 
 
 def _answer(
@@ -147,8 +159,10 @@ def _answer(
 def _searcher(model: Llama, mesh: Mesh, search: Search) -> MeshFunction:
     """The compiled search; for equal arguments it is the same one, so that nothing recompiles."""
 
-    def run(params: Any, tokens: Array, lengths: Array, divisors: Array) -> tuple[Array, ...]:
-        return _search(model, params, tokens, lengths, divisors, search)
+    def run(
+        params: Any, weights: Any, tokens: Array, lengths: Array, limits: Array, divisors: Array
+    ) -> tuple[Array, ...]:
+        return _search(model, params, weights, tokens, lengths, limits, divisors, search)
 
     return MeshFunction(jax.jit(run, out_shardings=replicated(mesh)), mesh)
 
@@ -156,14 +170,16 @@ def _searcher(model: Llama, mesh: Mesh, search: Search) -> MeshFunction:
 def _search(
     model: Llama,
     params: Any,
+    weights: Any,
     tokens: Int[Array, "batch prompt"],
     lengths: Int[Array, " batch"],
+    limits: Int[Array, " batch"],
     divisors: Float[Array, " new"],
     search: Search,
 ) -> tuple[Int[Array, "batch new"], Int[Array, " batch"], Bool[Array, " batch"]]:
     """Read all prompts once, then extend all beams by one token at a time until no row is open."""
     config = model.config
-    kernel = head_kernel(params, config)
+    kernel = head_kernel(weights, config)
     rows, padded = tokens.shape
 
     def logprobs_of(hidden: Float[Array, "rows embed"]) -> Float[Array, "rows vocab"]:
@@ -178,7 +194,7 @@ def _search(
     hidden, cache = model.apply({"params": params}, *inputs, cache, method=Llama.hidden)
     first = logprobs_of(hidden[:, -1])
     first = jnp.broadcast_to(first[:, None], (rows, search.beams, first.shape[-1]))
-    beams, _ = _extended(search, _no_beams(search, lengths > 0), first, divisors)
+    beams, _ = _extended(search, _no_beams(search, lengths > 0), first, limits, divisors)
 
     def more(carry: tuple[Beams, Ring]) -> Bool[Array, ""]:
         return jnp.any(carry[0].is_open)
@@ -188,9 +204,9 @@ def _search(
         last = jax.lax.dynamic_index_in_dim(beams.tokens, beams.step - 1, axis=2, keepdims=False).reshape(-1)
         positions = jnp.repeat(lengths + beams.step - 1, search.beams)
         inputs = (last, positions, jnp.ones_like(last), ring)
-        hidden, ring = model.apply({"params": params}, *inputs, method=Llama.next_hidden)
+        hidden, ring = model.apply({"params": weights}, *inputs, method=Llama.next_hidden)
         logprobs = logprobs_of(hidden).reshape(rows, search.beams, -1)
-        beams, parents = _extended(search, beams, logprobs, divisors)
+        beams, parents = _extended(search, beams, logprobs, limits, divisors)
         return beams, _reordered(ring, parents, padded)
 
     ring = _ring(cache, search.new_tokens, search.beams)
@@ -224,6 +240,7 @@ def _extended(
     search: Search,
     beams: Beams,
     logprobs: Float[Array, "batch beams vocab"],
+    limits: Int[Array, " batch"],
     divisors: Float[Array, " new"],
 ) -> tuple[Beams, Int[Array, "batch beams"]]:
     """All beams with one token more, and which beam each of the running ones comes from.
@@ -241,7 +258,7 @@ def _extended(
     parents, new = chosen // of_each, _taken(ids.reshape(len(ids), -1), chosen)
     tokens = jax.lax.dynamic_update_slice(_taken(beams.tokens, parents), new[..., None], (0, 0, beams.step))
     step = beams.step + 1
-    ends = jnp.isin(new, jnp.array(search.eos_ids, jnp.int32)) | (step == search.new_tokens)
+    ends = jnp.isin(new, jnp.array(search.eos_ids, jnp.int32)) | (step >= limits[:, None])
 
     scores, going_on = jax.lax.top_k(best + ends * _NEVER, count)
     divisor = divisors[beams.step]
@@ -262,7 +279,7 @@ def _extended(
         ended_lengths=merged(beams.ended_lengths, jnp.broadcast_to(step, ends.shape)),
         ended_scores=ended_scores,
         has_ended=has_ended,
-        is_open=beams.is_open & may_improve & (step < search.new_tokens) & is_finite,
+        is_open=beams.is_open & may_improve & (step < limits) & is_finite,
         is_finite=beams.is_finite & (is_finite | ~beams.is_open),
     )
     return extended, _taken(parents, going_on)

@@ -63,9 +63,10 @@ def generate(
         logits are not finite; ShardingError for rows that do not divide over the mesh.
     Cost: for at most four groups of lengths four programs each (prompts into the ring of this group and of
         the one before it, tokens, change to a shorter ring), which are kept for later calls with the same
-        model and mesh. Memory: the parameters once more where
-        they are cast to the compute dtype, and keys and values of batch_rows rows of the longest prompt,
-        padded, with the longest answer.
+        model and mesh. Memory: the parameters once more in the compute dtype, placed as they are, and keys
+        and values of batch_rows rows of the longest prompt with the longest answer, each padded, and for
+        a moment twice where the ring is shortened. With fsdp the compiler may gather all weights before
+        the loop over tokens: then they are whole on each device while it runs.
     Same as: transformers' generate, greedy or sampled, and with beams its beam search.
     """
     check_batch_rows(batch_rows, mesh)
@@ -100,14 +101,15 @@ def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, lo
     """Groups of requests that are sorted by the length of their prompts, longest first.
 
     At most four, so that there are few shapes to compile, each of at least a batch unless it is all of them;
-    of such groups those with the fewest positions of prompts, padding included.
+    of such groups those with the fewest positions of prompts, padding included. The most new tokens are
+    padded too, so that a little more of them compiles nothing new.
 
     Args:
         limits: the most new tokens of each.
         longest: model.max_positions.
     Example:
         >>> groups_of([90, 70, 20, 10], [8, 8, 8, 8], batch_rows=2, longest=128)
-        [Group(count=2, padded=96, ring=104), Group(count=2, padded=32, ring=40)]
+        [Group(count=2, padded=96, ring=128), Group(count=2, padded=32, ring=64)]
     """
     count, padded = len(lengths), [min(padded_length(length), longest - 1) for length in lengths]
     changes = [index for index in range(1, count) if padded[index] < padded[index - 1]]
@@ -126,7 +128,7 @@ def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, lo
 
     chosen, groups, ring = cheapest(0, _MOST_GROUPS)[2], [], 0
     for start, stop in reversed(list(zip(chosen, [*chosen[1:], count], strict=True))):
-        ring = min(max(ring, padded[start] + max(limits[start:stop])), longest)
+        ring = min(max(ring, padded[start] + padded_length(max(limits[start:stop]))), longest)
         groups.append(Group(stop - start, padded[start], ring))
     return groups[::-1]
 
@@ -174,8 +176,7 @@ class _Engine:
         self.choice_sizes = choices.sizes(requests)
         sampling = Sampling(decoding.temperature, decoding.top_k, decoding.top_p)
         self.programs = programs(model, mesh, tokenizer.vocab_size, eos_ids, sampling)
-        is_cast = model.config.compute_dtype != "float32"
-        self.weights = self.programs.weights(params) if is_cast else params
+        self.params, self.weights = params, self.programs.weights(params)
         self.state = self.programs.start(self.batch_rows, self.group.ring, self.choice_sizes)
 
     def answers(self) -> Iterator[tuple[int, Answer]]:
@@ -215,7 +216,7 @@ class _Engine:
         table = choices.table(requests, self.filled_at_once, self.choice_sizes)
         prompts = Prompts(tokens, lengths, rows, limits, keys, table)
         prompts = jax.tree.map(lambda array: on_mesh(array, batch_sharding(self.mesh)), prompts)
-        self.state = self.programs.fill(self.weights, self.state, prompts, self.seed)
+        self.state = self.programs.fill(self.params, self.state, prompts, self.seed)
 
     def _shorten(self, group: Group) -> None:
         self.state = self.programs.shorten(self.state, group.ring)

@@ -11,20 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int, UInt32
 
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.choices import Choices, next_of_choices
 from jaxlingua.generate.sampling import Sampling, next_tokens
 from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache, empty_ring, turned
-from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.model.llama import Llama, head_kernel, layers_apart, logits
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import (
     RULES,
     MeshFunction,
     batch_sharding,
     check_rows,
+    param_shardings,
     replicated,
     rows_multiple,
 )
@@ -89,9 +90,9 @@ class RowTold(NamedTuple):
 class Programs(NamedTuple):
     """The jitted functions for one model, mesh and way to choose tokens. A state that goes in is gone."""
 
-    weights: MeshFunction  # params → as they are multiplied
+    weights: MeshFunction  # params → as they are multiplied, the arrays of each layer apart
     start: MeshFunction  # batch, length, sizes of choices → State without a request
-    fill: MeshFunction  # weights, State, Prompts, seed → State
+    fill: MeshFunction  # params, State, Prompts, seed → State
     decode: MeshFunction  # weights, State, seed, stopped [b], ended rows to pause at, steps → State, Told
     shorten: MeshFunction  # State, length → State
 
@@ -107,8 +108,8 @@ def programs(
     def choose(scores: Array, rows: Rows, seed: Array) -> Rows:
         return _with_next(scores, rows, seed, vocab_size, eos_ids, sampling)
 
-    def fill(weights: Any, state: State, prompts: Prompts, seed: Array) -> State:
-        return _fill(model, weights, state, prompts, lambda scores, rows: choose(scores, rows, seed))
+    def fill(params: Any, state: State, prompts: Prompts, seed: Array) -> State:
+        return _fill(model, params, state, prompts, lambda scores, rows: choose(scores, rows, seed))
 
     def decode(
         weights: Any, state: State, seed: Array, stopped: Array, pause_at: Array, steps: Array
@@ -131,7 +132,9 @@ def programs(
 
     start = functools.partial(_start, config)
     return Programs(
-        weights=MeshFunction(jax.jit(functools.partial(_in_compute_dtype, config)), mesh),
+        weights=MeshFunction(
+            jax.jit(functools.partial(_weights, config), out_shardings=weight_shardings(model, mesh)), mesh
+        ),
         start=MeshFunction(jax.jit(start, static_argnums=(0, 1, 2), out_shardings=state), mesh),
         fill=MeshFunction(jax.jit(fill, donate_argnums=1, out_shardings=state), mesh),
         decode=MeshFunction(jax.jit(decode, donate_argnums=1, out_shardings=(state, told)), mesh),
@@ -193,7 +196,7 @@ def _with_next(
     )  # fmt: skip
 
 
-def _fill(model: Llama, weights: Any, state: State, prompts: Prompts, choose: Any) -> State:
+def _fill(model: Llama, params: Any, state: State, prompts: Prompts, choose: Any) -> State:
     """Read prompts in a cache of their own, choose the token after each, and move both into free rows."""
     config, (ring, rows) = model.config, state
     count, padded = prompts.tokens.shape
@@ -208,9 +211,9 @@ def _fill(model: Llama, weights: Any, state: State, prompts: Prompts, choose: An
         )
     )
     hidden, cache = model.apply(
-        {"params": weights}, prompts.tokens, positions, segments, cache, method=Llama.hidden
+        {"params": params}, prompts.tokens, positions, segments, cache, method=Llama.hidden
     )
-    scores = logits(hidden[:, -1:], head_kernel(weights, config), config)[:, 0]
+    scores = logits(hidden[:, -1:], head_kernel(params, config), config)[:, 0]
     zeros = jnp.zeros(count, jnp.int32)
     new = choose(
         scores,
@@ -267,19 +270,31 @@ def _decode(model: Llama, weights: Any, state: State, pause_at: Array, steps: Ar
 
 
 def _shorten(state: State, length: int) -> State:
-    """The same rows, of which none needs more than `length` places, in a ring of that length."""
+    """The same rows, of which none needs more than `length` places, in a ring of that length.
+
+    Memory: the old ring and the new one at one time, and a turned copy of one layer's keys or values.
+    """
     ring, rows = state
     written = jnp.roll(rows.written, -ring.index, 1)[:, -length:]
     return State(turned(ring, ring.index, length), rows._replace(written=written))
 
 
-def _in_compute_dtype(config: LlamaConfig, params: Any) -> Any:
-    """Matrices as they are multiplied, cast once instead of at every token; norms are applied in float32."""
+def weight_shardings(model: Llama, mesh: Mesh) -> Any:
+    """Of `Programs.weights`: as of the parameters, but for the axis of layers."""
+    shardings = param_shardings(model, mesh)
+    of_layer = jax.tree.map(
+        lambda one: NamedSharding(mesh, PartitionSpec(*one.spec[1:])), shardings["layers"]
+    )
+    return {**shardings, "layers": (of_layer,) * model.config.layers}
+
+
+def _weights(config: LlamaConfig, params: Any) -> Any:
+    """Matrices as they are multiplied, cast and parted once instead of at every token; norms stay float32."""
 
     def cast(path: Any, leaf: Array) -> Array:
         return leaf if path[-1].key == "scale" else leaf.astype(config.compute_dtype)
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+    return layers_apart(jax.tree_util.tree_map_with_path(cast, params), config)
 
 
 def on_mesh(array: np.ndarray, sharding: NamedSharding) -> Array:

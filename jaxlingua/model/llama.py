@@ -291,7 +291,8 @@ class Llama(nn.Module):
         """Normalized output of the last layer for one more token of every row, which the ring then holds.
 
         Layer after layer instead of scanned: a scan would copy each layer's weights and keys to where the
-        layer reads them, for every token.
+        layer reads them, for every token. The parameters are those of `layers_apart`: of stacked ones a loop
+        over tokens would hold a second copy.
         """
         positions, segments = positions[:, None], segments[:, None]
         ring = note_token(ring, positions, segments)
@@ -300,9 +301,11 @@ class Llama(nn.Module):
             *rotations(positions, self.config.rope_scaling, self.config.head_dim, self.config.rope_theta),
             segments, ring.segments, positions, ring.positions, ring.index, None,
         )  # fmt: skip
-        x, layers, stacked = self.embed(tokens[:, None]), [], self.variables["params"]["layers"]
+        x, layers, apart = self.embed(tokens[:, None]), [], self.variables["params"]["layers"]
+        is_split = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1) > 1
         for layer, kv in enumerate(zip(ring.k, ring.v, strict=True)):
-            weights = jax.tree.map(operator.itemgetter(layer), stacked)
+            # With fsdp each layer's weights are gathered where they are used, not all of them at one time.
+            weights, x = jax.lax.optimization_barrier((apart[layer], x)) if is_split else (apart[layer], x)
             (x, kv), _ = Layer(self.config, parent=None).apply(
                 {"params": weights}, (x, kv), jnp.int32(layer), row
             )
@@ -322,6 +325,14 @@ class Llama(nn.Module):
         row = row._replace(keep_inputs=())
         (x, _), inputs = self.layers((self.embed(tokens), None), jnp.arange(self.config.layers), row)
         return jnp.concatenate([inputs, self.final_norm(x)[None]])
+
+
+def layers_apart(params: dict, config: LlamaConfig) -> dict:
+    """The parameters with arrays of its own for each layer, instead of stacked ones for all."""
+    apart = tuple(
+        jax.tree.map(operator.itemgetter(layer), params["layers"]) for layer in range(config.layers)
+    )
+    return {**params, "layers": apart}
 
 
 def _scanned(config: LlamaConfig):

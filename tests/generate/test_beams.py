@@ -13,10 +13,14 @@ from jaxlingua.errors import ConfigError, ShardingError
 from jaxlingua.generate import beams
 from jaxlingua.generate.beams import beam_search
 from jaxlingua.generate.decoding import Answer, Decoding, Request
+from jaxlingua.generate.programs import programs
+from jaxlingua.generate.prompts import left_padded
+from jaxlingua.generate.sampling import Sampling
 from jaxlingua.sharding.rules import abstract_sharded_params, batch_sharding, param_shardings
 from tests.generate.letters import LETTERS
 from tests.generate.reversing import EOS, PAD, VOCAB, prompts, trained
 from tests.generate.test_likelihood import mesh_of
+from tests.generate.test_memory import abstract_weights
 
 NEW = 10
 FOUR = Decoding(beams=4, length_penalty=0.5)
@@ -84,11 +88,17 @@ def test_beams_are_spread_over_the_mesh_and_reordered_where_they_lie():
     model, mesh = trained(steps=120)[0], mesh_of("all")
     params = abstract_sharded_params(model, mesh)
     rows = (
-        jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh)) for shape in ((16, 32), (16,))
+        jax.ShapeDtypeStruct(shape, jnp.int32, sharding=batch_sharding(mesh))
+        for shape in ((16, 32), (16,), (16,))
     )
     search = beams.Search(4, 16, (EOS,), VOCAB, PAD)
+    program = programs(model, mesh, VOCAB, (EOS,), Sampling(0.0, 0, 1.0)).weights
+    weights = abstract_weights(program, params)
     text = (
-        beams._searcher(model, mesh, search).lower(params, *rows, np.ones(16, np.float32)).compile().as_text()
+        beams._searcher(model, mesh, search)
+        .lower(params, weights, *rows, np.ones(16, np.float32))
+        .compile()
+        .as_text()
     )
     rings = set(re.findall(r"f32\[\d+,\d,48,16\]", text))
     assert "f32[16,1,48,16]" in rings  # of 64 rows, 2 key heads, 32 + 16 places
@@ -131,14 +141,25 @@ def test_an_answer_is_cut_before_its_first_stop_string():
         pytest.fail("no answer is long enough")
 
 
-def test_the_same_shapes_are_compiled_once_whatever_the_length_penalty():
+def test_nothing_is_compiled_again_for_other_penalties_limits_or_numbers_of_requests():
     beams._searcher.cache_clear()
-    for penalty in (0.0, 1.0):
-        answers(requests(8, seed=8), decoding=Decoding(beams=4, length_penalty=penalty))
-    search = beams.Search(4, NEW, (EOS,), VOCAB, PAD)
+    for penalty, limit, count in ((0.0, NEW, 8), (1.0, NEW, 8), (1.0, NEW - 3, 7), (1.0, 2 * NEW, 5)):
+        asked = requests(count, seed=8, max_new_tokens=limit)
+        asked[0] = replace(asked[0], max_new_tokens=1)
+        answers(asked, decoding=Decoding(beams=4, length_penalty=penalty))
+    search = beams.Search(4, 32, (EOS,), VOCAB, PAD)
     run = beams._searcher(trained(steps=120)[0], mesh_of("one"), search)
     assert beams._searcher.cache_info().misses == 1
     assert run.compile_count() == 1
+
+
+def test_no_more_rows_are_searched_than_there_are_requests(monkeypatch):
+    rows = []
+    monkeypatch.setattr(beams, "left_padded", lambda *args: rows.append(args[1]) or left_padded(*args))
+    for count, mesh_name, wanted in ((1, "one", 1), (3, "one", 4), (40, "one", 16), (3, "all", 4)):
+        answers(requests(count, seed=9), mesh_name)
+        assert set(rows) == {wanted}
+        rows.clear()
 
 
 def test_answers_are_told_as_they_come_and_progress_counts():

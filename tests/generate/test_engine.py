@@ -170,6 +170,9 @@ def test_200_prompts_of_mixed_lengths_need_few_programs():
     assert counts == {name: getattr(used, name).compile_count() for name in counts}, (
         "nothing is compiled again"
     )
+    longer = [replace(request, max_new_tokens=request.max_new_tokens + 20) for request in requests]
+    generated(longer, model, params, **never)
+    assert used.decode.compile_count() == counts["decode"], "longer answers up to the padded length neither"
 
 
 def test_the_ring_is_spread_over_the_mesh():
@@ -188,7 +191,8 @@ def test_decoding_changes_the_ring_in_place():
     state = used.start(16, 2048, (0, 0))
     ring_bytes = sum(keys.nbytes for keys in (*state.ring.k, *state.ring.v))
     flags = np.zeros(16, bool)
-    lowered = used.decode.lower(params, state, np.uint32(0), flags, np.int32(16), np.int32(64))
+    weights = used.weights(params)
+    lowered = used.decode.lower(weights, state, np.uint32(0), flags, np.int32(16), np.int32(64))
     memory = lowered.compile().memory_analysis()
     assert memory.temp_size_in_bytes < ring_bytes / 4
     assert memory.alias_size_in_bytes >= ring_bytes
