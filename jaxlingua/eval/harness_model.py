@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
         f"pip install 'jaxlingua[harness]'"
     ) from None
 
+_TOP_K = 50  # what transformers' GenerationConfig has where a task that draws tokens names none
 # What a task may say in generation_kwargs, beside until and max_gen_toks.
 _KNOWN = ("do_sample", "temperature", "top_k", "top_p", "num_beams", "length_penalty", "early_stopping")
 
@@ -138,6 +139,9 @@ class HarnessModel(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes after each context, up to the first of the task's stop texts.
 
+        With num_beams the best answer of the whole search is cut at its first stop text; HFLM ends the search
+        there.
+
         Raises: ConfigError for generation_kwargs that would not be heeded.
         """
         prompts = prompt_tokens([request.args[0] for request in requests], self._tokenizer)
@@ -214,7 +218,10 @@ def _parted(context: str, continuation: str) -> tuple[str, str]:
 
 
 def _decoding(given: dict[str, Any], seed: int, task: str) -> Decoding:
-    """The decoding that generation_kwargs ask for, as normalized by lm-evaluation-harness."""
+    """The decoding that generation_kwargs ask for, as normalized by lm-evaluation-harness.
+
+    A task that draws tokens and names no top_k draws from 50, which is the default of transformers.
+    """
     if unknown := sorted(set(given) - set(_KNOWN)):
         raise ConfigError(
             f"harness: generation_kwargs of task '{task}' have '{unknown[0]}'; known are until, "
@@ -226,8 +233,13 @@ def _decoding(given: dict[str, Any], seed: int, task: str) -> Decoding:
             f"beams end as with false; change the task"
         )
     beams = {"beams": int(given.get("num_beams", 1)), "length_penalty": float(given.get("length_penalty", 1))}
-    temperature = float(given.get("temperature", 1.0)) if given["do_sample"] else 0.0
+    if given["do_sample"] and "temperature" not in given:
+        raise ConfigError(
+            f"harness: generation_kwargs of task '{task}' have do_sample without temperature; tokens are "
+            f"drawn with one; change the task: name a temperature above 0"
+        )
+    temperature = float(given["temperature"]) if given["do_sample"] else 0.0
     if temperature == 0:
         return Decoding(**beams)
-    drawn = {"top_k": int(given.get("top_k", 0)), "top_p": float(given.get("top_p", 1.0))}
+    drawn = {"top_k": int(given.get("top_k", _TOP_K)), "top_p": float(given.get("top_p", 1.0))}
     return Decoding(temperature=temperature, seed=seed, **beams, **drawn)

@@ -208,14 +208,14 @@ def test_what_a_task_asks_of_decoding_is_done(world, monkeypatch):
             ("a", {"until": "x", "do_sample": False, "temperature": 0.7}),
             ("a", {"until": ["", "y"], "max_gen_toks": 3}),
             ("a", {"until": [], "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 5}),
-            ("a", {"do_sample": True}),
+            ("a", {"do_sample": True, "temperature": 1}),
             ("a", {"num_beams": 4, "length_penalty": 2, "early_stopping": False}),
         )
     )
     assert asked == [
         ("greedy", [16, 3], ("x",)),
         ("sample,temperature0.7,top_k5,top_p0.9,seed0", [16], ()),
-        ("sample,temperature1,top_k0,top_p1,seed0", [16], ()),
+        ("sample,temperature1,top_k50,top_p1,seed0", [16], ()),
         ("beams4,length_penalty2", [16], ()),
     ]
 
@@ -226,7 +226,8 @@ def test_what_a_task_asks_of_decoding_is_done(world, monkeypatch):
         ({"repetition_penalty": 2}, "harness: generation_kwargs of task 'mine' have 'repetition_penalty'; known are until, .*"),
         ({"num_beams": 2, "early_stopping": True}, "task 'mine' have early_stopping=True; beams end as with false"),
         ({"max_gen_toks": LONGEST}, "harness: max_gen_toks=64 given by task 'mine'; 1 to 63 leave room for a prompt in"),
-        ({"do_sample": True, "num_beams": 2}, "generate.beams: 2 given with generate.temperature=1"),
+        ({"do_sample": True}, "task .mine. have do_sample without temperature; .* name a temperature above 0"),
+        ({"do_sample": True, "temperature": 1, "num_beams": 2}, "generate.beams: 2 given with generate.temperature=1"),
     ],
 )  # fmt: skip
 def test_what_would_not_be_heeded_is_refused(world, given, message):
