@@ -149,9 +149,9 @@ def _scored(
         decoding = decoding_signature(task, config)
         against = {one.metric: one for one in compared.get(task.key, ())}
         every = [*measured[task.key], *judged.measured]
-        scores += [
-            score_of(one, against.get(one.metric), task=task, decoding=decoding, **where) for one in every
-        ]
+        tell = functools.partial(score_of, task=task, decoding=decoding, **where)
+        scores += [tell(one, against.get(one.metric)) for one in measured[task.key]]
+        scores += [tell(one, None, items=judged.counts["judged"]) for one in judged.measured]
         counts[task.key] = _counts(task, answers[task.key], every, overlaps.get(task.key))
         counts[task.key] |= {"judged": judged.counts} if judged.counts else {}
         _write(home / f"{task.key}.jsonl", _lines(task, answers[task.key], every, config))

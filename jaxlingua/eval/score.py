@@ -50,12 +50,14 @@ def score_of(
     step: int,
     model: str,
     decoding: str,
+    items: int | None = None,
 ) -> Score:
     """The score of what was measured.
 
     Args:
         base: the same metric of the base model on the same items.
         decoding: how the answers came about.
+        items: how many were measured; None is all of the task's.
     """
     samples, seed = config.eval.bootstrap_samples, config.run.seed
     low, high = interval(one, samples, seed)
@@ -78,7 +80,7 @@ def score_of(
         value=round(one.value, 4),
         low=round(low, 4),
         high=round(high, 4),
-        items=len(task.items),
+        items=len(task.items) if items is None else items,
         signature=signature_of(one, task, config, decoding),
         prompt=task.prompt,
         kind=task.kind,
