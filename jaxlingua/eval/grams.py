@@ -92,7 +92,19 @@ class Seen:
             text: (int(start) - int(read.texts[text, 0]), int(length)) for text, start, length in places
         }
         hashes, short = _wholes(read, read.texts, grams.words)
-        self.wholes = frozenset(short[_is_in(hashes, grams.wholes)].tolist())
+        wholes = set(short[_is_in(hashes, grams.wholes)].tolist())
+        # A short text of several lines may stand in a frame, where only its lines are known.
+        left = [text for text in short.tolist() if text not in wholes and "\n" in texts[text]]
+        of_lines = {text: texts[text].split("\n") for text in left}
+        read = _read_all([line for lines in of_lines.values() for line in lines])
+        hashes, short = _wholes(read, read.texts, grams.words)
+        unseen = np.diff(read.texts, axis=1)[:, 0] > 0  # lines without a word are no lines
+        unseen[short[_is_in(hashes, grams.wholes)]] = False
+        ends = np.cumsum([len(lines) for lines in of_lines.values()], dtype=np.int64).tolist()
+        for (text, lines), end in zip(of_lines.items(), ends, strict=True):
+            if not unseen[end - len(lines) : end].any():
+                wholes.add(text)
+        self.wholes = frozenset(wholes)
 
     def is_long(self, text: int) -> bool:
         return text in self.long

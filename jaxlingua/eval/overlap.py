@@ -15,6 +15,7 @@ from jaxlingua.eval.grams import Seen, TrainingGrams
 from jaxlingua.eval.tasks.item import Item
 
 _EXAMPLES = 5
+SOURCE_BYTES = 8  # of a source that is compared whole: two English words, three Chinese characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Overlap:
         asked: ids of those whose question, other field or target was seen.
         short: how many items have no text of n words, so that they could only be compared whole.
         whole: ids of leaked items that share no n-gram, but have a shorter text that is a whole text or
-            line of the training data, or all that follows a colon.
+            line of the training data, or all that follows a colon; or several lines that are.
         examples: id and shared text of the first few leaked items.
     """
 
@@ -64,9 +65,13 @@ def overlap(items: Sequence[Item], grams: TrainingGrams) -> Overlap:
     """Which items share an n-gram with training texts, in their source, a field or a target.
 
     The prompt is not looked at: its frame is in every example. Nor is a field or target that every item has,
-    or a field that repeats the source. A text shorter than an n-gram is compared whole, with texts, lines
-    and what follows a colon; fields and targets only from `SENTENCE_BYTES` on, since a short answer or label
-    proves nothing.
+    or a field that repeats the source.
+
+    A text shorter than an n-gram is compared whole: it is found where it is a training text, a line of one,
+    or all that follows the first colon of a line, and one of several lines where each of its lines is such.
+    It is not found inside a line, as in a sentence that quotes it. Sources of less than `SOURCE_BYTES` are
+    never found, nor fields and targets of less than `SENTENCE_BYTES`, since a word, a short answer or a label
+    proves nothing; nor is any text that was translated, or changed so that no n-gram is left.
 
     Different n-grams have the same hash once in 2^63 comparisons: with a billion training words and a million
     words of items, in one of 10,000 evaluations.
@@ -88,7 +93,7 @@ def overlap(items: Sequence[Item], grams: TrainingGrams) -> Overlap:
         return items[index].id, seen.shown(text)
 
     of_items = [[one, *them] for one, them in zip(sources, asked, strict=True)]
-    by_source = [is_seen(one, least_bytes=0) for one in sources]
+    by_source = [is_seen(one, SOURCE_BYTES) for one in sources]
     by_asked = [any(map(is_seen, them)) for them in asked]
     leaked = [one or other for one, other in zip(by_source, by_asked, strict=True)]
     by_gram = [any(map(seen.gram, them)) for them in of_items]

@@ -19,7 +19,7 @@ from jaxlingua.data.templates import render
 from jaxlingua.errors import DataError
 from jaxlingua.eval import grams as grams_module
 from jaxlingua.eval.grams import TrainingGrams, units
-from jaxlingua.eval.overlap import overlap
+from jaxlingua.eval.overlap import SOURCE_BYTES, overlap
 from jaxlingua.eval.tasks.item import Item
 
 SENTENCE = "When the river rises in spring, the old mill behind the town stands in water."
@@ -72,18 +72,20 @@ def plain_grams(text: str, words: int) -> set[tuple[str, ...]]:
 
 
 def plain_overlap(sources: list[str], training: list[str], words: int) -> set[int]:
-    """Which sources share an n-gram, or are shorter and equal a text or a line."""
+    """Which sources share an n-gram, or are shorter and equal a text or a line, or all their lines do."""
     grams = set().union(*(plain_grams(text, words) for text in training))
     lines = [line for text in training for line in (text, *text.split("\n"))]
     lines += [line.partition(":")[2] for text in training for line in text.split("\n")]
     wholes = {tuple(unit for unit, _ in plain_units(line)) for line in lines}
     leaked = set()
     for index, source in enumerate(sources):
-        whole = plain_units(source)
+        of_lines = [plain_units(line) for line in source.split("\n")]
+        whole = [unit for line in of_lines for unit in line]
+        names = [tuple(unit for unit, _ in units_of_line) for units_of_line in of_lines if units_of_line]
         is_short = sum(weight for _, weight in whole) < 2 * words
-        if plain_grams(source, words) & grams or (
-            whole and is_short and tuple(unit for unit, _ in whole) in wholes
-        ):
+        is_long_enough = len(" ".join(unit for unit, _ in whole).encode()) >= SOURCE_BYTES
+        is_seen = tuple(unit for unit, _ in whole) in wholes or wholes.issuperset(names)
+        if plain_grams(source, words) & grams or (is_long_enough and is_short and is_seen):
             leaked.add(index)
     return leaked
 
@@ -91,8 +93,8 @@ def plain_overlap(sources: list[str], training: list[str], words: int) -> set[in
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.text("ab é́\n水河กั１ .:", max_size=24), max_size=6),
-    st.lists(st.text("ab é́\n水河กั１ .:", max_size=14), min_size=1, max_size=6),
-    st.integers(1, 4),
+    st.lists(st.text("ab é́\n水河กั１ .:", max_size=20), min_size=1, max_size=6),
+    st.integers(1, 7),
 )
 def test_any_text_shares_what_plain_sets_of_tuples_share(training, sources, words):
     found = overlap(
@@ -154,7 +156,9 @@ def test_the_known_leak_between_translation_and_sentiment_is_found(shared_data):
     verbatim = {minangkabau for _, minangkabau in pairs}
     whole = {one.id for one in items if one.source_text in verbatim}
     assert len(whole) == 831
-    assert whole <= set(found.leaked)
+    too_short = {one.id for one in items if len(" ".join(units(one.source_text)).encode()) < SOURCE_BYTES}
+    assert whole - set(found.leaked) == whole & too_short
+    assert len(whole & too_short) == 2
     assert len(found.leaked) < 900
     assert found.source == found.leaked
 
@@ -326,6 +330,28 @@ def test_a_short_source_is_compared_as_a_whole_with_texts_and_lines_and_counted(
         "2 of 6 items (33.3 %) share 13 words in a row with training text (source or context 2, question or "
         "answer 0; 2 by a shorter text as a whole); 5 have no text so long and were compared whole"
     )
+
+
+def test_a_short_source_of_one_word_proves_nothing():
+    """Any line "Yes" of the training data would be a leak of it."""
+    training = ["Is it so?\nYes", "Answer: no\nHello!", "是的。", "Thank you"]
+    items = [item(text, name=text) for text in ("Yes.", "No", "hello", "是的", "Thank you!")]
+    assert overlap(items, TrainingGrams.of(training)).leaked == ("Thank you!",)
+
+
+@pytest.mark.parametrize("template", ["alpaca", "short", "raw"])
+def test_a_short_source_of_several_lines_is_found_in_any_frame(template):
+    poem = "Roses are red.\n\nViolets are blue."
+    pair = Pair(0, {"eng_Latn": poem, "deu_Latn": "Rosen sind rot."})
+    example = render(pair, template, source="news", training=True, direction=("eng_Latn", "deu_Latn"))
+    items = [
+        item("roses are red\nviolets are blue", name="same"),
+        item("Roses are red.\nViolets are old.", name="half"),
+        item("Violets are blue.", name="line"),
+        item("are blue.\nRoses are", name="parts"),
+    ]
+    found = overlap(items, TrainingGrams.of([example.text]))
+    assert found.leaked == found.whole == ("same", "line")
 
 
 @pytest.mark.parametrize("template", ["alpaca", "short", "raw"])
