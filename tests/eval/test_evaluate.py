@@ -533,15 +533,18 @@ def test_the_base_model_is_compared_item_by_item(tmp_path):
 
 
 def test_the_score_without_leaked_items_stands_beside(tmp_path):
-    learned = [item.source_text for item in TASKS[0].items[:10]]
-    overlaps = overlaps_of(TASKS[:1], learned, words=13)
-    run(tmp_path, tasks=TASKS[:1], overlaps=overlaps)
-    told = json.loads((tmp_path / "evals/coit-70/scores.json").read_text("utf-8"))["tasks"][TASKS[0].key][
+    items = [
+        dataclasses.replace(item, source_text=" ".join(f"{item.source_text}{place}" for place in range(15)))
+        for item in TASKS[0].items
+    ]
+    asked = dataclasses.replace(TASKS[0], items=tuple(items))
+    learned = {item.source_text for item in items[:10]}
+    run(tmp_path, tasks=[asked], overlaps=overlaps_of([asked], learned, words=13))
+    told = json.loads((tmp_path / "evals/coit-70/scores.json").read_text("utf-8"))["tasks"][asked.key][
         "overlap"
     ]
-    written = lines(tmp_path / f"evals/coit-70/{TASKS[0].key}.jsonl")
-    same = {item.source_text for item in TASKS[0].items[:10]}
-    leaked = {item.id for item in TASKS[0].items if item.source_text in same}
+    written = lines(tmp_path / f"evals/coit-70/{asked.key}.jsonl")
+    leaked = {item.id for item in items if item.source_text in learned}
     assert set(told["leaked"]) == leaked
     clean = [line["exact_match"] for line in written if line["id"] not in leaked]
     assert told["value_without"]["exact_match"] == pytest.approx(np.mean(clean), abs=1e-4)
