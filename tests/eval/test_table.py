@@ -15,7 +15,9 @@ from jaxlingua.eval import table
 TASK = "flores.eng_Latn-jav_Latn"
 
 
-def score(stage, step, value, *, model="tuned", task=TASK, metric="chrf++", prompt="english.0", items=4, **changes):
+def score(
+    stage, step, value, *, model="tuned", task=TASK, metric="chrf++", prompt="english.0", items=4, **changes
+):
     return {
         "stage": stage, "step": step, "model": model, "task": task, "language": "jav_Latn", "metric": metric,
         "value": value, "low": value - 1, "high": value + 1, "items": items,
@@ -83,7 +85,10 @@ def test_runs_of_other_training_data_are_not_seeds_of_each_other(tmp_path, capsy
         sources = [{**source, "fingerprint": fingerprint * 64}]
         (run / "data.json").write_text(json.dumps({"stages": [], "sources": sources}))
     found = cells(capsys, *runs)
-    assert sorted(float(found[name]["value"]) for name in found if name not in ("copy", "base")) == [40.5, 42.0]
+    assert sorted(float(found[name]["value"]) for name in found if name not in ("copy", "base")) == [
+        40.5,
+        42.0,
+    ]
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("learned", 1), ("huggingface", 2)])
@@ -100,7 +105,11 @@ def test_runs_of_another_tokenizer_are_not_seeds_of_each_other_unless_each_learn
 
 def test_equal_random_labels_of_two_seeds_are_two_draws(tmp_path, capsys):
     runs = [
-        write_run(tmp_path / f"a-{seed}", [score("floors", 0, value, model=model) for model in ("random", "majority")], seed=seed)
+        write_run(
+            tmp_path / f"a-{seed}",
+            [score("floors", 0, value, model=model) for model in ("random", "majority")],
+            seed=seed,
+        )
         for seed, value in enumerate((33.0, 33.0, 36.0))
     ]
     found = cells(capsys, *runs)
@@ -133,14 +142,19 @@ def test_runs_that_differ_in_more_than_the_seed_are_columns_of_their_own(tmp_pat
 
 def test_what_is_free_to_change_on_resume_does_not_part_runs(tmp_path, capsys):
     first = run_of(tmp_path / "a-1", 40.0, 0)
-    second = run_of(tmp_path / "a-2", 50.0, 1, config={"tracking": {"tensorboard": False}, "eval": {"items": 7}})
+    second = run_of(
+        tmp_path / "a-2", 50.0, 1, config={"tracking": {"tensorboard": False}, "eval": {"items": 7}}
+    )
     assert float(cells(capsys, first, second)["a"]["value"]) == 45.0
 
 
 def test_each_stage_is_shown_as_it_ended(tmp_path, capsys):
     run = write_run(tmp_path / "a", [score("x", 10, 1.0), score("x", 20, 2.0), score("y", 30, 3.0)])
     found = cells(capsys, run)
-    assert {model: float(line["value"]) for model, line in found.items()} == {"a x, step 20": 2.0, "a y, step 30": 3.0}
+    assert {model: float(line["value"]) for model, line in found.items()} == {
+        "a x, step 20": 2.0,
+        "a y, step 30": 3.0,
+    }
 
 
 def test_prompts_are_averaged_and_their_spread_is_told(tmp_path, capsys):
@@ -193,7 +207,11 @@ def test_sampled_answers_of_several_seeds_are_averaged(tmp_path, capsys):
 def test_the_markdown_is_a_table_with_signatures_below(seeds, capsys):
     text = made(capsys, *seeds)
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
-    shown = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type in ("th_open", "td_open")]
+    shown = [
+        tokens[place + 1].content
+        for place, token in enumerate(tokens)
+        if token.type in ("th_open", "td_open")
+    ]
     assert shown[:7] == ["task", "language", "metric", "items", "copy", "base", "demo"]
     assert shown[-3:] == [r"12.5 \[11.5, 13.5\]", r"30.0 \[29.0, 31.0\]", "43.0 ± 2.6 (3 s)"]
     assert "1. `metric:chrf++|nw:2`" in text
@@ -222,12 +240,16 @@ def test_the_ending_of_the_output_tells_the_format(seeds, tmp_path):
 def test_only_the_metrics_that_are_named_are_shown(tmp_path, capsys):
     run = write_run(tmp_path / "a", [score("x", 1, 2.0), score("x", 1, 3.0, metric="bleu")])
     assert cells(capsys, run, "--metric", "bleu")["a"]["value"] == "3.0"
-    with pytest.raises(ConfigError, match="--metric: 'blue' given; did you mean 'bleu'\\?; name one of these"):
+    with pytest.raises(
+        ConfigError, match="--metric: 'blue' given; did you mean 'bleu'\\?; name one of these"
+    ):
         table.main([str(run), "--metric", "blue"])
 
 
 def test_two_models_of_one_name_are_never_averaged(tmp_path, capsys):
-    runs = [write_run(tmp_path / f"a{n}", [score("Other", 0, 10.0 * n, model="Other")], seed=n) for n in (1, 2)]
+    runs = [
+        write_run(tmp_path / f"a{n}", [score("Other", 0, 10.0 * n, model="Other")], seed=n) for n in (1, 2)
+    ]
     found = {model: float(line["value"]) for model, line in cells(capsys, *runs).items()}
     assert found == {"Other in a": 10.0, "Other in a #2": 20.0}
 
@@ -254,12 +276,17 @@ def test_a_run_without_scores_is_told(tmp_path):
 def test_the_same_folder_twice_is_told(seeds, tmp_path):
     (tmp_path / "link").symlink_to(seeds[0])
     message = refused(DataError, seeds[0], tmp_path / "link")
-    assert message == f"{tmp_path}/link: the same folder as {seeds[0]}; each run may be given once; leave one out"
+    assert (
+        message
+        == f"{tmp_path}/link: the same folder as {seeds[0]}; each run may be given once; leave one out"
+    )
 
 
 def test_one_seed_of_one_configuration_counts_once(tmp_path):
     first, second = run_of(tmp_path / "a", 40.0, 7), run_of(tmp_path / "b", 40.0, 7)
-    assert refused(DataError, first, second).startswith(f"{second}: the same configuration and seed as {first}")
+    assert refused(DataError, first, second).startswith(
+        f"{second}: the same configuration and seed as {first}"
+    )
 
 
 def test_a_damaged_scores_file_is_named(seeds):
@@ -276,7 +303,10 @@ def test_a_score_without_its_fields_is_damage(seeds):
     ("part", "told"),
     [
         ({"scores": [score("coit", 100, float("nan"))]}, "damaged (NaN is no JSON)"),
-        ({"scores": [{**score("coit", 100, 4.0), "value": None}]}, "damaged (scores.0.value: Input should be a valid number)"),
+        (
+            {"scores": [{**score("coit", 100, 4.0), "value": None}]},
+            "damaged (scores.0.value: Input should be a valid number)",
+        ),
         ({"tasks": []}, "damaged (tasks: Input should be a valid dictionary)"),
         ({"tasks": {TASK: None}}, f"damaged (tasks.{TASK}: Input should be a valid dictionary"),
         ({"model": "x"}, "damaged (model: Input should be a valid dictionary"),
@@ -304,10 +334,19 @@ def test_predictions_that_are_missing_are_told(seeds):
     ("arguments", "message"),
     [
         (["--format", "csv"], "jaxlingua.eval table: no RUN given;"),
-        (["RUN", "--format", "xls"], "--format: 'xls' given; md, csv, tex, html, json are allowed; choose one"),
-        (["RUN", "--fromat", "csv"], "jaxlingua.eval table: '--fromat' given; did you mean '--format'?; see --help"),
+        (
+            ["RUN", "--format", "xls"],
+            "--format: 'xls' given; md, csv, tex, html, json are allowed; choose one",
+        ),
+        (
+            ["RUN", "--fromat", "csv"],
+            "jaxlingua.eval table: '--fromat' given; did you mean '--format'?; see --help",
+        ),
         (["RUN", "--output"], "--output: no value given; it takes one; write it like --output VALUE"),
-        (["RUN", "--output", "t.xls"], "--output: 't.xls' given; endings md, csv, tex, html, json tell the format;"),
+        (
+            ["RUN", "--output", "t.xls"],
+            "--output: 't.xls' given; endings md, csv, tex, html, json tell the format;",
+        ),
         (["RUN", "--output=a.md", "--output=b.md"], "--output: given twice; once is allowed; leave one out"),
     ],
 )
@@ -317,7 +356,9 @@ def test_a_wrong_command_line_is_told(arguments, message):
 
 def test_an_output_in_no_folder_is_told(seeds, tmp_path):
     message = refused(ConfigError, seeds[0], f"--output={tmp_path}/none/t.md")
-    assert message.startswith(f"--output: '{tmp_path}/none/t.md' given; a file in a folder that exists is allowed")
+    assert message.startswith(
+        f"--output: '{tmp_path}/none/t.md' given; a file in a folder that exists is allowed"
+    )
 
 
 def test_old_scores_without_the_new_fields_are_read(tmp_path, capsys):

@@ -120,7 +120,9 @@ def test_rolling_loglikelihoods_are_theirs(world, batch_rows):
     ]
     assert len(encode([texts[4]])[0].ids) == LONGEST
     requests = instances("loglikelihood_rolling", [(each,) for each in texts])
-    wanted = world.theirs(add_bos_token=False, logits_cache=False).loglikelihood_rolling(requests, disable_tqdm=True)
+    wanted = world.theirs(add_bos_token=False, logits_cache=False).loglikelihood_rolling(
+        requests, disable_tqdm=True
+    )
     given = world.ours(batch_rows).loglikelihood_rolling(requests)
     np.testing.assert_allclose(given, wanted, rtol=0, atol=FP32_ROLLING)
 

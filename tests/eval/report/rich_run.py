@@ -22,7 +22,12 @@ METRICS = {
     "choice": ("accuracy", "macro_f1"),
     "number": ("exact_number",),
 }
-FLOORS = {"qa": ("majority_answer",), "translation": ("copy_source",), "choice": ("majority", "random"), "number": ()}
+FLOORS = {
+    "qa": ("majority_answer",),
+    "translation": ("copy_source",),
+    "choice": ("majority", "random"),
+    "number": (),
+}
 SEEN = {"deu_Latn", "arb_Arab", "heb_Hebr", "jav_Latn", "zho_Hans", "eng_Latn"}
 SENTENCES = {
     "arb_Arab": "تقع القاهرة على ضفاف نهر النيل في شمال مصر.",
@@ -33,7 +38,7 @@ SENTENCES = {
     "tha_Thai": "แม่น้ำเจ้าพระยาไหลผ่านกรุงเทพมหานคร",
     "ell_Grek": "Η Αθήνα είναι η πρωτεύουσα της Ελλάδας.",
 }
-HOSTILE = "<script>alert(1)</script> & \\input{/etc/passwd} | `x` \"q\" {{ 7*7 }} $&_%#"
+HOSTILE = '<script>alert(1)</script> & \\input{/etc/passwd} | `x` "q" {{ 7*7 }} $&_%#'
 EVALUATIONS = (
     ("base", 0, "base", 0.0), ("coit", 500, "tuned", 0.5), ("coit", 1000, "tuned", 0.8),
     ("more", 1500, "tuned", 1.0), ("more", 2000, "tuned", 1.1),
@@ -61,7 +66,11 @@ def entries(languages=LANGUAGES, kinds=None):
 
 def value_of(task: str, metric: str, prompt: str, row: str, progress: float) -> float:
     start = 8 + 45 * chance(task, metric)
-    gain = (26 if row in SEEN else 9) * (chance(task, "gain") - 0.15 + 0.1 * chance(task, prompt, "gain")) * progress
+    gain = (
+        (26 if row in SEEN else 9)
+        * (chance(task, "gain") - 0.15 + 0.1 * chance(task, prompt, "gain"))
+        * progress
+    )
     return round(min(max(start + gain + 3 * (chance(task, prompt) - 0.5), 0), 100), 4)
 
 
@@ -84,7 +93,11 @@ def scores_of(name, step, model, progress, languages, kinds, prompts):
                 before = value_of(task, metric, prompt, row, 0.0)
                 if name != "base" and not (task.startswith("mlqa") and row == "deu_Latn"):
                     delta = round(value - before, 4)
-                    score |= {"delta": delta, "delta_low": round(delta - 1.9, 4), "delta_high": round(delta + 2, 4)}
+                    score |= {
+                        "delta": delta,
+                        "delta_low": round(delta - 1.9, 4),
+                        "delta_high": round(delta + 2, 4),
+                    }
                     score["p_value"] = max(math.exp(-1.1 * delta**2), 1 / 20001)
                 yield score
 
@@ -109,7 +122,15 @@ def predictions(task, kind, language, name, items=10):
         yield line
 
 
-def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("english.0", "english.1", "native.0"), groups=None, evaluations=EVALUATIONS) -> Path:
+def write_rich_run(
+    folder: Path,
+    *,
+    languages=LANGUAGES,
+    kinds=None,
+    prompts=("english.0", "english.1", "native.0"),
+    groups=None,
+    evaluations=EVALUATIONS,
+) -> Path:
     """Everything that training and evaluation leave in a folder, but the weights."""
     for name, step, model, progress in evaluations:
         home = folder / "evals" / f"{name}-{step}"
@@ -124,7 +145,12 @@ def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("e
                 "checked_on": "made-up files" if key.startswith("xnli") else "real files", "overlap": None,
             }  # fmt: skip
             if key == "xquad.arb_Arab":
-                tasks[key] |= {"cut_prompts": 12, "cut_prompt_tokens": 3400, "unfinished": 7, "left_out": {"no answer": 190}}
+                tasks[key] |= {
+                    "cut_prompts": 12,
+                    "cut_prompt_tokens": 3400,
+                    "unfinished": 7,
+                    "left_out": {"no answer": 190},
+                }
                 tasks[key]["overlap"] = {
                     "words": 13, "items": 1000, "leaked": [str(n) for n in range(37)], "source": ["1"], "asked": [],
                     "short": 0, "whole": [], "examples": [["3", SENTENCES["arb_Arab"]]], "value_without": {"f1": 41.25},
@@ -147,7 +173,9 @@ def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("e
     for score in scores_of("base", 0, "x", 0.0, languages, kinds, prompts[:1]):
         for floor in FLOORS[score["kind"]]:
             value = 100 * chance(floor, score["task"]) / 3
-            floors.append({**score, "stage": "floors", "model": floor, "value": value, "low": value, "high": value})
+            floors.append(
+                {**score, "stage": "floors", "model": floor, "value": value, "low": value, "high": value}
+            )
     (folder / "evals" / "floors-0").mkdir()
     (folder / "evals" / "floors-0" / "scores.json").write_text(json.dumps({"scores": floors, "tasks": {}}))
     lines = [
@@ -160,7 +188,9 @@ def write_rich_run(folder: Path, *, languages=LANGUAGES, kinds=None, prompts=("e
         for step in range(10, 2001, 10)
     ]  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    first = [mixture_row(f"news_{code[:3]}", code) for code in ("deu_Latn", "arb_Arab", "heb_Hebr", "eng_Latn")]
+    first = [
+        mixture_row(f"news_{code[:3]}", code) for code in ("deu_Latn", "arb_Arab", "heb_Hebr", "eng_Latn")
+    ]
     second = [mixture_row(f"hub_{code[:3]}", code) for code in ("jav_Latn", "zho_Hans")]
     source = {"name": "news", "languages": ["eng_Latn", "deu_Latn"], "train": 1300, "held_out": 9, "skipped": {"empty": 3}, "fingerprint": "a" * 64}  # fmt: skip
     data = {"stages": [stage("coit", 1000, *first), stage("more", 1000, *second)], "sources": [source]}

@@ -28,7 +28,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         told = dict(attributes)
-        self.outside += [told[name] for name in ("src", "href", "xlink:href") if told.get(name, "#")[0] != "#"]
+        self.outside += [
+            told[name] for name in ("src", "href", "xlink:href") if told.get(name, "#")[0] != "#"
+        ]
         self.scripts += tag == "script" or any(name.startswith("on") for name in told)
         if tag == "table":
             self.tables.append([])
@@ -117,7 +119,11 @@ def test_the_color_is_that_of_the_difference(page, newest):
     up = next(score for score in newest if score["task"] == "xquad.arb_Arab" and score["metric"] == "f1")
     assert up["delta"] > 0
     assert cell_of(page, "xquad.arb_Arab")["class"] == "gain"
-    down = [one for one in newest if one["delta"] and one["delta"] < -0.1 and one["metric"] in ("f1", "chrf++", "exact_number")]
+    down = [
+        one
+        for one in newest
+        if one["delta"] and one["delta"] < -0.1 and one["metric"] in ("f1", "chrf++", "exact_number")
+    ]
     assert cell_of(page, down[0]["task"])["class"] == "loss"
 
 
@@ -144,7 +150,9 @@ def test_hovering_tells_interval_p_value_and_p_value_after_holm(page, newest):
 
 
 def test_too_few_samples_for_so_many_tests_are_told(tmp_path):
-    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"})
+    folder = write_rich_run(
+        tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"}
+    )
     for file in folder.glob("evals/*/scores.json"):
         content = json.loads(file.read_text().replace("bootstrap20000", "bootstrap100"))
         for score in content["scores"]:
@@ -159,7 +167,9 @@ def test_too_few_samples_for_so_many_tests_are_told(tmp_path):
 
 def test_p_values_of_exact_tests_ask_for_no_samples(tmp_path):
     """With three items that differ no p-value is below 0.25, whatever the samples."""
-    folder = write_rich_run(tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"})
+    folder = write_rich_run(
+        tmp_path / "run", languages=FEW[:3], kinds={"xquad": "qa", "flores": "translation"}
+    )
     for file in folder.glob("evals/*/scores.json"):
         content = json.loads(file.read_text().replace("bootstrap20000", "bootstrap100"))
         for score in content["scores"]:
@@ -172,7 +182,10 @@ def test_translations_stand_in_the_row_of_the_language_that_is_not_in_all_of_the
     rows = {row[0]["text"]: row for row in page.tables[0] if row and row[0]["text"].startswith("Arabic")}
     heads = [cell["text"] for cell in page.tables[0][0]]
     (arabic,) = rows.values()
-    for head, task in (("flores eng_Latn → …", "eng_Latn-arb_Arab"), ("flores … → eng_Latn", "arb_Arab-eng_Latn")):
+    for head, task in (
+        ("flores eng_Latn → …", "eng_Latn-arb_Arab"),
+        ("flores … → eng_Latn", "arb_Arab-eng_Latn"),
+    ):
         (score,) = [one for one in newest if (one["task"], one["metric"]) == (f"flores.{task}", "chrf++")]
         assert arabic[heads.index(f"{head}chrf++")]["text"].startswith(f"{score['value']:.1f}")
 
@@ -188,7 +201,9 @@ def test_languages_that_a_stage_learned_are_seen_and_the_others_unseen(run):
 
 def test_groups_of_the_configuration_are_used_and_their_means_are_those_of_the_cells(tmp_path):
     groups = {"seen": ["arb_Arab"], "related": ["heb_Hebr", "urd_Arab"], "unseen": ["sun_Latn"]}
-    folder = write_rich_run(tmp_path / "run", languages=FEW, kinds={"xquad": "qa", "mgsm": "number"}, groups=groups)
+    folder = write_rich_run(
+        tmp_path / "run", languages=FEW, kinds={"xquad": "qa", "mgsm": "number"}, groups=groups
+    )
     report = write_report(folder)
     means = {(line["metric"], line["group"]): line for line in report["group_means"]}
     for metric in ("f1", "exact_number"):
@@ -204,7 +219,9 @@ def test_groups_of_the_configuration_are_used_and_their_means_are_those_of_the_c
         assert line["after"] == pytest.approx(mean(score["value"] for score in own))
         assert line["delta"] == pytest.approx(mean(score["delta"] for score in own))
         assert line["before"] == pytest.approx(line["after"] - line["delta"], abs=1e-4)
-    assert [one["groups"] for one in report["transfer"]] == [["seen", "related"]] * 2 + [["seen", "unseen"]] * 2
+    assert [one["groups"] for one in report["transfer"]] == [["seen", "related"]] * 2 + [
+        ["seen", "unseen"]
+    ] * 2
 
 
 def test_the_correlation_of_seen_and_unseen_languages_is_that_of_the_means(run):
@@ -216,7 +233,9 @@ def test_the_correlation_of_seen_and_unseen_languages_is_that_of_the_means(run):
     x, y = zip(*((point["x"], point["y"]) for point in gains["points"]), strict=True)
     assert gains["pearson"] == pytest.approx(pearsonr(x, y).statistic)
     assert gains["n"] == len(x)
-    assert {one["model"] for one in scores["points"]} == {"more, step 2,000"}  # checkpoints depend on each other
+    assert {one["model"] for one in scores["points"]} == {
+        "more, step 2,000"
+    }  # checkpoints depend on each other
     assert len({one["column"] for one in scores["points"]}) == scores["n"] == len(scores["points"])
     (point,) = [one for one in scores["points"] if one["column"] == "mgsm"]
     seen = [s["value"] for s in report["scores"] if (s["stage"], s["step"]) == NEWEST and s["task"].startswith("mgsm.") and s["language"] in report["groups"]["seen"]]  # fmt: skip
@@ -228,14 +247,22 @@ def test_the_correlation_of_seen_and_unseen_languages_is_that_of_the_means(run):
 
 def test_backward_transfer_is_now_minus_when_it_was_learned(run):
     report = json.loads((run / "report.json").read_text("utf-8"))
-    value = {(s["stage"], s["step"], s["task"]): s["value"] for s in report["scores"] if s["metric"] == "exact_number"}
+    value = {
+        (s["stage"], s["step"], s["task"]): s["value"]
+        for s in report["scores"]
+        if s["metric"] == "exact_number"
+    }
     rows = {row["language"]: row for row in report["forgetting"]["rows"] if row["column"] == "mgsm"}
     now, then = value["more", 2000, "mgsm.deu_Latn"], value["coit", 1000, "mgsm.deu_Latn"]
     assert rows["deu_Latn"]["backward"] == pytest.approx(now - then)
     assert rows["jav_Latn"]["backward"] is None  # learned last: nothing could be forgotten
     never = value["more", 2000, "mgsm.sun_Latn"] - value["base", 0, "mgsm.sun_Latn"]
     assert (rows["sun_Latn"]["learned"], rows["sun_Latn"]["backward"]) == (None, pytest.approx(never))
-    told = [row["backward"] for row in report["forgetting"]["rows"] if row["learned"] and row["backward"] is not None]
+    told = [
+        row["backward"]
+        for row in report["forgetting"]["rows"]
+        if row["learned"] and row["backward"] is not None
+    ]
     assert report["forgetting"]["forgetting"] == pytest.approx(mean(max(-one, 0) for one in told))
 
 
@@ -259,7 +286,9 @@ def test_each_prompt_is_shown_with_the_hash_of_its_items(run, newest):
     digest = re.search(r"data:(\w+)", score["signature"])[1]
     assert f'xnli.arb_Arab <span class="quiet">native.0 · <code>{digest}</code>' in part
     assert part.count("native.0") > 1  # in each language
-    assert part.count(">english.1 ") == len({s["task"].partition(".")[0] for s in newest if s["kind"] == "choice"})
+    assert part.count(">english.1 ") == len(
+        {s["task"].partition(".")[0] for s in newest if s["kind"] == "choice"}
+    )
 
 
 def test_scores_over_checkpoints_are_drawn_where_there_are_several(run, tmp_path):
@@ -282,7 +311,10 @@ def test_the_items_shown_are_the_best_the_worst_and_those_that_changed_most(tmp_
     report = write_report(folder)
     task = "flores.eng_Latn-arb_Arab"
     now, base = (
-        {line["id"]: line["chrf++"] for line in map(json.loads, (folder / "evals" / name / f"{task}.jsonl").open())}
+        {
+            line["id"]: line["chrf++"]
+            for line in map(json.loads, (folder / "evals" / name / f"{task}.jsonl").open())
+        }
         for name in ("more-2000", "base-0")
     )
     shown = [sample for sample in report["samples"] if sample["task"] == task]
@@ -328,11 +360,28 @@ def test_leaks_cuts_and_floors_are_told(page, run):
     ]  # fmt: skip
     (counts,) = [table for table in page.tables if table[0][-1]["text"] == "tested on"]
     row = next(row for row in counts if [cell["text"] for cell in row[:2]] == ["more-2000", "xquad.arb_Arab"])
-    assert [cell["text"].strip() for cell in row[2:]] == ["1,000 of 1,190", "12", "3,400", "7", "190 no answer", "real files"]
+    assert [cell["text"].strip() for cell in row[2:]] == [
+        "1,000 of 1,190",
+        "12",
+        "3,400",
+        "7",
+        "190 no answer",
+        "real files",
+    ]
     floors = json.loads((run / "evals" / "floors-0" / "scores.json").read_text("utf-8"))["scores"]
-    (scores,) = [table for table in page.tables if [cell["text"] for cell in table[0]][:3] == ["task", "language", "prompt"]]
-    row = next(row for row in scores if [c["text"] for c in row[:4]] == ["xnli.arb_Arab", "arb_Arab", "english.0", "accuracy"])
-    wanted = {f["model"]: f["value"] for f in floors if (f["task"], f["metric"]) == ("xnli.arb_Arab", "accuracy")}
+    (scores,) = [
+        table
+        for table in page.tables
+        if [cell["text"] for cell in table[0]][:3] == ["task", "language", "prompt"]
+    ]
+    row = next(
+        row
+        for row in scores
+        if [c["text"] for c in row[:4]] == ["xnli.arb_Arab", "arb_Arab", "english.0", "accuracy"]
+    )
+    wanted = {
+        f["model"]: f["value"] for f in floors if (f["task"], f["metric"]) == ("xnli.arb_Arab", "accuracy")
+    }
     assert row[5]["text"] == f"majority {wanted['majority']:.1f}random {wanted['random']:.1f}"
 
 
@@ -349,7 +398,11 @@ def test_the_page_asks_nothing_from_outside_and_runs_no_script(page, run):
 def test_hostile_text_is_shown_as_it_is(page, run):
     assert any(HOSTILE in text["text"] for text in page.texts)
     assert "<script" not in (run / "report.html").read_text("utf-8")
-    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render((run / "report.md").read_text("utf-8"))
+    rendered = (
+        MarkdownIt("commonmark", {"html": False})
+        .enable("table")
+        .render((run / "report.md").read_text("utf-8"))
+    )
     assert "<script" not in rendered
 
 
@@ -372,15 +425,23 @@ def test_the_csv_holds_every_field_of_every_score(run):
     with (run / "report.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     back = [
-        {name: json.loads(text) if name in numbers and text else None if name in numbers else text for name, text in line.items()}
+        {
+            name: json.loads(text) if name in numbers and text else None if name in numbers else text
+            for name, text in line.items()
+        }
         for line in lines
     ]
-    assert [{name: one[name] for name in score} for one, score in zip(back, report["scores"], strict=True)] == report["scores"]
-    holm = {(one["model"], one["task"], one["metric"], one["prompt"]): one["p_holm"] for one in report["comparisons"]}
-    of_newest = [line for line in lines if (line["stage"], int(line["step"])) == NEWEST]
-    assert {line["p_holm"] for line in of_newest if line["task"] == "xquad.arb_Arab" and line["metric"] == "f1"} == {
-        repr(holm["more, step 2,000", "xquad.arb_Arab", "f1", "english.0"])
+    assert [
+        {name: one[name] for name in score} for one, score in zip(back, report["scores"], strict=True)
+    ] == report["scores"]
+    holm = {
+        (one["model"], one["task"], one["metric"], one["prompt"]): one["p_holm"]
+        for one in report["comparisons"]
     }
+    of_newest = [line for line in lines if (line["stage"], int(line["step"])) == NEWEST]
+    assert {
+        line["p_holm"] for line in of_newest if line["task"] == "xquad.arb_Arab" and line["metric"] == "f1"
+    } == {repr(holm["more, step 2,000", "xquad.arb_Arab", "f1", "english.0"])}
 
 
 def test_the_markdown_tables_have_as_many_cells_in_every_row(run, newest):
@@ -416,7 +477,9 @@ def latex_tables(text: str) -> list[list[list[str]]]:
     assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", body))
     assert not re.search(r"(?<!\\)[#_^~]", re.sub(r"\$[^$]*\$", "", body)), "unescaped"
     tables = []
-    for part in re.findall(r"\\begin\{(?:tabular|longtable)\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{(?:tabular|longtable)\}", body, re.S):
+    for part in re.findall(
+        r"\\begin\{(?:tabular|longtable)\}\{@\{\}(\w+)@\{\}\}(.*?)\\end\{(?:tabular|longtable)\}", body, re.S
+    ):
         rows = []
         for line in part[1].split("\n"):
             if line.endswith(r"\\") and "&" in line and not line.startswith(r"\caption"):
@@ -429,7 +492,12 @@ def latex_tables(text: str) -> list[list[list[str]]]:
 
 def test_the_latex_has_the_scores_and_nothing_that_it_stumbles_over(run, newest):
     text = (run / "report.tex").read_text("utf-8")
-    assert set(re.findall(r"\\usepackage(?:\[[^]]*\])?\{([^}]*)\}", text)) == {"fontenc", "inputenc", "textcomp,booktabs,longtable", "geometry"}
+    assert set(re.findall(r"\\usepackage(?:\[[^]]*\])?\{([^}]*)\}", text)) == {
+        "fontenc",
+        "inputenc",
+        "textcomp,booktabs,longtable",
+        "geometry",
+    }
     tables = latex_tables(text)
     (score,) = [one for one in newest if (one["task"], one["metric"]) == ("xquad.arb_Arab", "f1")]
     cells = [cell for table in tables for row in table if row[0] == "Arabic" for cell in row]
@@ -464,7 +532,9 @@ def test_models_side_by_side_are_compared_with_the_first_of_them(tmp_path):
         (folder / "evals" / old).rename(folder / "evals" / new)
         content = json.loads((folder / "evals" / new / "scores.json").read_text())
         name = new.removesuffix("-0")
-        content["scores"] = [{**score, "stage": name, "step": 0, "model": name} for score in content["scores"]]
+        content["scores"] = [
+            {**score, "stage": name, "step": 0, "model": name} for score in content["scores"]
+        ]
         content["base"] = content["base"] and {**content["base"], "evaluation": "Small-0"}
         (folder / "evals" / new / "scores.json").write_text(json.dumps(content))
     for name in ("coit-1000", "more-1500"):
@@ -518,7 +588,10 @@ def test_tasks_of_the_harness_stand_with_their_language(tmp_path):
     folder = write_rich_run(tmp_path / "run", languages=FEW[:4], kinds={"mgsm": "number"})
     file = folder / "evals" / "more-2000" / "scores.json"
     content = json.loads(file.read_text("utf-8"))
-    plain = {name: content["scores"][0][name] for name in ("stage", "step", "model", "value", "low", "high", "items")}
+    plain = {
+        name: content["scores"][0][name]
+        for name in ("stage", "step", "model", "value", "low", "high", "items")
+    }
     told = {"metric": "acc", "signature": "lm-eval:0.4.9|task:x", "prompt": "lm-eval", "kind": "harness"}
     content["scores"] += [
         {**plain, **told, "task": "harness:arc_easy", "language": "und_Zyyy"},
@@ -549,7 +622,12 @@ def write_open_run(folder: Path) -> Path:
     for file in folder.glob("evals/*/mgsm.*.jsonl"):
         lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         for line in lines:
-            line |= {"off_target": 100.0 - line.pop("exact_number"), "undecided": 0.0, "length": 9.0, "targets": []}
+            line |= {
+                "off_target": 100.0 - line.pop("exact_number"),
+                "undecided": 0.0,
+                "length": 9.0,
+                "targets": [],
+            }
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return folder
 
@@ -597,7 +675,10 @@ def test_means_of_groups_never_mix_metrics_and_correlations_leave_out_those_that
     [
         ({"evaluation": "base-0", "fingerprint": "0" * 64}, ""),
         ({"evaluation": "old-0", "fingerprint": "0" * 64}, "differences are to old-0, not to base-0"),
-        ({"evaluation": "base-0", "fingerprint": "9" * 64}, "differences are to weights that base-0 has no more"),
+        (
+            {"evaluation": "base-0", "fingerprint": "9" * 64},
+            "differences are to weights that base-0 has no more",
+        ),
         (None, "differences are to a model that is not named, not to base-0"),
     ],
 )
@@ -682,7 +763,11 @@ def test_the_mean_of_a_group_with_a_cell_that_cannot_be_compared_has_no_differen
     means = {row[0]["text"]: row for row in page.tables[0] if row and row[0]["text"].startswith("mean of")}
     assert re.fullmatch(r"\d+\.\d", means["mean of seen"][heads.index("mlqaf1")]["text"])
     assert re.fullmatch(r"\d+\.\d[+−]\d+\.\d", means["mean of seen"][heads.index("mgsmexact_number")]["text"])
-    line = next(one for one in (run / "report.md").read_text("utf-8").split("\n") if one.startswith("| **mean of seen** |"))
+    line = next(
+        one
+        for one in (run / "report.md").read_text("utf-8").split("\n")
+        if one.startswith("| **mean of seen** |")
+    )
     assert len(re.findall(r"\([+−]", line)) < len(heads) - 1
 
 

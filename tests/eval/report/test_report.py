@@ -219,7 +219,9 @@ TASK = "news.eng_Latn-deu_Latn"
 
 def edited(file: Path, place: tuple[Any, ...], value: Any) -> None:
     """Change one thing in a file of JSON, or in the first line of one with a line each."""
-    first, newline, rest = file.read_text().partition("\n") if file.suffix == ".jsonl" else (file.read_text(), "", "")
+    first, newline, rest = (
+        file.read_text().partition("\n") if file.suffix == ".jsonl" else (file.read_text(), "", "")
+    )
     content = at = json.loads(first)
     for key in place[:-1]:
         at = at[key]
