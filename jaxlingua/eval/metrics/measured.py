@@ -75,15 +75,15 @@ def interval(measured: Measured, samples: int, seed: int) -> tuple[float, float]
 
 
 def interval_method(measured: Measured, samples: int, seed: int) -> str:
-    """How `interval` comes about, for signatures.
+    """How `interval` comes about, for signatures, and the samples that differences are told by.
 
     Example:
         >>> interval_method(mean_of("f1", [0.5, 1.0], ""), 1000, 7)
         'bootstrap1000,seed7'
         >>> interval_method(mean_of("f1", [0.0, 1.0], ""), 1000, 7)
-        'wilson'
+        'wilson,bootstrap1000,seed7'
     """
-    return "wilson" if _has_two_values(measured) else f"bootstrap{samples},seed{seed}"
+    return ("wilson," if _has_two_values(measured) else "") + f"bootstrap{samples},seed{seed}"
 
 
 def _has_two_values(measured: Measured) -> bool:
