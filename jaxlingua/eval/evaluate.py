@@ -32,7 +32,7 @@ from jaxlingua.eval.answer import (
     decoding_signature,
 )
 from jaxlingua.eval.done import BASE, SCORES_FILE, asked_of, fingerprint_in, is_answered, with_earlier
-from jaxlingua.eval.fingerprint import fingerprint_of
+from jaxlingua.eval.fingerprint import fingerprint_of, name_of
 from jaxlingua.eval.grams import TrainingGrams
 from jaxlingua.eval.journal import Prediction, asked_in, opened_journal, read_predictions
 from jaxlingua.eval.judge.answers import JUDGED_KINDS, judge_answers
@@ -90,8 +90,7 @@ def evaluate(
     who = Answering(model, params, tokenizer, every_eos, mesh, config)
     check_answerable(tasks, config)
     weights = fingerprint_of(params)
-    named = [weights, tokenizer.fingerprint, every_eos]
-    fingerprint = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+    fingerprint = name_of(weights, tokenizer.fingerprint, every_eos)
     with opened_journal(home, fingerprint, is_owner=is_owner, say=say) as journal:
         answers = answer_tasks(who, tasks, journal, on_progress)
         harness = []
@@ -151,7 +150,7 @@ def _scored(
         every = [*measured[task.key], *judged.measured]
         tell = functools.partial(score_of, task=task, decoding=decoding, **where)
         scores += [tell(one, against.get(one.metric)) for one in measured[task.key]]
-        scores += [tell(one, None, items=judged.counts["judged"]) for one in judged.measured]
+        scores += [tell(one, None) for one in judged.measured]
         counts[task.key] = _counts(task, answers[task.key], every, overlaps.get(task.key))
         counts[task.key] |= {"judged": judged.counts} if judged.counts else {}
         _write(home / f"{task.key}.jsonl", _lines(task, answers[task.key], every, config))
@@ -300,5 +299,6 @@ def _write(path: Path, text: str) -> None:
     """The whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
+    # A lone surrogate, which a tokenizer may give, is written as JSON escapes it.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     os.replace(partial, path)

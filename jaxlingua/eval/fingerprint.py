@@ -1,6 +1,8 @@
 """What names a model by its weights: the same on every mesh, another for every other set of weights."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,6 +27,11 @@ def fingerprint_of(params: Any) -> str:
     for (path, leaf), pair in zip(leaves, sums, strict=True):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape} {pair.tolist()}".encode())
     return digest.hexdigest()
+
+
+def name_of(weights: str, tokenizer: str, eos_ids: Sequence[int]) -> str:
+    """What names all that answers: weights and tokenizer by their fingerprints, and what ends an answer."""
+    return hashlib.sha256(json.dumps([weights, tokenizer, list(eos_ids)]).encode()).hexdigest()
 
 
 @jax.jit

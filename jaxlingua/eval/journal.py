@@ -22,6 +22,7 @@ from jaxlingua.errors import DataError
 from jaxlingua.eval.tasks.item import Item, Task
 
 JOURNAL = "unfinished.jsonl"
+LONE_SURROGATES = "backslashreplace"  # which a tokenizer may give; they are written as JSON escapes them
 FLUSHED_EVERY = 16  # answers; what a killed process may lose is asked again
 
 
@@ -101,9 +102,9 @@ def opened_journal(folder: Path, model: str, *, is_owner: bool, say: Any = print
     partial = path.with_name(f".{JOURNAL}.partial")
     header = json.dumps({"model": model}) + "\n"
     kept = [json.dumps({"asked": name, **_fields(one)}, ensure_ascii=False) for name, one in known.items()]
-    partial.write_text(header + "".join(f"{line}\n" for line in kept), "utf-8", newline="\n")
+    partial.write_text(header + "".join(f"{line}\n" for line in kept), "utf-8", LONE_SURROGATES, "\n")
     os.replace(partial, path)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
+    with path.open("a", encoding="utf-8", errors=LONE_SURROGATES, newline="\n") as file:
         yield Journal(known, file)
     path.unlink()
 

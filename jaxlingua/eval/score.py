@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxlingua.config import Config
-from jaxlingua.eval.metrics.measured import Measured, interval
+from jaxlingua.eval.metrics.measured import Measured, interval, interval_method
 from jaxlingua.eval.significance import difference
 from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
 
@@ -50,14 +50,12 @@ def score_of(
     step: int,
     model: str,
     decoding: str,
-    items: int | None = None,
 ) -> Score:
     """The score of what was measured.
 
     Args:
         base: the same metric of the base model on the same items.
         decoding: how the answers came about.
-        items: how many were measured; None is all of the task's.
     """
     samples, seed = config.eval.bootstrap_samples, config.run.seed
     low, high = interval(one, samples, seed)
@@ -80,7 +78,7 @@ def score_of(
         value=round(one.value, 4),
         low=round(low, 4),
         high=round(high, 4),
-        items=len(task.items) if items is None else items,
+        items=one.items,
         signature=signature_of(one, task, config, decoding),
         prompt=task.prompt,
         kind=task.kind,
@@ -91,5 +89,5 @@ def score_of(
 
 def signature_of(one: Measured, task: Task, config: Config, decoding: str) -> str:
     """All that two scores must share to be compared, and how the interval was made."""
-    samples, seed = config.eval.bootstrap_samples, config.run.seed
-    return f"{one.signature}|{task.signature}|decoding:{decoding}|interval:95%,bootstrap{samples},seed{seed}"
+    how = interval_method(one, config.eval.bootstrap_samples, config.run.seed)
+    return f"{one.signature}|{task.signature}|decoding:{decoding}|interval:95%,{how}"

@@ -9,7 +9,7 @@ from jaxlingua.errors import DataError
 from jaxlingua.eval.journal import JOURNAL, Prediction, asked_in, opened_journal, read_predictions
 from jaxlingua.eval.tasks.item import Item, Task
 
-ONE = Prediction("да\u2028\n", 3, True, 0)
+ONE = Prediction("да\u2028\n\ud800", 3, True, 0)
 TWO = Prediction("yes", 0, True, 2, {"yes": -1.5, "no": -2.25})
 
 

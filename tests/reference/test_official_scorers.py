@@ -24,7 +24,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from jaxlingua.config import Config
 from jaxlingua.eval.answer import decoding_signature
 from jaxlingua.eval.evaluate import evaluate
-from jaxlingua.eval.fingerprint import fingerprint_of
+from jaxlingua.eval.fingerprint import fingerprint_of, name_of
 from jaxlingua.eval.journal import JOURNAL, asked_in
 from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.model.llama import Llama
@@ -135,7 +135,7 @@ def run(tmp_path_factory) -> Path:
     for stage, rate in (("base", 0.35), ("coit", 0.28)):
         home = folder / "evals" / f"{stage}-0"
         home.mkdir(parents=True)
-        lines = [{"model": fingerprint_of(PARAMS)}]
+        lines = [{"model": name_of(fingerprint_of(PARAMS), nothing.fingerprint, (nothing.eos_id,))}]
         for task in TASKS:
             for item, text in zip(task.items, answers_to(task, rate, rng), strict=True):
                 asked = asked_in(task, item, decoding_signature(task, RUN))

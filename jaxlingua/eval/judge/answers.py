@@ -286,4 +286,6 @@ def _share(metric: str, values: Mapping[int, float], rules: str, *, items: int) 
         lambda sums: float(sums[0] / sums[1]) if sums[1] else overall,
         f"metric:{metric}|{rules}",
         score_of_one=len(values) == items,
+        is_share=True,
+        is_testable=False,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError, MachineError
@@ -180,8 +181,9 @@ def test_a_reply_without_a_verdict_is_asked_again_and_then_undecided_but_never_n
     assert found.measured[0].statistics[0].tolist() == [0.0, 0.0]
     assert not found.measured[0].score_of_one  # a single item may have no score
     assert found.counts["undecided"] == 1
-    low, high = interval(found.measured[0], 300, 0)
-    assert (low, high) == (100.0, 100.0)  # also resamples without any verdict
+    wilson = binomtest(2, 2).proportion_ci(method="wilson")  # of the two that were read
+    assert interval(found.measured[0], 300, 0) == pytest.approx((100 * wilson.low, 100 * wilson.high))
+    assert found.measured[0].items == 2
 
 
 def test_a_judge_that_is_never_understood_is_an_error_and_no_score(judge, tmp_path):
