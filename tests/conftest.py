@@ -1,6 +1,8 @@
 """Eight virtual CPU devices, shape checks at run time, and the place of real data, set once for all tests."""
 
+import gc
 import os
+import sys
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +16,21 @@ import jaxtyping
 import pytest
 
 jaxtyping.install_import_hook("jaxlingua", "beartype.beartype")
+
+
+# Compiled programs of all tests that a worker has run; one that kept them all came to 9 GB.
+_MOST_BYTES = 2 << 30
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_let_go():
+    """After a module whose worker has become large, JAX forgets what it has compiled."""
+    yield
+    memory = Path("/proc/self/statm")
+    pages = int(memory.read_text().split()[1]) if memory.is_file() else 0
+    if "jax" in sys.modules and pages * os.sysconf("SC_PAGE_SIZE") > _MOST_BYTES:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
