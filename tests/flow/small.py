@@ -40,7 +40,7 @@ def write_config(path: Path, **changes: Any) -> Path:
 def scored(folder: Path, evaluation: str) -> dict[str, Any]:
     """Scores and counts of an evaluation; not the weights' fingerprint, which rounding on a mesh changes."""
     content = json.loads((folder / "evals" / evaluation / "scores.json").read_text("utf-8"))
-    del content["model"]["fingerprint"]
+    del content["model"]["fingerprint"], content["model"]["weights"]
     return content
 
 
