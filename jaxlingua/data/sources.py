@@ -22,7 +22,6 @@ from jaxlingua.config import (
     QASource,
     SourceConfig,
     TextSource,
-    nearest,
     source_languages,
 )
 from jaxlingua.data.cldr import open_cldr
@@ -48,7 +47,7 @@ from jaxlingua.data.readers import (
     sha256_of,
 )
 from jaxlingua.data.records import Record, RecordSource, Text
-from jaxlingua.errors import ConfigError, DataError, MachineError
+from jaxlingua.errors import ConfigError, DataError, MachineError, nearest
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
