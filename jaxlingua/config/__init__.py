@@ -14,6 +14,7 @@ from jaxlingua.config.data import (
     ChatSource,
     CldrSource,
     DataConfig,
+    FiltersConfig,
     HuggingFaceSource,
     InstructionsSource,
     ParallelSource,
@@ -35,7 +36,17 @@ from jaxlingua.config.evaluation import (
 )
 from jaxlingua.config.fields import STRICT, LanguageCode, Text, free, identity
 from jaxlingua.config.model import MODEL_SIZES, ModelConfig, check_model
-from jaxlingua.config.stages import MixtureEntry, StageConfig, Task, parse_mixture
+from jaxlingua.config.stages import (
+    OBJECTIVES,
+    MixtureEntry,
+    Negative,
+    Objective,
+    ReplayConfig,
+    StageConfig,
+    Task,
+    WeightSchedule,
+    parse_mixture,
+)
 from jaxlingua.config.train import (
     CheckpointConfig,
     ExportConfig,
@@ -53,6 +64,7 @@ from jaxlingua.languages import check_language, parse_direction
 
 __all__ = [
     "MODEL_SIZES",
+    "OBJECTIVES",
     "STRICT",
     "ChatSource",
     "CheckpointConfig",
@@ -61,6 +73,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "ExportConfig",
+    "FiltersConfig",
     "GenerateConfig",
     "HarnessConfig",
     "HuggingFaceSource",
@@ -70,11 +83,14 @@ __all__ = [
     "MeshConfig",
     "MixtureEntry",
     "ModelConfig",
+    "Negative",
+    "Objective",
     "OptimizerConfig",
     "ParallelSource",
     "ProcessesConfig",
     "QASource",
     "Remat",
+    "ReplayConfig",
     "RunConfig",
     "ScorerConfig",
     "ShardingConfig",
@@ -85,6 +101,7 @@ __all__ = [
     "TokensConfig",
     "TrackingConfig",
     "TrainConfig",
+    "WeightSchedule",
     "free",
     "identity",
     "parse_mixture",
@@ -133,6 +150,7 @@ class Config(BaseModel):
         check_model(self.model)
         check_tokens(self.tokens, self.model)
         check_train(self.train)
+        check_faithful(self)
         return self
 
 
@@ -151,6 +169,16 @@ def check_stages(config: Config) -> None:
             asked += [] if entry.language == "auto" else [entry.language]
             for language in asked:
                 _check_source_has(language, languages, where)
+
+
+def check_faithful(config: Config) -> None:
+    """The released code has one short example in each row."""
+    for stage in config.stages:
+        if stage.faithful and config.tokens.packing:
+            raise ConfigError(
+                f"stages.{stage.name}.faithful: true given with tokens.packing, which the released code does "
+                f"not do; set tokens.packing=false and tokens.row_length_tokens=127, or leave faithful out"
+            )
 
 
 def check_tasks(config: Config) -> None:

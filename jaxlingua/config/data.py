@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from jaxlingua.config.fields import STRICT, Auto, LanguageCode, NotNegative, Text, free, identity
+from jaxlingua.config.fields import (
+    STRICT,
+    Auto,
+    LanguageCode,
+    NotNegative,
+    Off,
+    Positive,
+    Text,
+    free,
+    identity,
+)
 from jaxlingua.config.model import ModelConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.languages import check_language
@@ -36,6 +46,30 @@ class ChatSource(BaseModel):
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
+class FiltersConfig(BaseModel):
+    """What parallel text must be like; each filter counts what it drops and shows examples of it."""
+
+    model_config = STRICT
+    identical: bool = identity(False, "Whether pairs whose sides are the same text are dropped.")
+    duplicates: bool = identity(False, "Whether a pair that was there before is dropped.")
+    length_ratio: Annotated[float, Field(gt=1)] | Off = identity(
+        "off",
+        "Longest that a side may be beside the other, as a multiple of what is usual for the two languages "
+        "in this source (the median ratio of their characters); 3 is a good start.",
+    )
+    longest_characters: Positive | Off = identity("off", "Characters that neither side may exceed.")
+    script: Annotated[float, Field(gt=0, le=1)] | Off = identity(
+        "off", "Least share of a side's letters that are of its language's script; 0.5 is a good start."
+    )
+    language: Annotated[float, Field(gt=0, lt=1)] | Off = identity(
+        "off",
+        "Probability of another language from which on a side is dropped; 0.9 is a good start. Sides in a "
+        "language that the identifier does not know are kept.",
+    )
+    numbers: bool = identity(False, "Whether pairs whose sides hold different numbers are dropped.")
+    urls: bool = identity(False, "Whether pairs whose sides hold different URLs are dropped.")
+
+
 class ParallelSource(BaseModel):
     """Sentences with their translations: one file per language, or one file with a column per language."""
 
@@ -49,6 +83,7 @@ class ParallelSource(BaseModel):
     columns: dict[LanguageCode, Text] = identity(
         {}, "Column of each language: a header, a JSON key, a number from 1, or what stands for {language}."
     )
+    filters: FiltersConfig = identity(FiltersConfig(), "What pairs are dropped for.")
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
@@ -79,6 +114,13 @@ class HuggingFaceSource(BaseModel):
     )
     language: LanguageCode | Literal[""] = identity("", "Language of the records; not for translation.")
     languages: list[LanguageCode] = identity([], "Languages of a translation dataset.")
+    filters: FiltersConfig = identity(FiltersConfig(), "What pairs of a translation dataset are dropped for.")
+    stream_records: Positive | Auto = identity(
+        "auto",
+        "Records to take from a stream that is shuffled in a buffer of 1,000, for datasets too large to read "
+        "whole; auto reads all of it.",
+    )
+    stream_seed: int = identity(0, "Seed of that shuffle.", ge=0)
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
 
@@ -124,6 +166,19 @@ class DataConfig(BaseModel):
     sources: dict[str, SourceConfig] = identity({}, "Sources by name.")
     template: Literal["alpaca", "short", "raw"] = identity(
         "alpaca", "Frame around instruction and answer, in training and evaluation alike."
+    )
+    frames: Literal["english", "localized"] = identity(
+        "english",
+        "Language of frames and translation instructions: English, or that of the answer, which must have "
+        "them in wording/localized.yaml.",
+    )
+    wording_folder: Text = identity(
+        "", "Folder of wording files of your own; each takes the place of ours of the same name."
+    )
+    workers: NotNegative | Auto = free(
+        "auto",
+        "Processes that draw noise and templates ahead of training; 0 does it in the run's own. Changes "
+        "speed only.",
     )
     leaks: Literal["refuse", "drop", "allow"] = identity(
         "refuse", "What to do where training text equals evaluation text."

@@ -1,15 +1,80 @@
 """What is learned: stages, their mixtures, and a mixture in one line."""
 
 import re
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, field_validator, model_validator
 
-from jaxlingua.config.fields import STRICT, Auto, LanguageCode, Positive, PositiveFloat, Text, identity
-from jaxlingua.errors import ConfigError
+from jaxlingua.config.fields import (
+    STRICT,
+    Auto,
+    LanguageCode,
+    NotNegative,
+    Off,
+    Positive,
+    PositiveFloat,
+    Text,
+    identity,
+)
+from jaxlingua.errors import ConfigError, nearest
 from jaxlingua.languages import parse_direction
 
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
+
+
+Negative = Literal["random", "hard", "noised"]
+Objective = Literal["denoising", "translation", "bilingual_denoising", "similarity"]
+
+# InstructAlign's names for several objectives, one of which is drawn for each example.
+OBJECTIVES: dict[str, list[Objective]] = {
+    "random": ["denoising", "translation", "bilingual_denoising"],
+    "random-xss": ["denoising", "translation", "bilingual_denoising", "similarity"],
+    "pair": ["translation", "bilingual_denoising"],
+    "pair-xss": ["translation", "bilingual_denoising", "similarity"],
+    "bilingual-xss": ["bilingual_denoising", "similarity"],
+}
+
+
+class WeightSchedule(BaseModel):
+    """A weight that changes by step: straight lines between the given points, constant outside of them."""
+
+    model_config = STRICT
+    steps: list[NotNegative] = identity(..., "Steps of the stage, ascending.", min_length=1)
+    weights: list[PositiveFloat] = identity(..., "Weight at each of these steps.", min_length=1)
+
+    @model_validator(mode="after")
+    def _is_a_line(self) -> "WeightSchedule":
+        if len(self.steps) != len(self.weights) or any(
+            later <= earlier for earlier, later in pairwise(self.steps)
+        ):
+            raise ConfigError(
+                f"weight: steps {self.steps} and weights {self.weights} given; as many weights as steps are "
+                f"needed, and each step after the one before; mend them"
+            )
+        return self
+
+    def at(self, step: float) -> float:
+        """The weight at a step of the stage."""
+        if step <= self.steps[0]:
+            return self.weights[0]
+        for (begin, first), (end, last) in pairwise(zip(self.steps, self.weights, strict=True)):
+            if step <= end:
+                return first + (last - first) * (step - begin) / (end - begin)
+        return self.weights[-1]
+
+
+class ReplayConfig(BaseModel):
+    """Records of earlier training, chosen once at random."""
+
+    model_config = STRICT
+    records: int = identity(..., "Records to choose from the source's training part.", gt=0)
+    by: Literal["all", "stratum", "language"] = identity(
+        "all",
+        "all chooses among all records; stratum and language take equally many of each value of the column "
+        "`stratum` or of each language, as far as there are so many.",
+    )
+    seed: int = identity(0, "Seed of the choice.", ge=0)
 
 
 class MixtureEntry(BaseModel):
@@ -24,12 +89,57 @@ class MixtureEntry(BaseModel):
     language: LanguageCode | Auto = identity("auto", "Language to take of a source that has several.")
     start: int = identity(0, "First record of the training part to use.", ge=0)
     limit: Positive | Auto = identity("auto", "Number of records to use; auto is all.")
-    weight: PositiveFloat | Auto = identity("auto", "Share of the stage's documents; auto goes by size.")
+    replay: ReplayConfig | Off = identity("off", "Choose records at random, to keep what they taught.")
+    weight: PositiveFloat | Auto | WeightSchedule = identity(
+        "auto",
+        "Share of the stage's documents, or steps and weights that it goes through; auto goes by size.",
+    )
+    objectives: str | list[Objective] = identity(
+        "off",
+        "InstructAlign's objectives, drawn anew each time: denoising, translation, bilingual_denoising, "
+        "similarity, a list of them, or random, random-xss, pair, pair-xss, bilingual-xss.",
+    )
+    negatives: dict[Negative, PositiveFloat] = identity(
+        {"random": 1.0, "hard": 1.0, "noised": 1.0},
+        "Weights of what similarity sets against a sentence that it does not mean: another sentence, the "
+        "most similar one of several, the right one with noise.",
+    )
 
     def directions(self) -> list[tuple[str, str]]:
         """Source and target language of each given direction; empty for auto."""
         given = [self.direction] if isinstance(self.direction, str) else self.direction
         return [parse_direction(direction) for direction in given if direction != "auto"]
+
+    def drawn_objectives(self) -> list[Objective]:
+        """The objectives of which one is drawn for each example; none where the entry's text is fixed."""
+        if isinstance(self.objectives, list):
+            return self.objectives
+        if self.objectives == "off":
+            return []
+        return OBJECTIVES.get(self.objectives, [self.objectives])
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_known(cls, given: str | list[str]) -> str | list[str]:
+        names = [given] if isinstance(given, str) else given
+        known = [*get_args(Objective), *(["off", *OBJECTIVES] if isinstance(given, str) else [])]
+        if not names:
+            raise ConfigError("objectives: an empty list given; name one or more, or write off")
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"objectives: unknown objective '{name}'; {nearest(name, known)}")
+        return given
+
+    @model_validator(mode="after")
+    def _objectives_stand_alone(self) -> "MixtureEntry":
+        if self.objectives != "off" and self.task != "auto":
+            raise ConfigError(
+                f"objectives: '{self.objectives}' given with task '{self.task}'; objectives are the task; "
+                f"leave task out"
+            )
+        if not self.negatives:
+            raise ConfigError("negatives: {} given; similarity needs random, hard or noised; name one")
+        return self
 
 
 class StageConfig(BaseModel):
@@ -43,6 +153,21 @@ class StageConfig(BaseModel):
     steps: Positive | Auto = identity("auto", "Length in steps; auto goes by epochs.")
     epochs: PositiveFloat | Auto = identity("auto", "Length in passes over the mixture; auto goes by steps.")
 
+    faithful: bool = identity(
+        False,
+        "Whether InstructAlign's released code is reproduced with its faults: every token learned, no EOS, "
+        "swapped names, noise as negatives, held-out rows that share sentences with training.",
+    )
+    balance: Literal["off", "temperature", "unimax"] = identity(
+        "off",
+        "How languages share an epoch of the entries that have no weight: by size, by size^(1/temperature), "
+        "or equally as far as balance_max_repeats allows (UniMax).",
+    )
+    balance_temperature: PositiveFloat = identity(3.3, "Temperature of balance=temperature.")
+    balance_max_repeats: PositiveFloat = identity(
+        4.0, "Times that balance=unimax may show a language's documents in one epoch."
+    )
+
     @field_validator("mixture", mode="before")
     @classmethod
     def _one_line(cls, mixture: Any) -> Any:
@@ -55,6 +180,23 @@ class StageConfig(BaseModel):
         if (self.steps == "auto") == (self.epochs == "auto"):
             given = "neither" if self.steps == "auto" else "both"
             raise ConfigError(f"stage '{self.name}': {given} of steps and epochs given; give exactly one")
+        scheduled = [name for name, entry in self.mixture.items() if isinstance(entry.weight, WeightSchedule)]
+        if scheduled and self.steps == "auto":
+            raise ConfigError(
+                f"stage '{self.name}': mixture.{scheduled[0]}.weight changes by step, with epochs; such a "
+                f"stage has its length in steps; write steps"
+            )
+        if scheduled and self.balance != "off":
+            raise ConfigError(
+                f"stage '{self.name}': balance '{self.balance}' given with a weight that changes by step; "
+                f"leave one of them out"
+            )
+        without = [name for name, entry in self.mixture.items() if entry.weight == "auto"]
+        if scheduled and without:
+            raise ConfigError(
+                f"stage '{self.name}': mixture.{scheduled[0]}.weight changes by step and "
+                f"mixture.{without[0]} has no weight; give every entry one"
+            )
         return self
 
 
