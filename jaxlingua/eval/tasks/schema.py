@@ -49,7 +49,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from jaxlingua.config import STRICT, LanguageCode, Positive, Text
+from jaxlingua.config import STRICT, LanguageCode, Text
+from jaxlingua.config.fields import Positive
 from jaxlingua.errors import ConfigError, nearest
 from jaxlingua.eval.tasks.item import Kind
 from jaxlingua.languages import check_language
