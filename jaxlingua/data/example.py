@@ -7,7 +7,7 @@ from jaxlingua.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Text with the character ranges that are learned; an end-of-sequence token follows each of them.
+    """Text with the character ranges that are learned; an end-of-sequence token follows each if `ends`.
 
     `source` is the name of the mixture entry, `index` the record's place in its source, `language` that of
     the answers. `answers` are [start, end) in code points of `text`, ascending, none empty. A conversation
@@ -25,6 +25,7 @@ class Example:
     language: str
     text: str
     answers: tuple[tuple[int, int], ...]
+    ends: bool = True
 
     def __post_init__(self) -> None:
         where = f"{self.source} (record {self.index})"

@@ -30,7 +30,7 @@ def tokenize(
 ) -> Documents:
     """Examples to documents, in their order: BOS if the tokenizer has one, text, EOS after each answer.
 
-    Which tokens are targets comes from the one encoding that is trained on: a text is encoded in parts that
+    Examples that do not end (`Example.ends`) have no EOS. Which tokens are targets comes from the one encoding that is trained on: a text is encoded in parts that
     end with an answer, and a token is a target if it carries any character of the answer. The EOS is one too.
 
     Args:
@@ -76,7 +76,10 @@ class _Kept(NamedTuple):
 def _fit(examples: Sequence[Example], tokenizer: Tokenizer, row_length_tokens: int, too_long: str) -> _Kept:
     """Encode; cut or drop what is longer than a row; drop what has no target left."""
     flat = assemble(
-        [example.text for example in examples], [example.answers for example in examples], tokenizer
+        [example.text for example in examples],
+        [example.answers for example in examples],
+        tokenizer,
+        ends=[example.ends for example in examples],
     )
     limit = row_length_tokens + 1  # a document's last token needs no position
     ends = np.cumsum(flat.sizes)
@@ -175,6 +178,6 @@ def _fingerprint(
                 f"pair (U+{ord(example.text[error.start]):04X}), which no text can hold; repair the file"
             ) from error
         about = f"\n{example.source}\0{example.language}\0{example.index}\0{example.answers}\0{len(text)}\0"
-        digest.update(about.encode())
+        digest.update(about.encode() if example.ends else f"{about}open\0".encode())
         digest.update(text)
     return digest.hexdigest()

@@ -20,8 +20,10 @@ class Assembled(NamedTuple):
     sizes: np.ndarray  # int64 [texts], tokens of each
 
 
-def assemble(texts: Sequence[str], answers: Sequence[Spans], tokenizer: Tokenizer) -> Assembled:
-    """BOS where the tokenizer has one, the text, and an EOS after each answer.
+def assemble(
+    texts: Sequence[str], answers: Sequence[Spans], tokenizer: Tokenizer, ends: Sequence[bool] | None = None
+) -> Assembled:
+    """BOS where the tokenizer has one, the text, and an EOS after each answer of texts that end (`ends`).
 
     A text is encoded in parts that end with an answer, each of them once. A token is a target if it carries
     any character of the answer, even where it begins in the prompt; so is the EOS.
@@ -44,6 +46,8 @@ def assemble(texts: Sequence[str], answers: Sequence[Spans], tokenizer: Tokenize
     counts = np.array([len(encoding.ids) for encoding in encodings], np.int64)
     before = (first & (tokenizer.bos_id is not None)).astype(np.int64)
     after = (answer_starts >= 0).astype(np.int64)
+    if ends is not None:
+        after &= np.asarray(ends, bool)[owner]
     sizes = before + counts + after
     begin = np.cumsum(sizes) - sizes
     tokens = np.zeros(sizes.sum(), np.int32)
