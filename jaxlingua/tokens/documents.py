@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaxlingua.data.example import Example
 from jaxlingua.errors import DataError
@@ -14,7 +16,7 @@ from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.masks import assemble, prompt_tokens
 from jaxlingua.tokens.store import Counts, Documents, Group
 
-__all__ = ["Counts", "Documents", "Group", "prompt_tokens", "tokenize"]
+__all__ = ["Counts", "Documents", "Group", "encode", "prompt_tokens", "tokenize"]
 
 EXAMPLES_AT_ONCE = 4096
 
@@ -30,8 +32,9 @@ def tokenize(
 ) -> Documents:
     """Examples to documents, in their order: BOS if the tokenizer has one, text, EOS after each answer.
 
-    Examples that do not end (`Example.ends`) have no EOS. Which tokens are targets comes from the one encoding that is trained on: a text is encoded in parts that
-    end with an answer, and a token is a target if it carries any character of the answer. The EOS is one too.
+    Examples that do not end (`Example.ends`) have no EOS. Which tokens are targets comes from the one
+    encoding that is trained on: a text is encoded in parts that end with an answer, and a token is a target
+    if it carries any character of the answer. The EOS is one too.
 
     Args:
         too_long: documents of more than `row_length_tokens` positions lose their end ("cut") or are left out.
@@ -45,19 +48,40 @@ def tokenize(
     folder = cache_folder and cache_folder / fingerprint[:32]
     if folder and (documents := store.read(folder)):
         return documents
-    names = list(dict.fromkeys((example.source, example.language) for example in examples))
-    groups = np.array([names.index((example.source, example.language)) for example in examples], np.int32)
+    names = tuple(dict.fromkeys((example.source, example.language) for example in examples))
+    documents, _ = encode(
+        examples, tokenizer, names, row_length_tokens=row_length_tokens, too_long=too_long, progress=progress
+    )
+    documents = replace(documents, fingerprint=fingerprint)
+    if not folder:
+        return documents
+    store.write(folder, documents)
+    return store.read(folder) or documents
+
+
+def encode(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    group_names: tuple[Group, ...],
+    *,
+    row_length_tokens: int,
+    too_long: Literal["cut", "drop"],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Documents, Bool[np.ndarray, "examples"]]:
+    """Documents in memory without a fingerprint, and which examples have one.
+
+    Args:
+        group_names: (entry, language) of all examples, and of others that there could be.
+    """
+    number = {group: i for i, group in enumerate(group_names)}
+    groups = np.array([number[example.source, example.language] for example in examples], np.int32)
     batches = []
     for start in range(0, len(examples), EXAMPLES_AT_ONCE):
         batch = examples[start : start + EXAMPLES_AT_ONCE]
         batches.append(_fit(batch, tokenizer, row_length_tokens, too_long))
         if progress is not None:
             progress(start + len(batch), len(examples))
-    documents = _join(batches, examples, groups, tuple(names), fingerprint)
-    if not folder:
-        return documents
-    store.write(folder, documents)
-    return store.read(folder) or documents
+    return _join(batches, examples, groups, group_names)
 
 
 class _Kept(NamedTuple):
@@ -123,9 +147,8 @@ def _join(
     examples: Sequence[Example],
     groups: np.ndarray,
     names: tuple[Group, ...],
-    fingerprint: str,
-) -> Documents:
-    """All batches end to end, without the examples that were dropped, and the counts per group."""
+) -> tuple[Documents, np.ndarray]:
+    """All batches end to end, without the examples that were dropped; which were not; counts per group."""
 
     def joined(field: str, dtype: type) -> np.ndarray:
         return np.concatenate([np.zeros(0, dtype), *(getattr(batch, field) for batch in batches)]).astype(
@@ -147,7 +170,7 @@ def _join(
         "dropped_without_target": joined("without_target", bool),
     }
     totals = {field: np.bincount(groups, values, len(names)) for field, values in per_example.items()}
-    return Documents(
+    documents = Documents(
         tokens=joined("tokens", np.int32),
         target_mask=joined("target_mask", bool),
         starts=np.concatenate([[0], np.cumsum(sizes[keep])]),
@@ -160,8 +183,9 @@ def _join(
             name: Counts(**{field: int(values[i]) for field, values in totals.items()})
             for i, name in enumerate(names)
         },
-        fingerprint=fingerprint,
+        fingerprint="",
     )
+    return documents, keep
 
 
 def _fingerprint(
