@@ -90,6 +90,7 @@ def from_files(files: dict[str, bytes], where: str) -> Tokenizer:
         encode_pieces=encode,
         decode_pieces=tokenizer.decode,
         write_files=write,
+        name_piece=lambda number: tokenizer.id_to_token(number) or "",
     )
 
 

@@ -35,6 +35,7 @@ class Tokenizer:
     encode_pieces: Callable[[list[str], bool], list[Encoding]]
     decode_pieces: Callable[[list[int]], str]
     write_files: Callable[[Path], None]
+    name_piece: Callable[[int], str] = str  # as the vocabulary has it, such as "▁the" or "<0x0A>"
 
     def encode_batch(self, texts: Sequence[str], *, continuation: bool = False) -> list[Encoding]:
         """The pieces of each text, without special tokens.

@@ -88,6 +88,7 @@ def load(path: str) -> Tokenizer:
         encode_pieces=encode,
         decode_pieces=decode,
         write_files=write,
+        name_piece=lambda number: proto.pieces[number].piece,
     )
 
 
