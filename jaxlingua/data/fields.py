@@ -27,7 +27,7 @@ def instruction_of(row: Row, language: str, columns: Mapping[str, str]) -> Instr
         return "empty instruction"
     if not output.strip():
         return "empty output"
-    return Instruction(row.index, language, instruction, context, output)
+    return Instruction(row.index, language, instruction, context, output, stratum_of(row, columns))
 
 
 def pair_of(row: Row, languages: list[str], columns: Mapping[str, str]) -> Pair | str:
@@ -42,7 +42,7 @@ def pair_of(row: Row, languages: list[str], columns: Mapping[str, str]) -> Pair 
 def text_of(row: Row, language: str, columns: Mapping[str, str]) -> Text | str:
     """Plain text."""
     text = text_field(row, "text", columns)
-    return Text(row.index, language, text) if text.strip() else "empty text"
+    return Text(row.index, language, text, stratum_of(row, columns)) if text.strip() else "empty text"
 
 
 def question_of(row: Row, language: str, columns: Mapping[str, str]) -> Question | str:
@@ -94,7 +94,7 @@ def conversation_of(row: Row, language: str, columns: Mapping[str, str]) -> Conv
         return "empty turn"
     if all(role != "assistant" for role, _ in turns):
         return "no assistant turn"
-    return Conversation(row.index, language, turns)
+    return Conversation(row.index, language, turns, stratum_of(row, columns))
 
 
 def _turn(turn: Any, row: Row, name: str) -> tuple[str, str]:
@@ -183,6 +183,16 @@ def text_field(row: Row, name: str, columns: Mapping[str, str]) -> str:
     """The text of a field, under its own name or the one that `columns` gives it."""
     column = columns.get(name, name)
     return as_text(required(row, column), row.place, column)
+
+
+def stratum_of(row: Row, columns: Mapping[str, str]) -> str:
+    """What the column of `stratum` says, text or a whole number; empty for null, or where none is named."""
+    if "stratum" not in columns:
+        return ""
+    value = required(row, columns["stratum"])
+    if value is None or type(value) is int:
+        return "" if value is None else str(value)
+    return as_text(value, row.place, columns["stratum"])
 
 
 def as_text(value: Any, place: str, column: str) -> str:

@@ -2,7 +2,8 @@
 
 `index` is the place of the record in its source: it never changes when other records are skipped or held
 out, so it names the record in errors, in predictions and in the keys of random streams. `language` is a code
-such as `eng_Latn`. Texts are exactly those of the file.
+such as `eng_Latn`. Texts are exactly those of the file. `stratum` is what the source's column `stratum` says,
+such as a task or a part of the data; empty where none is named.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Instruction:
     instruction: str
     input: str
     output: str
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Conversation:
     index: int
     language: str
     turns: tuple[tuple[str, str], ...]
+    stratum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Text:
     index: int
     language: str
     text: str
+    stratum: str = ""
 
 
 Record = Instruction | Pair | Question | Conversation | Text

@@ -50,6 +50,7 @@ from jaxlingua.data.records import Record, RecordSource, Text
 from jaxlingua.errors import ConfigError, DataError, MachineError, nearest
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+STREAM_BUFFER = 1000  # records that a stream is shuffled among, as in InstructAlign
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ Opened = tuple[Iterator[Built], list[Path]]
 
 def open_instructions(config: InstructionsSource, folder: str, where: str) -> Opened:
     """Alpaca-style instructions."""
-    columns = _columns(config.columns, ("instruction", "input", "output"), where)
+    columns = _columns(config.columns, ("instruction", "input", "output", "stratum"), where)
     file = find_file(config.path, folder, where)
     return (instruction_of(row, config.language, columns) for row in read_rows(file, where)), [file]
 
@@ -188,11 +189,11 @@ def open_parallel(config: ParallelSource, folder: str, where: str) -> Opened:
 def open_huggingface(config: HuggingFaceSource, folder: str, where: str) -> Opened:
     """A dataset of the Hugging Face hub or of a local folder."""
     fields = {
-        "instruction": ("instruction", "input", "output"),
+        "instruction": ("instruction", "input", "output", "stratum"),
         "translation": tuple(config.languages),
         "qa": ("id", "context", "question", "answers"),
-        "text": ("text",),
-        "chat": ("messages",),
+        "text": ("text", "stratum"),
+        "chat": ("messages", "stratum"),
     }[config.yields]
     columns = _columns(config.columns, fields, where)
     _refuse_shared_column(columns, config.languages, where)
@@ -277,9 +278,20 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
             f"owner/name, is needed; name the folder, not a file in it"
         )
     path = str(local) if local.is_dir() else config.path
+    is_saved = (local / "dataset_dict.json").is_file() or (local / "state.json").is_file()
+    is_streamed = config.stream_records != "auto"
+    if is_saved and is_streamed:
+        raise ConfigError(
+            f"{where}.stream_records: {config.stream_records} given; '{path}' was saved by save_to_disk, and "
+            f"only the hub and folders of files are streamed; leave stream_records out"
+        )
     try:
-        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+        if is_saved:
             dataset = datasets.load_from_disk(path)
+        elif is_streamed:
+            stream = datasets.load_dataset(path, config.name or None, split=config.split, streaming=True)
+            shuffled = stream.shuffle(seed=config.stream_seed, buffer_size=STREAM_BUFFER)
+            streamed = list(shuffled.take(config.stream_records))
         else:
             dataset = datasets.load_dataset(path, config.name or None, split=config.split)
     except ConnectionError as error:
@@ -293,6 +305,15 @@ def huggingface_rows(config: HuggingFaceSource, folder: str, where: str) -> Iter
             f"{where} ({path}): split '{config.split}' cannot be loaded, {cause}; "
             f"a dataset without loading script is needed; mend {where}.path, name or split"
         ) from None
+    if is_streamed:
+        if len(streamed) < config.stream_records:
+            raise DataError(
+                f"{where}.stream_records: {config.stream_records:,} given; {path} has {len(streamed):,} in "
+                f"split '{config.split}'; give that many or fewer, or leave it out to read all"
+            )
+        for index, fields in enumerate(streamed):
+            yield Row(f"{where} ({path}, {config.split} record {index + 1} of the stream)", index, fields)
+        return
     splits = (
         dataset
         if isinstance(dataset, datasets.DatasetDict)
