@@ -4,28 +4,26 @@ The one page of evaluation: what is compared, on which tasks, what they share wi
 and scores of each model, the report. `table` merges reports that are there.
 """
 
-import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import apply_override, check_config, help_text, load_config
-from jaxlingua.config import Config, ModelConfig, TokensConfig
+from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, JaxlinguaError, Stopped, end_with_code, nearest
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from jaxlingua.model.llama import Llama
     from jaxlingua.processes.roll_call import Group
     from jaxlingua.processes.stop import Stop
     from jaxlingua.tokens.interface import Tokenizer
     from jaxlingua.tracking import Console
+    from jaxlingua.train.open_model import Candidate
 
 PURPOSE = """\
 Answers the items of eval.tasks with each model, scores them and writes report.html into run.folder.
@@ -129,35 +127,6 @@ def stage_name(model: str) -> str:
 # ── what is evaluated ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A model with its parameters on the mesh, and what its answers need."""
-
-    model: "Llama"
-    params: Any
-    tokenizer: "Tokenizer"
-    eos_ids: tuple[int, ...]
-    path: str
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model that is evaluated: understood, its weights not read yet.
-
-    Attributes:
-        name: base, tuned, or what the user calls it.
-        source: names what would be read, without reading the weights; None for the run's own.
-        open: reads them; called with `telling`.
-    """
-
-    stage: str
-    step: int
-    name: str
-    source: str | None
-    tokenizer: "Tokenizer"
-    open: Callable[[Any], Opened]
-
-
 def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Console") -> None:
     """Everything, in the order in which it happens."""
     from jaxlingua.eval.answer import check_answerable
@@ -255,13 +224,14 @@ def training_data(config: Config, folder: Path, console: "Console") -> tuple[Map
 
 def candidates_of(
     config: Config, folder: Path, group: "Group", mesh: "Mesh", console: "Console"
-) -> Iterator[Candidate]:
+) -> Iterator["Candidate"]:
     """What the run in the folder began from, its checkpoints, and the models beside it, base first.
 
     Raises: ConfigError where there is nothing to evaluate, or what a model cannot be opened for.
     """
     from jaxlingua.checkpoint.steps import complete_steps, newest_sound
     from jaxlingua.checkpoint.store import located, open_store
+    from jaxlingua.train.open_model import Candidate, kept_tokenizer, open_base, open_step, other_model
     from jaxlingua.train.run_folder import identity_differences
 
     checkpoints = located(f"{config.run.folder}/checkpoints")
@@ -300,106 +270,6 @@ def candidates_of(
             yield other_model(config, name, path, mesh, console)
         except JaxlinguaError as error:
             raise type(error)(f"eval.models.{name}: {error}") from None
-
-
-# ── opening a model ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def open_base(config: Config, folder: Path, step: int, mesh: "Mesh", telling: Any) -> Opened:
-    """What a run began from."""
-    import optax
-
-    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
-    from jaxlingua.model.llama import Llama
-    from jaxlingua.train.origin import open_origin
-
-    if step == 0:  # an imported model
-        return replace(open_step(config, folder, 0, mesh, telling), path=config.model.path)
-    origin = open_origin(config, folder, step)
-    tokenizer = kept_tokenizer(config, folder)
-    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    params = origin.first_state(model, optax.identity(), mesh, telling).params
-    return Opened(model, params, tokenizer, ends_of(folder / "model"), config.model.path)
-
-
-def open_step(config: Config, folder: Path, step: int, mesh: "Mesh", telling: Any) -> Opened:
-    """A checkpoint of a run."""
-    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
-    from jaxlingua.checkpoint.store import located, open_store
-    from jaxlingua.model.llama import Llama
-    from jaxlingua.sharding.rules import abstract_sharded_params
-    from jaxlingua.train.origin import open_origin
-
-    tokenizer = kept_tokenizer(config, folder)
-    origin = open_origin(config, folder, step)
-    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    store = open_store(located(f"{config.run.folder}/checkpoints"), config.checkpoint)
-    with telling(f"reading step {step:,}"):
-        abstract = {"params": abstract_sharded_params(model, mesh)}
-        params = store.restore(abstract, step, is_part=True, is_checked=True)[0]["params"]
-    return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
-
-
-def other_model(config: Config, name: str, path: str, mesh: "Mesh", console: "Console") -> Candidate:
-    """A model of eval.models: a Hugging Face folder or hub name, or the newest step of another run."""
-    from jaxlingua.checkpoint.huggingface.generation_config import ends_of
-    from jaxlingua.model.llama import Llama
-    from jaxlingua.sharding.rules import param_shardings
-    from jaxlingua.tokens.tokenizer import load_tokenizer
-    from jaxlingua.train.origin import open_origin
-    from jaxlingua.train.run_folder import opened_run
-
-    computed = {"compute_dtype": config.model.compute_dtype, "attention": config.model.attention}
-    if is_bucket(path) or (Path(path) / "config.yaml").is_file():
-        other = load_config(path)
-        other = other.model_copy(update={"model": other.model.model_copy(update=computed)})
-        with opened_run(path, console.say) as home:
-            if home.step is None:
-                raise ConfigError(f"'{path}' given, a run that has saved nothing; give another")
-            tokenizer, source = (
-                kept_tokenizer(other, home.path),
-                record_name(home.checkpoints / str(home.step)),
-            )
-
-        def open_run(telling: Any) -> Opened:
-            with opened_run(path, console.say) as home:
-                return open_step(other, home.path, home.step, mesh, telling)
-
-        return Candidate(name, 0, name, source, tokenizer, open_run)
-    model_config = ModelConfig(init="huggingface", path=path, **computed)
-    other = config.model_copy(update={"model": model_config, "tokens": TokensConfig()})
-    origin = open_origin(other, Path(config.run.folder), None)
-    tokenizer = load_tokenizer(other.tokens, list, None, model_path=path)
-    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    param_shardings(model, mesh)
-    ends = ends_of(origin.public.folder)
-
-    def open_public(telling: Any) -> Opened:
-        import optax
-
-        params = origin.first_state(model, optax.identity(), mesh, telling).params
-        return Opened(model, params, tokenizer, ends, path)
-
-    source = f"{origin.fingerprint} {tokenizer.fingerprint} {ends}"
-    return Candidate(name, 0, name, source, tokenizer, open_public)
-
-
-def record_name(step: Any) -> str:
-    """A hash of the digests of all files of a checkpoint."""
-    from jaxlingua.checkpoint.steps import read_record
-
-    return hashlib.sha256(repr(sorted(read_record(step).files.items())).encode()).hexdigest()
-
-
-def kept_tokenizer(config: Config, folder: Path) -> "Tokenizer":
-    """The tokenizer of a run. Raises: ConfigError where it is not the one that the run began with."""
-    from jaxlingua.tokens.tokenizer import load_tokenizer
-    from jaxlingua.train.run_folder import kept_fingerprint
-
-    tokenizer = load_tokenizer(config.tokens, list, folder / "tokenizer", model_path=config.model.path)
-    if kept_fingerprint(folder, "tokenizer") not in (None, tokenizer.fingerprint):
-        raise ConfigError(f"{folder}/tokenizer: not the tokenizer that the run began with; bring it back")
-    return tokenizer
 
 
 def write_facts(config: Config, folder: Path, group: "Group", tokenizer: "Tokenizer", mesh: "Mesh") -> None:
