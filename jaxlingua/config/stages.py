@@ -191,6 +191,12 @@ class StageConfig(BaseModel):
                 f"stage '{self.name}': balance '{self.balance}' given with a weight that changes by step; "
                 f"leave one of them out"
             )
+        drawn = [name for name, entry in self.mixture.items() if entry.objectives != "off"]
+        if drawn and self.balance != "off":
+            raise ConfigError(
+                f"stage '{self.name}': balance '{self.balance}' given with mixture.{drawn[0]}.objectives, "
+                f"whose languages are those of its directions; leave balance out"
+            )
         without = [name for name, entry in self.mixture.items() if entry.weight == "auto"]
         if scheduled and without:
             raise ConfigError(

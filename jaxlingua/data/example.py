@@ -1,6 +1,8 @@
 """An example: one record as the model will read it, still text, with what is learned of it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from jaxlingua.errors import DataError
 
@@ -49,3 +51,23 @@ class Example:
     def answer_texts(self) -> tuple[str, ...]:
         """The text of each answer."""
         return tuple(self.text[start:end] for start, end in self.answers)
+
+
+class Redrawn(Protocol):
+    """Examples of a mixture entry that are drawn anew each time; goes to other processes by pickle.
+
+    A slot is what one example is drawn for, such as a sentence in a direction; `draw` is a function of slot
+    and pass, which counts how many times the slot came before. `languages` are those of all answers.
+    """
+
+    languages: tuple[str, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Slots."""
+
+    def draw(self, slot: int, number: int) -> Example:
+        """The example of a slot in pass `number`, counted from 0."""
+
+    def texts(self) -> Iterator[str]:
+        """What a tokenizer is learned on."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from jaxlingua.config import StageConfig
 from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.tokens.balance import documents_per_pool
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack, pack_in_windows, permutation
 from jaxlingua.tokens.rows import Batch, Corpus, corpus
 from jaxlingua.tokens.store import Documents, Group
@@ -66,6 +67,22 @@ def _five(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Documents that are gone through in an endless shuffle of their own: those of an entry, or of one of its
+    languages where languages are balanced."""
+
+    name: str  # of its stream of random numbers
+    documents: Int64[np.ndarray, "documents"]  # their numbers in the corpus
+    per_epoch: int
+
+
+def entropy(seed: int, stage: str, what: str, number: int) -> list[int]:
+    """The key of one random order."""
+    key = f"{seed}\n{stage}\n{what}\n{number}"
+    return np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4").tolist()
+
+
+@dataclass(frozen=True)
 class StageBatches:
     """All batches of a stage; `batch(step)` needs nothing but the step.
 
@@ -84,7 +101,7 @@ class StageBatches:
     row_length_tokens: int
     batch_rows: int
     packing: bool
-    documents_per_epoch: tuple[int, ...]
+    pools: tuple[Pool, ...]
     steps: int = 0
     _plans: dict[int, PackingPlan] = field(default_factory=dict, repr=False, compare=False)
     _row_bounds: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
@@ -93,6 +110,21 @@ class StageBatches:
     def group_names(self) -> tuple[Group, ...]:
         """(entry, language) of each value of `Batch.groups`."""
         return self.corpus.group_names
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, "documents"]:
+        """Positions that each document takes in a row."""
+        return self.corpus.lengths
+
+    @property
+    def epochs(self) -> float:
+        """Times that the mixture is gone through."""
+        return self.epoch(self.steps)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the documents of each entry."""
+        return {e: s.fingerprint for e, s in zip(self.corpus.entries, self.corpus.stores, strict=True)}
 
     @property
     def use(self) -> float:
@@ -158,11 +190,10 @@ class StageBatches:
         whole = self._epoch_of(rows)
         tail = self.rows(self._row_bounds[whole], rows).documents
         shown = np.bincount(tail, minlength=len(self.corpus.lengths))
-        for number, per_epoch in enumerate(self.documents_per_epoch):
-            first, end = self.corpus.bounds[number : number + 2]
-            passes, rest = divmod(whole * per_epoch, int(end - first))
-            shown[first:end] += passes
-            shown[self._pass(number, passes)[:rest]] += 1
+        for pool in self.pools:
+            passes, rest = divmod(whole * pool.per_epoch, len(pool.documents))
+            shown[pool.documents] += passes
+            shown[self._pass(pool, passes)[:rest]] += 1
         target_tokens = np.concatenate([store.target_tokens for store in self.corpus.stores])
 
         def total(per_document: np.ndarray) -> np.ndarray:
@@ -190,26 +221,23 @@ class StageBatches:
         return int(np.searchsorted(self._row_bounds, row, side="right")) - 1
 
     def _order(self, epoch: int) -> Int64[np.ndarray, "documents"]:
-        """The documents of an epoch: the next ones of each entry's own endless shuffle, then all mixed."""
+        """The documents of an epoch: the next ones of each pool's own endless shuffle, then all mixed."""
         chosen = []
-        for number, count in enumerate(self.documents_per_epoch):
-            size = int(self.corpus.bounds[number + 1] - self.corpus.bounds[number])
-            first, end = epoch * count, (epoch + 1) * count
+        for pool in self.pools:
+            size = len(pool.documents)
+            first, end = epoch * pool.per_epoch, (epoch + 1) * pool.per_epoch
             for passes in range(first // size, -(-end // size)):
                 begin = passes * size
-                chosen.append(self._pass(number, passes)[max(first - begin, 0) : end - begin])
+                chosen.append(self._pass(pool, passes)[max(first - begin, 0) : end - begin])
         documents = np.concatenate(chosen)
         return documents[permutation(len(documents), self._entropy("order", epoch))]
 
-    def _pass(self, entry: int, number: int) -> Int64[np.ndarray, "documents"]:
-        """The order in which an entry's documents are gone through for the `number`-th time."""
-        first, end = self.corpus.bounds[entry : entry + 2]
-        key = self._entropy(f"entry {self.corpus.entries[entry]}", number)
-        return first + permutation(int(end - first), key)
+    def _pass(self, pool: Pool, number: int) -> Int64[np.ndarray, "documents"]:
+        """The order in which a pool's documents are gone through for the `number`-th time."""
+        return pool.documents[permutation(len(pool.documents), self._entropy(f"entry {pool.name}", number))]
 
     def _entropy(self, what: str, number: int) -> list[int]:
-        key = f"{self.seed}\n{self.stage}\n{what}\n{number}"
-        return np.frombuffer(hashlib.sha256(key.encode()).digest(), "<u4").tolist()
+        return entropy(self.seed, self.stage, what, number)
 
 
 def stage_batches(
@@ -230,10 +258,8 @@ def stage_batches(
     for entry, store in documents.items():
         _refuse_empty(f"stages.{stage.name}.mixture.{entry}", store, row_length_tokens)
     numbered = corpus(documents)
-    sizes = {entry: len(store) for entry, store in documents.items()}
-    weights = {entry: stage.mixture[entry].weight for entry in documents}
-    counts = tuple(documents_per_epoch(sizes, weights, stage.name).values())
-    batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, counts)
+    pools = tuple(pools_of(numbered, stage))
+    batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, pools)
     if stage.steps != "auto":
         steps = stage.steps
     else:
@@ -242,6 +268,25 @@ def stage_batches(
         rows = before + (math.ceil(part * batches.plan(int(whole)).rows) if part else 0)
         steps = max(1, math.ceil(rows / batch_rows))
     return replace(batches, steps=steps)
+
+
+def pools_of(numbered: Corpus, stage: StageConfig) -> Iterator[Pool]:
+    """What is gone through on its own, and how much of it makes an epoch."""
+    weights = {entry: stage.mixture[entry].weight for entry in numbered.entries}
+    bounds = {entry: numbered.bounds[i : i + 2] for i, entry in enumerate(numbered.entries)}
+    if stage.balance == "off":
+        sizes = {entry: int(end - first) for entry, (first, end) in bounds.items()}
+        counts = documents_per_epoch(sizes, weights, stage.name)
+        for entry, (first, end) in bounds.items():
+            yield Pool(entry, np.arange(first, end), counts[entry])
+        return
+    members = {
+        numbered.group_names[group]: np.flatnonzero(numbered.groups == group)
+        for group in np.unique(numbered.groups)
+    }
+    counts = documents_per_pool({group: len(found) for group, found in members.items()}, weights, stage)
+    for (entry, language), found in members.items():
+        yield Pool(f"{entry} {language}", found, counts[entry, language])
 
 
 def _refuse_empty(where: str, documents: Documents, row_length_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """Documents of all entries to filled rows. Here, and only here, targets are tokens shifted by one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,10 +68,10 @@ class Corpus:
         return self.entries[number], int(self.stores[number].indices[document - self.bounds[number]])
 
 
-def corpus(documents: Mapping[str, Documents]) -> Corpus:
-    """Number the documents of all entries through."""
+def corpus(documents: Mapping[str, Documents], group_names: Sequence[Group] | None = None) -> Corpus:
+    """Number the documents of all entries through; the groups are theirs unless `group_names` has more."""
     stores = tuple(documents.values())
-    names = list(dict.fromkeys(group for store in stores for group in store.group_names))
+    names = list(group_names or dict.fromkeys(group for store in stores for group in store.group_names))
     lengths = [store.lengths for store in stores]
     numbers = [np.array([names.index(group) for group in store.group_names], np.int32) for store in stores]
     groups = [number[store.groups] for number, store in zip(numbers, stores, strict=True)]

@@ -8,7 +8,7 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.tokens import fast, learned, sentencepiece
 from jaxlingua.tokens.interface import Encoding, Tokenizer, find_files
 
-__all__ = ["Encoding", "Tokenizer", "is_learned", "load_tokenizer"]
+__all__ = ["Encoding", "Tokenizer", "is_learned", "load_tokenizer", "tokenizer_of_folder"]
 
 
 def load_tokenizer(
@@ -32,13 +32,15 @@ def load_tokenizer(
     if is_learned(config, model_path):
         return learned.load_or_learn(config.vocab_size, training_texts, folder, is_resumed=is_resumed)
     if folder is not None and is_resumed and folder.is_dir():
-        return _by_files(str(folder))
+        return tokenizer_of_folder(str(folder))
     path = config.path or model_path
     if not path:
         raise ConfigError(
             f"tokens.path: empty, with tokens.kind={config.kind}; give a folder, a file or a hub name"
         )
-    load = {"huggingface": fast.load, "sentencepiece": sentencepiece.load, "auto": _by_files}[config.kind]
+    load = {"huggingface": fast.load, "sentencepiece": sentencepiece.load, "auto": tokenizer_of_folder}[
+        config.kind
+    ]
     tokenizer = load(path)
     if folder is not None:
         tokenizer.save(folder)
@@ -50,8 +52,9 @@ def is_learned(config: TokensConfig, model_path: str) -> bool:
     return config.kind == "learned" or (config.kind == "auto" and not config.path and not model_path)
 
 
-def _by_files(path: str) -> Tokenizer:
-    """A tokenizer.json where there is one, else a tokenizer.model."""
+def tokenizer_of_folder(path: str) -> Tokenizer:
+    """The tokenizer of a folder, a file or a hub name: a tokenizer.json where there is one, else a
+    tokenizer.model."""
     if Path(path).expanduser().is_file():
         return sentencepiece.load(path)
     folder = find_files(path, [*fast.FILES, *fast.KEPT])

@@ -298,9 +298,9 @@ def write_facts(
     fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
     fingerprints |= {PUBLIC: public} if public else {}
     fingerprints |= {
-        f"stages.{stage.config.name}.mixture.{entry}": documents.fingerprint
+        f"stages.{stage.config.name}.mixture.{entry}": fingerprint
         for stage in stages
-        for entry, documents in zip(stage.batches.corpus.entries, stage.batches.corpus.stores, strict=True)
+        for entry, fingerprint in stage.batches.fingerprints.items()
     }
     start = {
         "command": " ".join([f"python -m {program}", *sys.argv[1:]]),

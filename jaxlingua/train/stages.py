@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from jaxlingua.errors import TrainingError
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import StageFacts, mean_keys
@@ -16,8 +14,7 @@ def facts_of(stage: Stage) -> StageFacts:
     """What the lines of metrics need to know of a stage."""
     batches = stage.batches
     positions = batches.batch_rows * batches.row_length_tokens * batches.use
-    lengths = np.asarray(batches.corpus.lengths)
-    return StageFacts(stage.config.name, batches.group_names, positions, mean_keys(lengths))
+    return StageFacts(stage.config.name, batches.group_names, positions, mean_keys(batches.lengths))
 
 
 def is_due(step: int, every_steps: int, last_step: int) -> bool:
