@@ -1,7 +1,8 @@
 """Stage 1, data: configured sources to records, with fingerprint, held-out records and counts of skips.
 
 `open_source` reads everything at once, so whatever is wrong with a file is told before anything is spent. A
-record with an empty text is skipped and counted; all else that is wrong is an error that names the line.
+record with an empty text is skipped and counted, and so is a pair that a filter drops; all else that is wrong
+is an error that names the line.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from jaxlingua.config import (
     ChatSource,
     CldrSource,
+    FiltersConfig,
     HuggingFaceSource,
     InstructionsSource,
     ParallelSource,
@@ -34,6 +36,7 @@ from jaxlingua.data.fields import (
     text_field,
     text_of,
 )
+from jaxlingua.data.filters import apply_filters
 from jaxlingua.data.held_out import choose_held_out
 from jaxlingua.data.readers import (
     Row,
@@ -55,7 +58,11 @@ STREAM_BUFFER = 1000  # records that a stream is shuffled among, as in InstructA
 
 @dataclass(frozen=True)
 class Source:
-    """Records of one source, all of them read, each either in training or held out."""
+    """Records of one source, all of them read, each either in training or held out.
+
+    `skipped` counts by reason what gave no record, filters included; of each reason of a filter
+    `dropped_examples` shows the first few pairs, a line each.
+    """
 
     name: str
     config: SourceConfig
@@ -63,6 +70,7 @@ class Source:
     fingerprint: str
     all_records: list[Record]
     skipped: dict[str, int] = field(default_factory=dict)
+    dropped_examples: dict[str, list[str]] = field(default_factory=dict)
 
     def records(self, split: Literal["train", "held_out", "all"]) -> list[Record]:
         """Records of a split in the order of the source."""
@@ -82,7 +90,8 @@ def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
 
     Returns: a `Source`, or for kind=cldr a `Cldr`, which gives the same things.
     Raises: DataError naming file and line for what cannot be used; ConfigError for columns of no field.
-    Cost: a million pairs take 6 s and 0.7 GB, and 10 s more when held-out records are first asked for.
+    Cost: a million pairs take 6 s and 0.7 GB, and 10 s more when held-out records are first asked for;
+        what filters cost is told by `filters.apply_filters`.
     """
     if isinstance(config, CldrSource):
         return open_cldr(name, config)
@@ -95,11 +104,19 @@ def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
             skipped[record] += 1
         else:
             records.append(record)
+    examples: dict[str, list[str]] = {}
+    filters = _filters_of(config, where)
+    if filters is not None:
+        filtered = apply_filters(records, filters, config.languages)
+        records, examples = filtered.kept, filtered.examples
+        skipped.update(filtered.dropped)
     if not records:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped.items())
         why = f"no record that can be used, skipped: {reasons}" if reasons else "no record in it"
+        loosen = f"loosen {where}.filters, " if examples else ""
         raise DataError(
-            f"{where} ({config.path}): {why}; one or more is needed; mend the file or remove the source"
+            f"{where} ({config.path}): {why}; one or more is needed; {loosen}mend the file or remove the "
+            f"source"
         )
     return Source(
         name,
@@ -108,7 +125,21 @@ def open_source(name: str, config: SourceConfig, folder: str) -> RecordSource:
         _fingerprint(name, config, files, records, where),
         records,
         dict(skipped),
+        examples,
     )
+
+
+def _filters_of(config: SourceConfig, where: str) -> FiltersConfig | None:
+    """The filters of a source; None where all are off."""
+    filters = getattr(config, "filters", FiltersConfig())
+    if filters == FiltersConfig():
+        return None
+    if isinstance(config, HuggingFaceSource) and config.yields != "translation":
+        raise ConfigError(
+            f"{where}.filters: given with yields={config.yields}; only pairs are filtered; leave filters "
+            f"out, or set {where}.yields=translation"
+        )
+    return filters
 
 
 def _fingerprint(
@@ -118,6 +149,9 @@ def _fingerprint(
     digest = hashlib.sha256(f"{name} {config.model_dump_json(exclude={'path'})}".encode())
     if files:
         digest.update(sha256_of(files, where).encode())
+        if _filters_of(config, where) is not None:
+            # What filters leave goes by their code too, and by the version of the identifier of languages.
+            digest.update(" ".join(str(record.index) for record in records).encode())
     else:
         for record in records:
             digest.update(repr(record).encode())
