@@ -25,7 +25,7 @@ def choose_replay(records: Sequence[Record], config: ReplayConfig, where: str) -
         where: the mixture entry, for errors.
     Raises: DataError if there are fewer records, or none has a stratum, or sentences stand in several
         languages each.
-    Cost: 2 s for a million records.
+    Cost: 3 s for a million records.
     """
     if config.records > len(records):
         raise DataError(

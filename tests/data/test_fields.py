@@ -251,6 +251,41 @@ def test_answers_of_another_form_are_refused(answers, expected):
     assert error_of(question_of, SQUAD | {"answers": answers}, "eng_Latn", {}) == expected
 
 
+# ── strata ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("value", "stratum"), [("qa", "qa"), ("สรุป", "สรุป"), ("", ""), (None, ""), (3, "3"), (0, "0")]
+)
+def test_a_stratum_is_text_or_a_whole_number_or_nothing(value, stratum):
+    columns = {"stratum": "meta.task"}
+    meta = {"meta": {"task": value}}
+    turns = [{"role": "assistant", "content": "Hi."}]
+    assert instruction_of(row(ALPACA | meta), "eng_Latn", columns).stratum == stratum
+    assert text_of(row({"text": "a"} | meta), "eng_Latn", columns).stratum == stratum
+    assert conversation_of(row({"messages": turns} | meta), "eng_Latn", columns).stratum == stratum
+
+
+def test_a_column_of_strata_is_read_only_where_it_is_named():
+    assert text_of(row({"text": "a", "stratum": 1.5}), "eng_Latn", {}).stratum == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"text": "a"},
+            "no field 'task'; the record has 'text'; add it, or name the right one in the source's columns",
+        ),
+        ({"text": "a", "task": 1.5}, "field 'task' is the number 1.5; text is needed; mend the record"),
+        ({"text": "a", "task": True}, "field 'task' is true or false; text is needed; mend the record"),
+    ],
+    ids=["missing", "fraction", "boolean"],
+)
+def test_a_stratum_that_cannot_be_read_is_refused(fields, expected):
+    assert error_of(text_of, fields, "eng_Latn", {"stratum": "task"}) == expected
+
+
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────
 
 TURNS = (("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."), ("user", "Bye."))

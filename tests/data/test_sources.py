@@ -284,6 +284,104 @@ def test_a_hub_that_cannot_be_reached_is_the_machines_fault(datasets, monkeypatc
     )
 
 
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder_of_lines(datasets, write, tmp_path):
+    """3,000 records in the shape of xP3 (inputs, targets, language, task) in two files."""
+    (tmp_path / "xp3").mkdir()
+    rows = [
+        {"inputs": f"Ask {i}.", "targets": f"{i}", "language": "en", "task": f"task {i % 3}"}
+        for i in range(3000)
+    ]
+    write("xp3/a.jsonl", rows[:2000])
+    write("xp3/b.jsonl", rows[2000:])
+    return tmp_path
+
+
+def xp3(**options) -> HuggingFaceSource:
+    columns = {"instruction": "inputs", "output": "targets"}
+    return HuggingFaceSource(path="xp3", yields="instruction", language=EN, columns=columns, **options)
+
+
+def test_a_dataset_of_inputs_and_targets_is_read_as_instructions_without_input(folder_of_lines, records):
+    assert records(xp3()) == [Instruction(i, EN, f"Ask {i}.", "", f"{i}") for i in range(3000)]
+
+
+def test_a_stream_gives_the_first_of_what_the_datasets_library_shuffles(
+    datasets, folder_of_lines, records, tmp_path
+):
+    stream = datasets.load_dataset(str(tmp_path / "xp3"), split="train", streaming=True)
+    expected = list(stream.shuffle(seed=42, buffer_size=1000).take(100))
+    assert records(xp3(stream_records=100, stream_seed=42)) == [
+        Instruction(i, EN, row["inputs"], "", row["targets"]) for i, row in enumerate(expected)
+    ]
+
+
+def test_a_stream_is_the_same_each_time_and_another_for_each_seed(folder_of_lines):
+    def opened(seed):
+        return open_source("news", xp3(stream_records=50, stream_seed=seed), str(folder_of_lines))
+
+    first, again, other = opened(1), opened(1), opened(2)
+    assert first.records("all") == again.records("all")
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    taken = [[record.instruction for record in source.records("all")] for source in (first, other)]
+    assert len(set(taken[0])) == 50
+    assert len(set(taken[0]) & set(taken[1])) < 25
+
+
+def test_the_fingerprint_of_a_stream_goes_by_what_was_taken_from_it(folder_of_lines, write):
+    def fingerprint():
+        return open_source("news", xp3(stream_records=3000), str(folder_of_lines)).fingerprint
+
+    before = fingerprint()
+    write("xp3/b.jsonl", [{"inputs": "Ask.", "targets": "", "language": "en", "task": ""}] * 1000)
+    assert fingerprint() != before
+
+
+def test_a_stream_that_ends_early_is_refused_with_both_counts(folder_of_lines, error_of):
+    assert error_of(xp3(stream_records=10_000)) == (
+        "data.sources.news.stream_records: 10,000 given; xp3 has 3,000 in split 'train'; "
+        "give that many or fewer, or leave it out to read all"
+    )
+
+
+def test_what_was_saved_to_disk_is_not_streamed(datasets, error_of, tmp_path):
+    datasets.Dataset.from_list([{"inputs": "a", "targets": "b"}]).save_to_disk(str(tmp_path / "xp3"))
+    assert error_of(xp3(stream_records=1), ConfigError) == (
+        "data.sources.news.stream_records: 1 given; 'xp3' was saved by save_to_disk, and only the hub and "
+        "folders of files are streamed; leave stream_records out"
+    )
+
+
+def test_a_stream_that_breaks_tells_the_cause(datasets, write, error_of, tmp_path):
+    (tmp_path / "xp3").mkdir()
+    write("xp3/train.jsonl", '{"inputs": "a", "targets": "b"}\n{"inputs": \n')
+    message = error_of(xp3(stream_records=2))
+    assert message.startswith("data.sources.news (xp3): split 'train' cannot be loaded, ")
+    assert "JSON" in message
+
+
+def test_a_split_that_a_stream_lacks_is_refused(folder_of_lines, error_of):
+    message = error_of(xp3(stream_records=2, split="dev"))
+    assert message.startswith("data.sources.news (xp3): split 'dev' cannot be loaded, ")
+
+
+def test_records_have_the_stratum_that_their_column_says(folder_of_lines, write, records):
+    columns = {"instruction": "inputs", "output": "targets", "stratum": "task"}
+    strata = [f"task {i % 3}" for i in range(3000)]
+    dataset = HuggingFaceSource(path="xp3", yields="instruction", language=EN, columns=columns)
+    assert [record.stratum for record in records(dataset)] == strata
+    file = InstructionsSource(path="xp3/a.jsonl", language=EN, columns=columns)
+    assert [record.stratum for record in records(file)] == strata[:2000]
+    text = HuggingFaceSource(
+        path="xp3", yields="text", language=EN, columns={"text": "inputs", "stratum": "task"}
+    )
+    assert [record.stratum for record in records(text)] == strata
+    assert {record.stratum for record in records(xp3())} == {""}
+
+
 # ── splits, counts, fingerprint ──────────────────────────────────────────────────────────────────────────────────
 
 
