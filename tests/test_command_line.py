@@ -111,7 +111,7 @@ BAD_OVERRIDES = {
         "data.sources.more.path: the number 1.1 given; text is allowed"
     ),
     "stages[0].mixture={phrases: {weight: heavy}}": (
-        "stages[0].mixture.phrases.weight: 'heavy' given; number above 0 or auto is allowed; Share of"
+        "stages[0].mixture.phrases.weight: 'heavy' given; number above 0 or auto or map is allowed; Share of"
     ),
     "stages[0].mixture={phrases: {direction: [[a]]}}": (
         "stages[0].mixture.phrases.direction: a list given; text or list of texts is allowed; Translation"

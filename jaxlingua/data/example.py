@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxlingua.errors import DataError
 
@@ -53,6 +53,7 @@ class Example:
         return tuple(self.text[start:end] for start, end in self.answers)
 
 
+@runtime_checkable
 class Redrawn(Protocol):
     """Examples of a mixture entry that are drawn anew each time; goes to other processes by pickle.
 

@@ -5,9 +5,10 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -83,20 +84,29 @@ class Drawer:
         self._executor: Executor | None = None
 
     def submit(self, wanted: Mapping[str, Wanted]) -> Future[dict[str, Drawn]]:
-        """Begin to draw."""
+        """Begin to draw.
+
+        Raises: MachineError if a worker died.
+        """
         if self._executor is None:
             self._executor = self._started()
-        if self.workers:
+        if not self.workers:
+            return self._executor.submit(self._drawing.draw, dict(wanted), self._tokenizer)
+        with self._told_if_one_died():
             return self._executor.submit(_draw, dict(wanted))
-        return self._executor.submit(self._drawing.draw, dict(wanted), self._tokenizer)
 
     def result(self, future: Future[dict[str, Drawn]]) -> dict[str, Drawn]:
         """What was drawn.
 
         Raises: MachineError if a worker died; what went wrong while drawing, as it is.
         """
-        try:
+        with self._told_if_one_died():
             return future.result()
+
+    @contextmanager
+    def _told_if_one_died(self) -> Iterator[None]:
+        try:
+            yield
         except BrokenProcessPool:
             raise MachineError(
                 f"data.workers: one of {self.workers} that draw examples died, most often since memory ran "

@@ -205,7 +205,11 @@ class WindowBatches:
         """Note how many rows window `number` has, the first whose rows are not yet counted."""
         rows = self._counts.get(number)
         if rows is None:
-            rows = self._window(number).plan.rows
+            window = self._windows.get(number)
+            if window is None:
+                self._window(number)  # which counts it
+                return
+            rows = window.plan.rows
             self._counts.put(number, rows)
         if self._changes:
             self._taken.append(self._taken[number] + self._quota(number))
