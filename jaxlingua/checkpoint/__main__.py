@@ -227,13 +227,15 @@ def write_tokenizer(
     folder: Path, tokenizer: "Tokenizer", config: Config, step: int, say: Callable[[str], None]
 ) -> bool:
     """The tokenizer's files; with a chat template, and True, where the model learned in a frame."""
-    from jaxlingua.eval.card import learns_prompts
+    from jaxlingua.data.wordings import load_wording
+    from jaxlingua.eval.card import frame_language, learns_prompts
     from jaxlingua.tokens.export import save_with_chat_template
 
     if not step or not learns_prompts(config):
         tokenizer.save(folder)
         return False
-    is_read_alike = save_with_chat_template(tokenizer, folder, config.data.template)
+    wording = load_wording(config.data)
+    is_read_alike = save_with_chat_template(tokenizer, folder, wording, frame_language(config))
     if not is_read_alike:
         say(
             f"no chat template: transformers reads other tokens from '{config.data.template}' than the model "

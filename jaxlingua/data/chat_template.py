@@ -2,7 +2,9 @@
 
 import json
 
-from jaxlingua.data.templates import opening, wording
+from jaxlingua.data.slots import parse_slots
+from jaxlingua.data.templates import opening
+from jaxlingua.data.wordings import Wording
 
 # Every tag takes the white space around it away, so that all of the text stands in strings and no setting of
 # the engine that renders it (trim_blocks, lstrip_blocks) matters.
@@ -40,7 +42,7 @@ _LAYOUT = """\
 """
 
 
-def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = False) -> str:
+def chat_template(wording: Wording, language: str, *, has_bos: bool, opens_with_space: bool = False) -> str:
     """The jinja text that lays out messages as `templates.render` lays out a conversation.
 
     BOS comes first where there is one, EOS after each answer, as in `tokens/masks.py`; with
@@ -48,7 +50,7 @@ def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = Fals
     transformers reads control tokens out of them, unless it is asked for `sanitize_control_tokens=True`.
 
     Args:
-        template: the value of `data.template`: alpaca, short or raw.
+        language: of the answers, which that of a localized frame is.
         has_bos: whether the tokenizer has a BOS.
         opens_with_space: write a space behind BOS, for tokenizers that transformers loads as `LlamaTokenizer`
             (version 5, or `legacy=False`). It puts the space that they begin a text with before the first
@@ -56,7 +58,7 @@ def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = Fals
             training. Tokenizers whose rules hold a `Prepend` normalizer need none.
     Same as: transformers' `apply_chat_template`, tokens and text, for one user turn and for many.
     """
-    chat = wording("frames")[template]["chat"]
+    chat = wording.frames_of(language)["chat"]
     slots = {
         "bos": '""' if not has_bos else 'bos_token + " "' if opens_with_space else "bos_token",
         "opening": json.dumps(chat["opening"]),
@@ -73,18 +75,19 @@ def chat_template(template: str, *, has_bos: bool, opens_with_space: bool = Fals
     return layout
 
 
-def as_message(prompt: str, template: str) -> str:
+def as_message(prompt: str, wording: Wording, language: str) -> str:
     r"""What a user has to say for the chat template to make `prompt` of it.
 
     Example:
-        >>> as_message("English to German\nin 2 days\n", "short")
+        >>> from jaxlingua.data.wordings import wording_of
+        >>> as_message("English to German\nin 2 days\n", wording_of("short"), "deu_Latn")
         'English to German\nin 2 days'
     """
-    chat = wording("frames")[template]["chat"]
-    before, after = chat["user"].format(text="\0").split("\0")
+    chat = wording.frames_of(language)["chat"]
+    (before, _), (after, _) = parse_slots(chat["user"])
     return prompt.removeprefix(opening(chat, prompt) + before).removesuffix(after + chat["assistant"])
 
 
 def _around(frame: str) -> str:
-    before, after = frame.format(text="\0").split("\0")
+    (before, _), (after, _) = parse_slots(frame)
     return f'{json.dumps(before)} + message["content"] + {json.dumps(after)}'

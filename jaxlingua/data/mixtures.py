@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxlingua.config import MixtureEntry, StageConfig
+from jaxlingua.data.counts import LEAKING, Count
 from jaxlingua.data.example import Example
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, RecordSource, Text
 from jaxlingua.data.templates import render, why_unusable
+from jaxlingua.data.wordings import Wording
 from jaxlingua.errors import DataError
 
 _TASKS = {"instruction": Instruction, "translation": Pair, "qa": Question, "text": Text, "chat": Conversation}
@@ -23,18 +25,6 @@ _NEEDS = {
 }
 
 
-_LEAKS = "equals evaluation text"
-
-
-@dataclass(slots=True)
-class Count:
-    """Examples of one entry in one language: how many there could have been, and what became of them."""
-
-    examples: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class StageExamples:
     """The examples of a stage by mixture entry, and their counts by entry and language of the answer."""
@@ -45,7 +35,7 @@ class StageExamples:
 
 
 def stage_examples(
-    stage: StageConfig, sources: Mapping[str, RecordSource], template: str, *, leaks: Leaks | None = None
+    stage: StageConfig, sources: Mapping[str, RecordSource], wording: Wording, *, leaks: Leaks | None = None
 ) -> StageExamples:
     """The training examples of a stage, each record in each direction of its entry.
 
@@ -63,10 +53,10 @@ def stage_examples(
         leaking = leaks.dropped(source.name) if leaks else frozenset()
         examples = result.by_entry[name] = []
         for record, direction in _asked(entry, source, _training_records(where, entry, source)):
-            reason = _LEAKS if record.index in leaking else why_unusable(record, direction)
+            reason = LEAKING if record.index in leaking else why_unusable(record, direction)
             _count(result, name, _language(record, direction), reason)
             if not reason:
-                examples.append(render(record, template, source=name, training=True, direction=direction))
+                examples.append(render(record, wording, source=name, training=True, direction=direction))
         if not examples:
             counts = [count for (of, _), count in result.counts.items() if of == name]
             reasons = {reason for count in counts for reason in count.dropped}
@@ -79,7 +69,7 @@ def stage_examples(
 
 
 def held_out_examples(
-    stage: StageConfig, sources: Mapping[str, RecordSource], template: str, *, limit: int
+    stage: StageConfig, sources: Mapping[str, RecordSource], wording: Wording, *, limit: int
 ) -> StageExamples:
     """The first `limit` held-out examples of each entry and language, rendered as in evaluation.
 
@@ -99,7 +89,7 @@ def held_out_examples(
             reason = why_unusable(record, direction)
             _count(result, name, language, reason)
             if not reason:
-                examples.append(render(record, template, source=name, training=False, direction=direction))
+                examples.append(render(record, wording, source=name, training=False, direction=direction))
     return result
 
 
@@ -204,9 +194,4 @@ def _language(record: Record, direction: tuple[str, str] | None) -> str:
 
 
 def _count(result: StageExamples, entry_name: str, language: str, dropped: str) -> None:
-    count = result.counts.setdefault((entry_name, language), Count())
-    count.examples += 1
-    if dropped:
-        count.dropped[dropped] = count.dropped.get(dropped, 0) + 1
-    else:
-        count.kept += 1
+    result.counts.setdefault((entry_name, language), Count()).add(dropped)

@@ -2,43 +2,45 @@
 
 Three templates, each a set of frames in wording/frames.yaml: `alpaca` (the published scaffold), `short` (a
 few bytes, for tiny models) and `raw` (none). The wording that fills them is in wording/translation.yaml and
-wording/qa.yaml. Texts of a record go in as they are: nothing is stripped, and braces in them mean nothing.
+wording/qa.yaml, or by language in wording/localized.yaml. Texts of a record go in as they are: nothing is
+stripped, and braces in them mean nothing.
 
 Where an answer begins, `short` and `raw` have a line break: tokenizers do not join it to what follows, so a
 prompt alone has the tokens that it has in front of its answer. Alpaca's colon is kept as it was published.
 """
 
-import functools
-from importlib import resources
+from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from jaxlingua.data.example import Example
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
+from jaxlingua.data.slots import fill
+from jaxlingua.data.wordings import Wording
 from jaxlingua.errors import DataError
-from jaxlingua.languages import display_name
 
 Parts = list[tuple[str, bool]]  # text, and whether it is learned
 
 
 def render(
-    record: Record, template: str, *, source: str, training: bool, direction: tuple[str, str] | None = None
+    record: Record, wording: Wording, *, source: str, training: bool, direction: tuple[str, str] | None = None
 ) -> Example:
     """One example of a record. Translation needs `direction`, the source and the target language.
 
-    A translation instruction is number `index` mod 33 in training and the first in evaluation, under
-    templates that have no translation frame of their own. Of a question the first answer is learned, of a
-    conversation every assistant turn; what follows the last one is left out. Plain text has no frame and is
-    learned whole.
+    A translation instruction is number `index` mod 33 (of localized ones, mod their number) in training and
+    the first in evaluation, under templates that have no translation frame of their own. Of a question the
+    first answer is learned, of a conversation every assistant turn; what follows the last one is left out.
+    Plain text has no frame and is learned whole.
 
     Args:
         source: name of the mixture entry, or of the task in evaluation; it goes into the example.
 
-    Raises: DataError naming source and record where `why_unusable` has a reason.
+    Raises: DataError naming source and record where `why_unusable` has a reason; ConfigError where frames are
+        localized and the language of the answer has none.
     Example:
+        >>> from jaxlingua.data.wordings import wording_of
+        >>> short, options = wording_of("short"), {"source": "cldr", "training": True}
         >>> pair = Pair(0, {"eng_Latn": "in 2 days", "deu_Latn": "in 2 Tagen"})
-        >>> example = render(pair, "short", source="cldr", training=True, direction=("eng_Latn", "deu_Latn"))
+        >>> example = render(pair, short, direction=("eng_Latn", "deu_Latn"), **options)
         >>> example.prompt, example.answer_texts, example.language
         ('English to German\\nin 2 days\\n', ('in 2 Tagen',), 'deu_Latn')
     """
@@ -48,21 +50,20 @@ def render(
             f"{source} (record {record.index}): {reason}; an example needs a prompt and an answer; "
             f"mend the record or leave it out"
         )
-    frames = wording("frames")[template]
+    language = direction[1] if isinstance(record, Pair) else record.language
     match record:
         case Instruction():
-            parts = [(_frame(frames, record.instruction, record.input), False), (record.output, True)]
-            language = record.language
+            prompt = framed(wording, record.instruction, record.input, language)
+            parts = [(prompt, False), (record.output, True)]
         case Pair():
-            prompt = _translation_prompt(frames, record, direction, variant=record.index if training else 0)
-            parts, language = [(prompt, False), (record.texts[direction[1]], True)], direction[1]
+            prompt = _translation_prompt(wording, record, direction, variant=record.index if training else 0)
+            parts = [(prompt, False), (record.texts[language], True)]
         case Question():
-            parts = [(_question_prompt(frames, record), False), (record.answers[0], True)]
-            language = record.language
+            parts = [(_question_prompt(wording, record), False), (record.answers[0], True)]
         case Conversation():
-            parts, language = _chat_parts(frames["chat"], record.turns), record.language
+            parts = _chat_parts(wording.frames_of(language)["chat"], record.turns)
         case Text():
-            parts, language = [(record.text, True)], record.language
+            parts = [(record.text, True)]
     return _example(source, record.index, language, parts)
 
 
@@ -91,53 +92,41 @@ def why_unusable(record: Record, direction: tuple[str, str] | None = None) -> st
             return "" if record.text.strip() else "empty text"
 
 
-def translation_instructions() -> tuple[str, ...]:
-    """The 33 wordings, with the slots {source_language} and {target_language}."""
-    return tuple(wording("translation"))
-
-
-@functools.cache
-def wording(name: str) -> Any:
-    """The content of wording/<name>.yaml."""
-    file = resources.files("jaxlingua.data").joinpath(f"wording/{name}.yaml")
-    return yaml.safe_load(file.read_text("utf-8"))
-
-
-def framed(template: str, instruction: str, given: str) -> str:
-    """An instruction and its input, which may be empty, in the frame of a template; an answer may follow."""
-    return _frame(wording("frames")[template], instruction, given)
-
-
-def _frame(frames: dict, instruction: str, given: str) -> str:
+def framed(wording: Wording, instruction: str, given: str, language: str) -> str:
+    """An instruction and its input, which may be empty, in the frame for an answer in `language`."""
+    frames = wording.frames_of(language)
     if given.strip():
-        return frames["with_input"].format(instruction=instruction, input=given)
-    return frames["without_input"].format(instruction=instruction)
+        return fill(frames["with_input"], {"instruction": instruction, "input": given})
+    return fill(frames["without_input"], {"instruction": instruction})
 
 
-def _translation_prompt(frames: dict, pair: Pair, direction: tuple[str, str], variant: int) -> str:
-    names = {"source_language": display_name(direction[0]), "target_language": display_name(direction[1])}
-    text = pair.texts[direction[0]]
+def _translation_prompt(wording: Wording, pair: Pair, direction: tuple[str, str], variant: int) -> str:
+    given, wanted = direction
+    text, frames = pair.texts[given], wording.frames_of(wanted)
     if "translation" in frames:
-        return frames["translation"].format(input=text, **names)
-    wordings = translation_instructions()
-    return _frame(frames, wordings[variant % len(wordings)].format(**names), text)
+        names = wording.names(frames["translation"], given, wanted)
+        return fill(frames["translation"], {"input": text, **names})
+    instructions = wording.translation(wanted)
+    instruction = instructions[variant % len(instructions)]
+    return framed(wording, fill(instruction, wording.names(instruction, given, wanted)), text, wanted)
 
 
-def _question_prompt(frames: dict, question: Question) -> str:
+def _question_prompt(wording: Wording, question: Question) -> str:
     texts = {"context": question.context, "question": question.question}
+    frames = wording.frames_of(question.language)
     if "qa" in frames:
-        return frames["qa"].format(**texts)
-    words = wording("qa")
-    return _frame(frames, words["instruction"], words["input"].format(**texts))
+        return fill(frames["qa"], texts)
+    words = wording.qa(question.language)
+    return framed(wording, words["instruction"], fill(words["input"], texts), question.language)
 
 
-def opening(frames: dict, first_turn: str) -> str:
+def opening(frames: Mapping[str, str], first_turn: str) -> str:
     """What stands before a conversation; Alpaca's frame tells whether there is an input."""
     has_input = "input_mark" in frames and frames["input_mark"] in first_turn
     return frames["opening_with_input" if has_input else "opening"]
 
 
-def _chat_parts(frames: dict, turns: tuple[tuple[str, str], ...]) -> Parts:
+def _chat_parts(frames: Mapping[str, Any], turns: tuple[tuple[str, str], ...]) -> Parts:
     last = max(number for number, (role, _) in enumerate(turns) if role == "assistant")
     parts: Parts = [] if turns[0][0] == "system" else [(opening(frames, turns[0][1]), False)]
     for role, text in turns[: last + 1]:
@@ -146,7 +135,7 @@ def _chat_parts(frames: dict, turns: tuple[tuple[str, str], ...]) -> Parts:
         if role == "assistant":
             parts += [(frames["assistant"], False), (text, True)]
         else:
-            parts.append((frames[role].format(text=text), False))
+            parts.append((fill(frames[role], {"text": text}), False))
     return parts
 
 

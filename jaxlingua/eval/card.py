@@ -14,6 +14,7 @@ from jaxlingua.config import Config, HuggingFaceSource, source_languages
 from jaxlingua.data.chat_template import as_message
 from jaxlingua.data.records import Instruction, Pair
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import load_wording
 from jaxlingua.eval.card_text import cell, hub_name, last_part, without_folders
 from jaxlingua.eval.report.models import BASE, FLOOR, is_own, model_key, models_of
 from jaxlingua.eval.report.rows import score_rows
@@ -50,8 +51,8 @@ def model_card(
     stages = _stages(run, config, step) if run else []
     scores = _own_scores(run, step) if run else []
     learned = _learned(stages)
-    asked = Instruction(0, "eng_Latn", ASKED, "", "answer")
-    frame = render(asked, config.data.template, source="card", training=False).prompt
+    asked = Instruction(0, frame_language(config), ASKED, "", "answer")
+    frame = render(asked, load_wording(config.data), source="card", training=False).prompt
     is_framed = step > 0 and learns_prompts(config)
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {
@@ -174,18 +175,41 @@ def learns_prompts(config: Config) -> bool:
     )
 
 
+def frame_language(config: Config) -> str:
+    """Language of the frame that a chat template has: English where that was learned, else the first."""
+    if config.data.frames == "english":
+        return "eng_Latn"
+    answers: list[str] = []
+    for stage in config.stages:
+        for name, entry in stage.mixture.items():
+            source = config.data.sources[name if entry.source == "auto" else entry.source]
+            directions = entry.directions()
+            answers += [wanted for _, wanted in directions] if directions else source_languages(source)
+    return "eng_Latn" if "eng_Latn" in answers or not answers else answers[0]
+
+
 def _translation(config: Config) -> str:
-    """A request for a translation of the first kind that was learned, as a literal; empty if none was."""
+    """A request for a translation of the first kind that was learned, as a literal; empty if none was.
+
+    Of localized frames, the chat template writes one alone.
+    """
+    wording, framed_in = load_wording(config.data), frame_language(config)
     for stage in config.stages:
         for name, entry in stage.mixture.items():
             source = config.data.sources[name if entry.source == "auto" else entry.source]
             has_pairs = source.kind == "parallel" or getattr(source, "yields", "") == "translation"
             if has_pairs and entry.task in ("auto", "translation"):
-                given, wanted = (entry.directions() or [tuple(source_languages(source)[:2])])[0]
+                first, second = source_languages(source)[:2]
+                directions = entry.directions() or [(first, second), (second, first)]
+                if config.data.frames == "localized":
+                    directions = [each for each in directions if each[1] == framed_in]
+                if not directions:
+                    continue
+                given, wanted = directions[0]
                 pair = Pair(0, {given: "YOUR SENTENCE", wanted: "answer"})
                 options = {"source": "card", "training": False, "direction": (given, wanted)}
-                prompt = render(pair, config.data.template, **options).prompt
-                return json.dumps(as_message(prompt, config.data.template), ensure_ascii=False)
+                prompt = render(pair, wording, **options).prompt
+                return json.dumps(as_message(prompt, wording, wanted), ensure_ascii=False)
     return ""
 
 

@@ -7,21 +7,22 @@ from pathlib import Path
 from jaxlingua.data.chat_template import chat_template
 from jaxlingua.data.records import Instruction
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import Wording
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.masks import prompt_tokens
 
 CHAT_TEMPLATE = "chat_template.jinja"
-_QUESTION = Instruction(0, "eng_Latn", "What is a fox?", "", "An animal.")
+_ASKED = "What is a fox?"
 
 
-def save_with_chat_template(tokenizer: Tokenizer, folder: Path, template: str) -> bool:
-    """Write the tokenizer's files with the frame of `template` as its chat template; False if it is left out.
+def save_with_chat_template(tokenizer: Tokenizer, folder: Path, wording: Wording, language: str) -> bool:
+    """Write the tokenizer's files with the frame of `wording` as its chat template; False if it is left out.
 
     It is written only if transformers makes of a question the very tokens that the model was trained on. With
     some of its classes that takes a space behind BOS.
 
     Args:
-        template: the value of `data.template`.
+        language: of the answers, which that of a localized frame is.
     """
     tokenizer.save(folder)
     settings = folder / "tokenizer_config.json"
@@ -29,11 +30,13 @@ def save_with_chat_template(tokenizer: Tokenizer, folder: Path, template: str) -
         fields = json.loads(settings.read_bytes())
         fields.pop("chat_template", None)
         settings.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    example = render(_QUESTION, template, source="export", training=False)
+    example = render(
+        Instruction(0, language, _ASKED, "", "An animal."), wording, source="export", training=False
+    )
     wanted = prompt_tokens([example], tokenizer)[0].tolist()
     for opens_with_space in (False, True):
         text = chat_template(
-            template, has_bos=tokenizer.bos_id is not None, opens_with_space=opens_with_space
+            wording, language, has_bos=tokenizer.bos_id is not None, opens_with_space=opens_with_space
         )
         (folder / CHAT_TEMPLATE).write_text(text, "utf-8")
         if _read_by_transformers(folder) == wanted:
@@ -47,7 +50,7 @@ def _read_by_transformers(folder: Path) -> list[int] | None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is not there
     from transformers import AutoTokenizer  # two seconds, and only exports need it
 
-    messages = [{"role": "user", "content": _QUESTION.instruction}]
+    messages = [{"role": "user", "content": _ASKED}]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))

@@ -10,6 +10,7 @@ from jaxlingua.data.leaks import Leaks, refuse_leaks
 from jaxlingua.data.mixtures import StageExamples, held_out_examples, stage_examples, training_records
 from jaxlingua.data.records import Record, RecordSource
 from jaxlingua.data.sources import open_source
+from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import ConfigError
 from jaxlingua.tokens.batches import OnePass, StageBatches, one_pass, stage_batches
 from jaxlingua.tokens.documents import Documents, tokenize
@@ -65,9 +66,8 @@ def make_examples(
     """
     training = training_records(config.stages, sources)
     leaks = refuse_leaks(training, evaluated, config.data.leaks)
-    return [
-        stage_examples(stage, sources, config.data.template, leaks=leaks) for stage in config.stages
-    ], leaks
+    wording = load_wording(config.data)
+    return [stage_examples(stage, sources, wording, leaks=leaks) for stage in config.stages], leaks
 
 
 def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
@@ -86,6 +86,7 @@ def make_stages(
 ) -> list[Stage]:
     """Tokenize, pack and count; from here on a stage is a number of steps, each with its batch."""
     stages: list[Stage] = []
+    wording = load_wording(config.data)
     for stage, made in zip(config.stages, examples, strict=True):
         documents = _tokenize(config, made.by_entry, tokenizer, cache, on_progress)
         batches = stage_batches(
@@ -97,7 +98,7 @@ def make_stages(
             packing=config.tokens.packing,
         )
         limit = config.train.held_out_documents
-        kept = held_out_examples(stage, sources, config.data.template, limit=limit).by_entry if limit else {}
+        kept = held_out_examples(stage, sources, wording, limit=limit).by_entry if limit else {}
         kept = _tokenize(config, kept, tokenizer, cache, on_progress)
         kept = {entry: held for entry, held in kept.items() if len(held)}  # all of one may be too long
         held_out = None

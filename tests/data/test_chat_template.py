@@ -11,6 +11,7 @@ from jaxlingua.data.chat_template import as_message, chat_template
 from jaxlingua.data.example import Example
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import wording_of
 
 TEMPLATES = ["alpaca", "short", "raw"]
 BOS, EOS = "<s>", "</s>"
@@ -48,7 +49,7 @@ def page(
     settings = {} if plain else {"trim_blocks": True, "lstrip_blocks": True}
     environment = ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols], **settings)
     environment.globals["raise_exception"] = raise_exception
-    text = chat_template(template, **{"has_bos": True, **options})
+    text = chat_template(wording_of(template), "eng_Latn", **{"has_bos": True, **options})
     return environment.from_string(text).render(
         messages=messages, tools=[], documents=None, add_generation_prompt=generation,
         bos_token=BOS, eos_token=EOS, pad_token="<pad>",
@@ -72,15 +73,17 @@ def with_ends(example: Example, answers) -> str:
 def test_every_task_can_be_asked_in_a_user_turn_as_it_was_learned(task, template):
     """Alpaca's frame begins otherwise where there is an input, and a translation always has one."""
     direction = ("eng_Latn", "jav_Latn") if task == "a translation" else None
-    prompt = render(ASKED[task], template, source="x", training=False, direction=direction).prompt
-    message = {"role": "user", "content": as_message(prompt, template)}
+    prompt = render(ASKED[task], wording_of(template), source="x", training=False, direction=direction).prompt
+    message = {"role": "user", "content": as_message(prompt, wording_of(template), "eng_Latn")}
     assert page(template, [message], generation=True) == BOS + prompt
     assert "### Response" not in message["content"]
     assert "Below is" not in message["content"]
 
 
 def example_of(turns, template: str) -> Example:
-    return render(Conversation(0, "eng_Latn", tuple(turns)), template, source="chat", training=True)
+    return render(
+        Conversation(0, "eng_Latn", tuple(turns)), wording_of(template), source="chat", training=True
+    )
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -110,7 +113,7 @@ def test_a_generation_prompt_ends_where_the_next_answer_begins(template, turns, 
 @pytest.mark.parametrize("text", [text for text in HARD if text.strip()])
 def test_one_user_turn_is_an_instruction_without_input(template, text):
     record = Instruction(0, "eng_Latn", text, "", "yes")
-    example = render(record, template, source="alpaca", training=False)
+    example = render(record, wording_of(template), source="alpaca", training=False)
     assert page(template, messages_of([("user", text)]), generation=True) == BOS + example.prompt
     both = messages_of([("user", text), ("assistant", "yes")])
     assert page(template, both) == BOS + example.text + EOS

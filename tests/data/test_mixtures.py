@@ -10,6 +10,7 @@ from jaxlingua.data.leaks import refuse_leaks
 from jaxlingua.data.mixtures import RecordSource, held_out_examples, stage_examples, training_records
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
 from jaxlingua.data.sources import open_source
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import DataError
 
 
@@ -54,7 +55,7 @@ def stage(**mixture):
 
 
 def examples(mixture, *sources, template="short"):
-    return stage_examples(stage(**mixture), {source.name: source for source in sources}, template)
+    return stage_examples(stage(**mixture), {source.name: source for source in sources}, wording_of(template))
 
 
 def answers(result, entry):
@@ -121,19 +122,19 @@ def test_task_auto_goes_by_the_records():
 
 def test_the_one_line_mixture_of_x_llama_works():
     line = StageConfig(name="coit", mixture="alpaca+news:eng_Latn-deu_Latn[0:3]", epochs=1)
-    result = stage_examples(line, {"alpaca": alpaca(), "news": news()}, "alpaca")
+    result = stage_examples(line, {"alpaca": alpaca(), "news": news()}, wording_of("alpaca"))
     assert sorted(len(found) for found in result.by_entry.values()) == [3, 5]
 
 
 def test_held_out_examples_are_those_of_the_source_with_the_first_wording():
     mixture = stage(news={"direction": "eng_Latn-deu_Latn", "start": 5, "limit": 1})
-    result = held_out_examples(mixture, {"news": news()}, "raw", limit=10)
+    result = held_out_examples(mixture, {"news": news()}, wording_of("raw"), limit=10)
     assert answers(result, "news") == ["Satz 0", "Satz 1"]
     assert len({example.text.split("\n")[0] for example in result.by_entry["news"]}) == 1
 
 
 def test_the_limit_of_held_out_examples_holds_for_each_language_alone():
-    result = held_out_examples(stage(news={}), {"news": news(20, held_out=15)}, "short", limit=4)
+    result = held_out_examples(stage(news={}), {"news": news(20, held_out=15)}, wording_of("short"), limit=4)
     assert {key: count.kept for key, count in result.counts.items()} == {
         ("news", "deu_Latn"): 4,
         ("news", "eng_Latn"): 4,
@@ -142,9 +143,9 @@ def test_the_limit_of_held_out_examples_holds_for_each_language_alone():
 
 
 def test_a_source_that_holds_nothing_out_has_no_held_out_examples():
-    assert held_out_examples(stage(alpaca={}), {"alpaca": alpaca()}, "short", limit=4).by_entry == {
-        "alpaca": []
-    }
+    assert held_out_examples(
+        stage(alpaca={}), {"alpaca": alpaca()}, wording_of("short"), limit=4
+    ).by_entry == {"alpaca": []}
 
 
 # ── what does not ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,7 +170,7 @@ def test_records_found_to_leak_are_left_out_and_counted():
     training = training_records([mixture, mixture], sources)
     assert [record.index for record in training["news"]] == [0, 1, 2]
     leaks = refuse_leaks(training, {"test": [Text(9, "eng_Latn", "this is the whole of sentence 1")]}, "drop")
-    result = stage_examples(mixture, sources, "short", leaks=leaks)
+    result = stage_examples(mixture, sources, wording_of("short"), leaks=leaks)
     assert answers(result, "news") == ["0", "2"]
     assert result.counts["news", "deu_Latn"].dropped == {"equals evaluation text": 1}
 
@@ -260,7 +261,9 @@ def test_the_sources_of_this_package_fit_a_mixture(tmp_path):
         "cldr": open_cldr("cldr", CldrSource(languages=languages, records=50)),
     }
     assert all(isinstance(source, RecordSource) for source in sources.values())
-    result = stage_examples(stage(news={}, cldr={"direction": "eng_Latn-deu_Latn"}), sources, "short")
+    result = stage_examples(
+        stage(news={}, cldr={"direction": "eng_Latn-deu_Latn"}), sources, wording_of("short")
+    )
     assert answers(result, "news") == ["eins", "one", "zwei", "two"]
     assert len(result.by_entry["cldr"]) == len(sources["cldr"].records("train"))
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
-from jaxlingua.data.templates import render, translation_instructions, why_unusable
+from jaxlingua.data.templates import render, why_unusable
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import DataError
 from jaxlingua.languages import display_name
 
@@ -35,7 +36,7 @@ def instruction(text="Name it.", given="", answer="Cow"):
 
 
 def one(record, template, *, training=True, direction=None):
-    return render(record, template, source="entry", training=training, direction=direction)
+    return render(record, wording_of(template), source="entry", training=training, direction=direction)
 
 
 # ── Alpaca ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -54,7 +55,7 @@ def test_an_input_of_white_space_is_no_input():
 
 
 def test_there_are_33_translation_instructions_of_which_11_name_both_languages_and_22_only_the_target():
-    wordings = translation_instructions()
+    wordings = wording_of("raw").translation("eng_Latn")
     slots = [set(re.findall(r"{(\w+)}", wording)) for wording in wordings]
     assert len(set(wordings)) == 33
     assert slots.count({"source_language", "target_language"}) == 11
@@ -64,7 +65,7 @@ def test_there_are_33_translation_instructions_of_which_11_name_both_languages_a
 def test_training_takes_instruction_index_mod_33_and_evaluation_always_the_first():
     direction = ("eng_Latn", "ell_Grek")
     names = {"source_language": "English", "target_language": "Greek"}
-    wanted = [wording.format(**names) for wording in translation_instructions()]
+    wanted = [wording.format(**names) for wording in wording_of("raw").translation("eng_Latn")]
     for index in (0, 1, 32, 33, 34, 1000 * 33 + 5):
         pair = Pair(index, {"eng_Latn": "one", "ell_Grek": "ένα"})
         assert one(pair, "raw", direction=direction).text == f"{wanted[index % 33]}\n\none\nένα"

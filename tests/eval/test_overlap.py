@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from jaxlingua.data.records import Pair, Question
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import DataError
 from jaxlingua.eval import grams as grams_module
 from jaxlingua.eval.grams import TrainingGrams, units
@@ -343,7 +344,9 @@ def test_a_short_source_of_one_word_proves_nothing():
 def test_a_short_source_of_several_lines_is_found_in_any_frame(template):
     poem = "Roses are red.\n\nViolets are blue."
     pair = Pair(0, {"eng_Latn": poem, "deu_Latn": "Rosen sind rot."})
-    example = render(pair, template, source="news", training=True, direction=("eng_Latn", "deu_Latn"))
+    example = render(
+        pair, wording_of(template), source="news", training=True, direction=("eng_Latn", "deu_Latn")
+    )
     items = [
         item("roses are red\nviolets are blue", name="same"),
         item("Roses are red.\nViolets are old.", name="half"),
@@ -362,8 +365,8 @@ def test_short_texts_are_found_in_examples_with_any_frame(template):
     question = Question(1, "q", "eng_Latn", SENTENCE, QUESTION, ("the mill",), 30)
     options = {"source": "news", "training": True}
     examples = [
-        render(pair, template, direction=("eng_Latn", "deu_Latn"), **options),
-        render(question, template, **options),
+        render(pair, wording_of(template), direction=("eng_Latn", "deu_Latn"), **options),
+        render(question, wording_of(template), **options),
     ]
     items = [
         item("good morning old friend", "?", name="source"),

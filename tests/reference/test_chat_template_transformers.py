@@ -11,6 +11,7 @@ from jaxlingua.config import TokensConfig
 from jaxlingua.data.chat_template import chat_template
 from jaxlingua.data.records import Conversation, Instruction
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.tokens.masks import assemble, prompt_tokens
 from jaxlingua.tokens.tokenizer import load_tokenizer
 from tests.reference.test_tokenizers import llama_json, model_file  # noqa: F401 — fixtures
@@ -33,7 +34,9 @@ def learned(request, tmp_path_factory):
     """Template, our tokenizer, and transformers' from the files that an export has."""
     folder = tmp_path_factory.mktemp(request.param)
     tiny_tokenizer().save(folder)
-    (folder / "chat_template.jinja").write_text(chat_template(request.param, has_bos=True), "utf-8")
+    (folder / "chat_template.jinja").write_text(
+        chat_template(wording_of(request.param), "eng_Latn", has_bos=True), "utf-8"
+    )
     return request.param, tiny_tokenizer(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -41,7 +44,7 @@ def compare(template, ours, theirs, turns, **options) -> None:
     """Both forms of a conversation: as it is learned, and as a prompt for its last answer."""
     messages = [{"role": role, "content": text} for role, text in turns]
     record = Conversation(0, "eng_Latn", turns)
-    example = render(record, template, source="chat", training=True)
+    example = render(record, wording_of(template), source="chat", training=True)
     assembled = assemble([example.text], [example.answers], ours)
     ids = theirs.apply_chat_template(messages, **options)["input_ids"]
     assert ids == assembled.tokens.tolist()
@@ -58,7 +61,9 @@ def test_a_conversation_has_the_tokens_of_training(learned, turns):
 def test_one_user_turn_has_the_tokens_of_an_instruction(learned):
     template, ours, theirs = learned
     for text in (ENGLISH, THAI, HEBREW, GREEK, " two  spaces ", "\ttab"):
-        example = render(Instruction(0, "eng_Latn", text, "", "x"), template, source="x", training=False)
+        example = render(
+            Instruction(0, "eng_Latn", text, "", "x"), wording_of(template), source="x", training=False
+        )
         messages = [{"role": "user", "content": text}]
         ids = theirs.apply_chat_template(messages, add_generation_prompt=True, return_tensors="np")[
             "input_ids"
@@ -102,11 +107,11 @@ def test_a_tokenizer_with_a_dummy_prefix_needs_a_space_behind_bos_under_llamas_c
     names.write_text(names.read_text().replace("PreTrainedTokenizerFast", "LlamaTokenizer"))
     ours = load_tokenizer(TokensConfig(kind="huggingface", path=str(tmp_path)), list, None)
     written = tmp_path / "chat_template.jinja"
-    written.write_text(chat_template(template, has_bos=True, opens_with_space=True))
+    written.write_text(chat_template(wording_of(template), "eng_Latn", has_bos=True, opens_with_space=True))
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     for turns in CONVERSATIONS:
         compare(template, ours, theirs, turns)
-    written.write_text(chat_template(template, has_bos=True))
+    written.write_text(chat_template(wording_of(template), "eng_Latn", has_bos=True))
     with pytest.raises(AssertionError):
         compare(template, ours, AutoTokenizer.from_pretrained(tmp_path), CONVERSATIONS[0])
 
@@ -115,6 +120,8 @@ def test_a_tokenizer_with_a_dummy_prefix_needs_a_space_behind_bos_under_llamas_c
 def test_a_tokenizer_whose_rules_prepend_needs_no_space(template, llama_json, tmp_path):  # noqa: F811
     """Behind an EOS transformers would prepend once more, so only the first turn has the tokens of training."""
     shutil.copytree(llama_json, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "chat_template.jinja").write_text(chat_template(template, has_bos=True))
+    (tmp_path / "chat_template.jinja").write_text(
+        chat_template(wording_of(template), "eng_Latn", has_bos=True)
+    )
     ours = load_tokenizer(TokensConfig(kind="huggingface", path=str(tmp_path)), list, None)
     compare(template, ours, AutoTokenizer.from_pretrained(tmp_path), CONVERSATIONS[0])

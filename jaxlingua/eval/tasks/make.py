@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from jaxlingua.config import Config, source_languages
 from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import Wording, load_wording
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.metrics.registry import check_measurable
 from jaxlingua.eval.tasks.item import Item, Task
@@ -48,6 +49,7 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
         raise ConfigError(f"eval.tasks: '{name}' has no items: {_why_no_items(source, split, direction)}")
     keys = [record.id if isinstance(record, Question) else str(record.index) for record in records]
     chosen = sample(records, config.eval.items, keys)
+    wording = load_wording(config.data)
     return Task(
         name=name,
         kind="translation" if direction else "qa",
@@ -55,7 +57,7 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
         language=direction[1] if direction else what,
         split=split,
         template=config.data.template,
-        items=tuple(_item(record, config.data.template, name, direction) for record in chosen),
+        items=tuple(_item(record, wording, name, direction) for record in chosen),
         records=tuple(chosen),
         available=len(records),
         left_out=dict(source.skipped),
@@ -94,8 +96,8 @@ def _why_no_items(source: RecordSource, split: str, direction: tuple[str, str] |
     return f"no record of '{source.name}' ({split}) is in this language; choose another, or more records"
 
 
-def _item(record: Record, template: str, name: str, direction: tuple[str, str] | None) -> Item:
-    example = render(record, template, source=name, training=False, direction=direction)
+def _item(record: Record, wording: Wording, name: str, direction: tuple[str, str] | None) -> Item:
+    example = render(record, wording, source=name, training=False, direction=direction)
     if isinstance(record, Question):
         return Item(record.id, record.language, example.prompt, record.answers, record.context)
     return Item(

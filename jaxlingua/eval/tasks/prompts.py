@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from babel import Locale
-
-from jaxlingua.data.templates import framed, wording
+from jaxlingua.data.templates import framed
+from jaxlingua.data.wordings import Wording, name_in
 from jaxlingua.errors import ConfigError, nearest
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet
-from jaxlingua.languages import cldr_locale, display_name
+from jaxlingua.languages import display_name
 
 ENDS = ".。．।۔።"  # what ends a statement
 MODIFIERS = {
@@ -85,24 +84,30 @@ def fill(text: str, slots: Mapping[str, str]) -> str:
     return SLOT.sub(lambda match: MODIFIERS.get(match[2], str)(slots[match[1]]), text)
 
 
-def own_shape(kind: str, name: str, prompt_file: str, template: str) -> str:
+def own_shape(kind: str, name: str, prompt_file: str, wording: Wording, language: str) -> str:
     """The shape that a template has of its own for a kind of task, "" where it has none.
 
     It stands for the first prompt, since a model that was trained with the template knows no other.
     """
-    return wording("frames")[template].get(kind, "") if name == FIRST_PROMPT and prompt_file == kind else ""
+    if name != FIRST_PROMPT or prompt_file != kind:
+        return ""
+    return wording.frames_of(language).get(kind, "")
 
 
-def ask(prompt: Prompt, shape: str, template: str, slots: Mapping[str, str]) -> str:
-    """All that the model reads."""
+def ask(prompt: Prompt, shape: str, wording: Wording, language: str, slots: Mapping[str, str]) -> str:
+    """All that the model reads.
+
+    Args:
+        language: that of the frame.
+    """
     if shape:
         return fill(shape, {**slots, "input": slots.get("text", "")})
-    return framed(template, fill(prompt.instruction, slots), fill(prompt.input, slots))
+    return framed(wording, fill(prompt.instruction, slots), fill(prompt.input, slots), language)
 
 
-def unfilled(prompt: Prompt, shape: str, template: str) -> str:
+def unfilled(prompt: Prompt, shape: str, wording: Wording, language: str) -> str:
     """The prompt with its slots as they are named, for reports."""
-    return shape or framed(template, prompt.instruction, prompt.input)
+    return shape or framed(wording, prompt.instruction, prompt.input, language)
 
 
 def language_name(language: str, prompt_language: str, prompts: PromptSet, where: str) -> str:
@@ -112,10 +117,7 @@ def language_name(language: str, prompt_language: str, prompts: PromptSet, where
     named = prompts.names.get(prompt_language, {}).get(language)
     if named:
         return named
-    own, other = cldr_locale(prompt_language), cldr_locale(language).removesuffix("_Hans")  # as display_name
-    names = Locale.parse(own).languages if own else {}
-    keys = (other, other.partition("_")[0], language.partition("_")[0])  # CLDR names more than it has text in
-    found = next((names[key] for key in keys if names.get(key)), "")
+    found = name_in(language, prompt_language)
     if not found:
         raise ConfigError(
             f"{where}: no name of {language} in {prompt_language} is known, which a native prompt needs; "

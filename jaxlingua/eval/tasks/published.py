@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jaxlingua.config import Config
 from jaxlingua.data.readers import cut, listed, sha256_of
+from jaxlingua.data.wordings import Wording, load_wording
 from jaxlingua.errors import DataError
 from jaxlingua.eval.tasks.asked import Asked, slot_names
 from jaxlingua.eval.tasks.entry import Entry, Found, find_files, parse_entry
@@ -45,9 +46,13 @@ def published_tasks(text: str, config: Config) -> list[Task]:
     files = list(dict.fromkeys(path for path, _ in found.files))
     fingerprint = sha256_of(files, entry.where)
     tasks = []
+    wording = load_wording(config.data)
     for prompt_name, prompt in chosen:
-        shape = own_shape(task.kind, prompt_name, prompt_file, config.data.template)
-        words = _language_names(entry, prompts, prompt, prompt_name, shape)
+        framed_in = _frame_language(entry, prompt_name)
+        shape = own_shape(task.kind, prompt_name, prompt_file, wording, framed_in)
+        words = _language_names(entry, prompts, prompt, prompt_name)
+        if shape:
+            words = wording.names(shape, _question_language(entry), _answer_language(entry))
         tasks.append(
             Task(
                 name=text,
@@ -56,7 +61,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 language=_answer_language(entry),
                 split=entry.split,
                 template=config.data.template,
-                items=tuple(_item(each, entry, prompt, shape, config, words) for each in asked),
+                items=tuple(_item(each, entry, prompt, shape, (wording, framed_in), words) for each in asked),
                 records=tuple(each.record for each in asked),
                 available=len(every),
                 left_out=left_out,
@@ -69,7 +74,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 likelihood=task.likelihood,
                 version=task.version,
                 checked_on=task.checked_on,
-                prompt_text=unfilled(prompt, shape, config.data.template),
+                prompt_text=unfilled(prompt, shape, wording, framed_in),
                 fingerprint=fingerprint,
                 note="; ".join(filter(None, (ids, _note(config, prompts, asked_in)))),
                 files=tuple(_told(path, config.eval.data_folder) for path in files),
@@ -97,19 +102,24 @@ def _answer_language(entry: Entry) -> str:
     return entry.task.answer_language or entry.languages[1 if entry.task.kind == "translation" else 0]
 
 
+def _frame_language(entry: Entry, prompt_name: str) -> str:
+    """Language of a localized frame: that of the answer, which of a choice is that of the prompt."""
+    if entry.task.kind != "choice":
+        return _answer_language(entry)
+    return prompt_language(entry) if prompt_name.startswith("native") else "eng_Latn"
+
+
 def _slots(task: TaskFile, found: Found) -> list[str]:
     """Of translation, `pivot` has gone into `text`."""
     names = slot_names(found)
     return [name for name in names if name != "pivot"] if task.kind == "translation" else names
 
 
-def _language_names(
-    entry: Entry, prompts: PromptSet, prompt: Prompt, prompt_name: str, shape: str
-) -> dict[str, str]:
+def _language_names(entry: Entry, prompts: PromptSet, prompt: Prompt, prompt_name: str) -> dict[str, str]:
     """The names of languages that a prompt has slots for, in its own language."""
     language = prompt_language(entry) if prompt_name.startswith("native") else "eng_Latn"
     named = {"source_language": _question_language(entry), "target_language": _answer_language(entry)}
-    texts = [shape] if shape else [prompt.instruction, prompt.input, *prompt.choices.values()]
+    texts = [prompt.instruction, prompt.input, *prompt.choices.values()]
     used = {match[1] for text in texts for match in SLOT.finditer(text)}
     return {
         slot: language_name(named[slot], language, prompts, entry.where)
@@ -119,13 +129,18 @@ def _language_names(
 
 
 def _item(
-    asked: Asked, entry: Entry, prompt: Prompt, shape: str, config: Config, language_names: dict[str, str]
+    asked: Asked,
+    entry: Entry,
+    prompt: Prompt,
+    shape: str,
+    frame: tuple[Wording, str],
+    language_names: dict[str, str],
 ) -> Item:
     slots = asked.slots | language_names | (_words(asked, prompt) if prompt.words else {})
     return Item(
         id=asked.id,
         language=_answer_language(entry),
-        prompt=ask(prompt, shape, config.data.template, slots),
+        prompt=ask(prompt, shape, *frame, slots),
         targets=asked.targets,
         source_text=asked.source_text,
         choices=_choices(entry.task, prompt, slots) if entry.task.labels else (),

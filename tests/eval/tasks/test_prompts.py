@@ -4,6 +4,7 @@ import pytest
 
 from jaxlingua.command_line import check_map
 from jaxlingua.data.templates import framed
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.tasks.prompts import (
     ask,
@@ -16,6 +17,7 @@ from jaxlingua.eval.tasks.prompts import (
 )
 from jaxlingua.eval.tasks.schema import Prompt, PromptSet
 
+SHORT, RAW = wording_of("short"), wording_of("raw")
 PROMPTS = check_map(
     PromptSet,
     {
@@ -70,13 +72,18 @@ def test_what_is_filled_in_is_not_looked_at_again():
     slots = {"text": "{question} {text} {input} {{x}} {0}", "question": "{text|no_period}."}
     prompt = Prompt(instruction="{question}", input="{text}|{question|no_period} {not a slot} {}")
     for template in ("alpaca", "short", "raw"):
-        text = ask(prompt, "", template, slots)
+        text = ask(prompt, "", wording_of(template), "eng_Latn", slots)
         expected = framed(
-            template, slots["question"], f"{slots['text']}|{{text|no_period}} {{not a slot}} {{}}"
+            wording_of(template),
+            slots["question"],
+            f"{slots['text']}|{{text|no_period}} {{not a slot}} {{}}",
+            "eng_Latn",
         )
         assert text == expected
         assert slots["text"] in text
-    assert ask(prompt, "{input}={question}", "short", slots) == f"{slots['text']}={slots['question']}"
+    assert (
+        ask(prompt, "{input}={question}", SHORT, "eng_Latn", slots) == f"{slots['text']}={slots['question']}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,17 +118,18 @@ def test_slots_that_nothing_fills_are_refused(prompt, message):
 
 def test_a_template_has_a_shape_of_its_own_for_the_first_prompt_only():
     """A tiny model learned that one; further prompts are wordings in its frame."""
-    assert own_shape("qa", "english.0", "qa", "short") == "{context}\n{question}\n"
-    others = [("qa", "english.1", "qa", "short"), ("qa", "english.0", "mine", "short")]
-    others += [("qa", "english.0", "qa", "alpaca"), ("choice", "english.0", "choice", "short")]
-    assert {own_shape(*other) for other in others} == {""}
+    assert own_shape("qa", "english.0", "qa", SHORT, "deu_Latn") == "{context}\n{question}\n"
+    alpaca = wording_of("alpaca")
+    others = [("qa", "english.1", "qa", SHORT), ("qa", "english.0", "mine", SHORT)]
+    others += [("qa", "english.0", "qa", alpaca), ("choice", "english.0", "choice", SHORT)]
+    assert {own_shape(*other, "deu_Latn") for other in others} == {""}
 
 
 def test_the_prompt_of_a_report_has_its_slots_unfilled():
     prompt = Prompt(instruction="Say {question}.", input="{context}")
-    assert unfilled(prompt, "", "raw") == "Say {question}.\n\n{context}\n"
-    assert unfilled(prompt, "{context}\n", "short") == "{context}\n"
-    assert unfilled(Prompt(instruction="Say."), "", "raw") == "Say.\n"
+    assert unfilled(prompt, "", RAW, "eng_Latn") == "Say {question}.\n\n{context}\n"
+    assert unfilled(prompt, "{context}\n", SHORT, "eng_Latn") == "{context}\n"
+    assert unfilled(Prompt(instruction="Say."), "", RAW, "eng_Latn") == "Say.\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from jaxlingua.command_line import check_map, parse_yaml
 from jaxlingua.config import Config, task_files
-from jaxlingua.data.templates import translation_instructions, wording
+from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.tasks import schema
 from jaxlingua.eval.tasks.asked import SECRET
@@ -126,9 +126,12 @@ def test_no_file_of_prompts_is_without_a_task():
 def test_the_first_prompts_are_those_of_training():
     """A model that learned the wording of data/wording is asked in it."""
     qa = read_prompts(read_task_file("xquad", ""), "", "xquad").english[0]
-    assert qa.model_dump(include={"instruction", "input"}) == wording("qa")
+    assert qa.model_dump(include={"instruction", "input"}) == wording_of("raw").qa("eng_Latn")
     translation = read_prompts(read_task_file("flores", ""), "", "flores").english[0]
-    assert (translation.instruction, translation.input) == (translation_instructions()[0], "{text}")
+    assert (translation.instruction, translation.input) == (
+        wording_of("raw").translation("eng_Latn")[0],
+        "{text}",
+    )
 
 
 def test_a_task_of_ones_own_may_not_be_named_like_another(tmp_path: Path):
