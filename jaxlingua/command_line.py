@@ -63,17 +63,26 @@ def config_from_command_line(program: str, purpose: str, arguments: list[str] | 
 
 
 def flags_from_command_line(
-    program: str, purpose: str, flags: Sequence[Flag], sections: Sequence[str]
+    program: str,
+    purpose: str,
+    flags: Sequence[Flag],
+    sections: Sequence[str],
+    arguments: list[str] | None = None,
+    *,
+    usage: str = "CONFIG",
 ) -> tuple[dict[str, str], list[str]]:
     """The flags of `CONFIG FLAGS [key=value …]` by name, and what else was given.
 
     A switch is "yes", a value that was left out is "". Prints help and exits where help is asked for.
 
+    Args:
+        usage: what stands in the place of CONFIG.
+
     Raises: ConfigError for a flag that is unknown, given twice or without its value, or missing.
     """
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text(program, purpose, ("CONFIG",), sections, flags))
+        print(help_text(program, purpose, (usage,), sections, flags))
         sys.exit(0 if arguments else 2)
     known = {flag.name: flag for flag in flags}
     given: dict[str, str] = {}
@@ -107,7 +116,8 @@ def flags_from_command_line(
     if missing := [flag for flag in flags if flag.is_needed and flag.name not in given]:
         raise ConfigError(f"{missing[0].name}: not given; {missing[0].about} Write {missing[0].usage()}")
     if not rest:
-        raise ConfigError(f"{program}: no CONFIG given; a file, a recipe or the folder of a run is needed")
+        needed = "a file, a recipe or the folder of a run" if usage == "CONFIG" else "it"
+        raise ConfigError(f"{program}: no {usage} given; {needed} is needed")
     return given, rest
 
 

@@ -267,7 +267,7 @@ def candidates_of(
                 yield Candidate(store.meta(each)["stage"], each, "tuned", None, tokenizer, opening)
     for name, path in config.eval.models.items():
         try:
-            yield other_model(config, name, path, mesh, console)
+            yield other_model(config, name, path, mesh, console.say)
         except JaxlinguaError as error:
             raise type(error)(f"eval.models.{name}: {error}") from None
 

@@ -20,7 +20,6 @@ from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import abstract_sharded_params, param_shardings
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.tokenizer import load_tokenizer
-from jaxlingua.tracking import Console
 from jaxlingua.train.origin import open_origin
 from jaxlingua.train.run_folder import kept_fingerprint, opened_run
 
@@ -77,7 +76,7 @@ def open_step(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any)
     return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
 
 
-def other_model(config: Config, name: str, path: str, mesh: Mesh, console: Console) -> Candidate:
+def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[[str], None]) -> Candidate:
     """A Hugging Face folder or hub name, or the newest step of a run other than that of `config`.
 
     Its dtype and attention are those of `config`.
@@ -88,7 +87,7 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, console: Conso
     if is_bucket(path) or (Path(path) / "config.yaml").is_file():
         other = load_config(path)
         other = other.model_copy(update={"model": other.model.model_copy(update=computed)})
-        with opened_run(path, console.say) as home:
+        with opened_run(path, say) as home:
             if home.step is None:
                 raise ConfigError(f"'{path}' given, a run that has saved nothing; give another")
             tokenizer, source = (
@@ -97,7 +96,7 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, console: Conso
             )
 
         def open_run(telling: Any) -> Opened:
-            with opened_run(path, console.say) as home:
+            with opened_run(path, say) as home:
                 return open_step(other, home.path, home.step, mesh, telling)
 
         return Candidate(name, 0, name, source, tokenizer, open_run)
