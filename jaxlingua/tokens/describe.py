@@ -1,7 +1,8 @@
 """What the stages show the model, in numbers and samples: for the console, data.json and the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ import numpy as np
 from jaxlingua.data.records import RecordSource
 from jaxlingua.tokens.batches import GroupCount
 from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import Stage
 
 HISTOGRAM_BINS = 16
-FERTILITY_TEXTS = 2000
+SEARCHED_ROWS = 1024  # for a document of each entry and language
+SHOWN_PIECES = 60  # at each end of a longer part that is learned, or is not
+SHOWN_CHARACTERS = 300  # of a piece, or of a text that is told as an example
 _NOT_SHOWN = GroupCount(0, 0, 0, 0.0, 0.0, 0.0)
 
 
@@ -24,6 +28,10 @@ def describe_source(source: RecordSource) -> dict[str, Any]:
         "train": len(source.records("train")),
         "held_out": len(source.records("held_out")),
         "skipped": dict(source.skipped),
+        "skipped examples": {
+            reason: [shortened(text) for text in texts]
+            for reason, texts in getattr(source, "dropped_examples", {}).items()
+        },
         "fingerprint": source.fingerprint,
     }
 
@@ -52,10 +60,12 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
                 "passes": round(shown.epochs, 3),
                 "documents seen": shown.documents,
                 "share of documents": round(shown.share_of_documents, 4),
+                "tokens seen": shown.tokens,
                 "target tokens seen": shown.target_tokens,
                 "share of target tokens": round(shown.share_of_target_tokens, 4),
             }
         )
+    seen_rows = batches.steps * batches.batch_rows
     return {
         "name": stage.config.name,
         "steps": batches.steps,
@@ -63,6 +73,7 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
         "batch_rows": batches.batch_rows,
         "row_length_tokens": batches.row_length_tokens,
         "use": round(batches.use, 4),
+        "documents per row": round(sum(row["documents seen"] for row in rows) / seen_rows, 3),
         "mixture": rows,
     }
 
@@ -89,36 +100,6 @@ def describe_lengths(stage: Stage) -> list[dict[str, Any]]:
                 "90 %": int(most),
                 "longest": int(tokens.max()),
                 "histogram": np.histogram(tokens, HISTOGRAM_BINS, (0, longest))[0].tolist(),
-            }
-        )
-    return rows
-
-
-def describe_fertility(stages: Sequence[Stage], tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """How many tokens the learned text of each language takes, per character and per UTF-8 byte.
-
-    Not per word, which Chinese or Thai do not mark. A character is a code point. Of more than
-    `FERTILITY_TEXTS` answers in a language, so many are taken at equal distances.
-    """
-    answers: dict[str, list[str]] = {}
-    for stage in stages:
-        for examples in stage.examples.by_entry.values():
-            for example in examples:
-                answers.setdefault(example.language, []).extend(example.answer_texts)
-    rows = []
-    for language, texts in sorted(answers.items()):
-        taken = texts[:: -(-len(texts) // FERTILITY_TEXTS)]
-        tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch(taken, continuation=True))
-        characters, size = sum(map(len, taken)), sum(len(text.encode()) for text in taken)
-        rows.append(
-            {
-                "language": language,
-                "answers": len(taken),
-                "characters": characters,
-                "bytes": size,
-                "tokens": tokens,
-                "tokens per character": tokens / characters,
-                "tokens per byte": tokens / size,
             }
         )
     return rows
@@ -151,21 +132,61 @@ class ShownDocument:
     pieces: tuple[Piece, ...]
 
 
+def describe_rows(stage: Stage, count: int) -> list[dict[str, Any]]:
+    """The first rows of the stage: the positions that each segment takes, and those that stay empty."""
+    rows = []
+    for row in range(min(count, stage.batches.batch_rows)):
+        batch = stage.batches.batch(0, row, row + 1)
+        segments = []
+        for segment in range(1, int(batch.segments.max()) + 1):
+            places = batch.segments[0] == segment
+            entry, language = stage.batches.group_names[batch.groups[0, places][0]]
+            segments.append(
+                {
+                    "entry": entry,
+                    "language": language,
+                    "positions": int(places.sum()),
+                    "learned": int(batch.target_mask[0, places].sum()),
+                }
+            )
+        rows.append({"row": row + 1, "segments": segments, "empty": int((batch.segments[0] == 0).sum())})
+    return rows
+
+
 def first_documents(stage: Stage, tokenizer: Tokenizer, count: int) -> list[ShownDocument]:
     """The first documents of the stage's first batch, in the order of rows and segments."""
-    shown: list[ShownDocument] = []
-    for row in range(stage.batches.batch_rows):
-        batch = stage.batches.batch(0, row, row + 1)
-        for segment in range(1, int(batch.segments.max()) + 1):
-            if len(shown) == count:
-                return shown
-            places = np.flatnonzero(batch.segments[0] == segment)
-            tokens = [int(batch.tokens[0, places[0]]), *map(int, batch.targets[0, places])]
-            learned = [False, *map(bool, batch.target_mask[0, places])]
-            entry, language = stage.batches.group_names[batch.groups[0, places[0]]]
-            pieces = tuple(_pieces(tokens, learned, tokenizer))
-            shown.append(ShownDocument(row + 1, segment, entry, language, pieces))
-    return shown
+    places = ((batch, row, segment) for _, batch, row, segment in _places(stage, stage.batches.batch_rows))
+    return [_shown(stage, tokenizer, *place) for place in islice(places, count)]
+
+
+def first_of_each(stage: Stage, tokenizer: Tokenizer, count: int) -> list[ShownDocument]:
+    """The first document of each entry and language, of those that come within `SEARCHED_ROWS` rows."""
+    shown: dict[int, ShownDocument] = {}
+    for group, batch, row, segment in _places(stage, SEARCHED_ROWS):
+        if len(shown) == min(count, len(stage.batches.group_names)):
+            break
+        if group not in shown:
+            shown[group] = _shown(stage, tokenizer, batch, row, segment)
+    return list(shown.values())
+
+
+def _places(stage: Stage, rows: int) -> Iterator[tuple[int, Batch, int, int]]:
+    """Group, batch of one row, row and segment of each document of the first rows, row by row."""
+    batch_rows = stage.batches.batch_rows
+    for row in range(min(rows, stage.batches.steps * batch_rows)):
+        batch = stage.batches.batch(row // batch_rows, row % batch_rows, row % batch_rows + 1)
+        segments, firsts = np.unique(batch.segments[0], return_index=True)
+        for segment, first in zip(segments.tolist(), firsts.tolist(), strict=True):
+            if segment:
+                yield int(batch.groups[0, first]), batch, row + 1, segment
+
+
+def _shown(stage: Stage, tokenizer: Tokenizer, batch: Batch, row: int, segment: int) -> ShownDocument:
+    places = np.flatnonzero(batch.segments[0] == segment)
+    tokens = [int(batch.tokens[0, places[0]]), *map(int, batch.targets[0, places])]
+    learned = [False, *map(bool, batch.target_mask[0, places])]
+    entry, language = stage.batches.group_names[batch.groups[0, places[0]]]
+    return ShownDocument(row, segment, entry, language, tuple(_pieces(tokens, learned, tokenizer)))
 
 
 def sample_rows(stage: Stage, tokenizer: Tokenizer, count: int = 3) -> list[str]:
@@ -179,6 +200,27 @@ def sample_rows(stage: Stage, tokenizer: Tokenizer, count: int = 3) -> list[str]
             before = piece.learned
         samples.append(text + ("」" if before else ""))
     return samples
+
+
+def parts(document: ShownDocument) -> Iterator[tuple[bool, list[Piece]]]:
+    """What is learned and what is not, in turn; a long part loses its middle, of which one piece tells."""
+    for learned, group in groupby(document.pieces, key=lambda piece: piece.learned):
+        pieces = list(group)
+        if len(pieces) > 2 * SHOWN_PIECES:
+            middle = sum(piece.tokens for piece in pieces[SHOWN_PIECES:-SHOWN_PIECES])
+            left_out = Piece("", 0, learned, f"{middle:,} tokens")
+            pieces = [*pieces[:SHOWN_PIECES], left_out, *pieces[-SHOWN_PIECES:]]
+        yield learned, pieces
+
+
+def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
+    """A text without its middle where it is longer than `characters`.
+
+    >>> shortened("a" * 1000).count("a"), shortened("short")
+    (299, 'short')
+    """
+    half = characters // 2
+    return text if len(text) <= characters else f"{text[:half]}…{text[1 - half :]}"
 
 
 def visible(text: str) -> str:

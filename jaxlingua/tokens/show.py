@@ -1,12 +1,12 @@
-"""What the model will see, on a console: tables of sources, mixtures and lengths, and documents.
+"""What the model will see, on a console: a summary, then tables of it all, and documents.
 
 Learned tokens are green; where there is no color they stand between 「 and 」. Each │ ends a token, so that a
-character made of three has three of them behind it. A newline is shown as ⏎.
+character made of three has three of them behind it. A newline is shown as ⏎. Text that runs from
+right to left is given in its logical order, which most terminals turn around.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,80 +14,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxlingua.data.leaks import Leaks
-from jaxlingua.data.records import RecordSource
-from jaxlingua.tokens.describe import (
-    FERTILITY_TEXTS,
-    Piece,
-    ShownDocument,
-    describe_fertility,
-    describe_lengths,
-    describe_source,
-    describe_stage,
-    first_documents,
-    visible,
-)
-from jaxlingua.tokens.interface import Tokenizer
-from jaxlingua.tokens.stages import Stage
+from jaxlingua.tokens.describe import Piece, ShownDocument, parts, shortened, visible
+from jaxlingua.tokens.draws import DRAWS
+from jaxlingua.tokens.fertility import FERTILITY_CHARACTERS, FERTILITY_TEXTS
+from jaxlingua.tokens.summary import percent
 
-SAMPLE_DOCUMENTS = 8
-SHOWN_PIECES = 60  # at each end of a longer part that is learned, or is not
 LEARNED = "green"
 BARS = " ▁▂▃▄▅▆▇█"
+ROW_CELLS = 96  # of the picture of a row
+COLORS = ("blue", "yellow", "magenta", "cyan", "red", "white")
+LANGUAGES = 5  # of a source, that are named
 
 
-def show_sources(console: Console, sources: Mapping[str, RecordSource], leaks: Leaks) -> None:
-    """What was read of each source and what was not, and what training and evaluation have in common."""
-    rows = []
-    for source in sources.values():
-        told = describe_source(source)
-        skipped = ", ".join(f"{count:,} {reason}" for reason, count in told["skipped"].items())
-        rows.append(
-            {
-                "source": told["name"],
-                "languages": " ".join(told["languages"]),
-                "to train on": told["train"],
-                "held out": told["held_out"],
-                "skipped": skipped or "none",
-            }
-        )
-    _print_table(console, "Records of each source", rows)
-    console.print(f"\n{leaks.describe()}", markup=False)
+def show(console: Console, facts: Mapping[str, Any]) -> None:
+    """All of `facts.describe_data`."""
+    show_summary(console, facts)
+    _show_sources(console, facts)
+    _show_tokenizer(console, facts)
+    for stage in facts["stages"]:
+        _show_stage(console, stage)
 
 
-def show_tokenizer(console: Console, what: str, tokenizer: Tokenizer, stages: Sequence[Stage]) -> None:
-    """The tokenizer, and how many tokens it needs for each language."""
-    console.print(
-        f"\ntokenizer: {what}, {tokenizer.vocab_size:,} pieces; documents begin "
-        f"{'without' if tokenizer.bos_id is None else 'with'} BOS, each answer ends with EOS"
-    )
-    rows = describe_fertility(stages, tokenizer)
-    for row in rows:
-        for key in ("tokens per character", "tokens per byte"):
-            row[key] = f"{row[key]:.3f}"
-    _print_table(console, f"Fertility, on at most {FERTILITY_TEXTS:,} answers a language", rows)
-
-
-def show_stage(console: Console, stage: Stage, tokenizer: Tokenizer) -> None:
-    """Steps and realised mixture of a stage, how long its documents are, and the first of them."""
-    told = describe_stage(stage)
-    console.print(
-        f"\nstage {told['name']}: {told['steps']:,} steps of {told['batch_rows']:,} rows of "
-        f"{told['row_length_tokens']:,} tokens, {told['epochs']:g} epochs, "
-        f"{_percent(told['use'])} of positions used",
-        style="bold",
-    )
-    _print_table(console, "Mixture, over all its steps", [_mixture_row(row) for row in told["mixture"]])
-    lengths = describe_lengths(stage)
-    for row in lengths:
-        row[f"0 to {told['row_length_tokens'] + 1:,}"] = bars(row.pop("histogram"))
-    _print_table(console, "Tokens of a document, BOS and EOS included", lengths)
-    has_color = console.color_system is not None and not console.no_color
-    learned = "green" if has_color else "between 「 and 」"
-    _print_title(console, f"First documents of the first rows; learned tokens {learned}, │ ends a token")
-    for document in first_documents(stage, tokenizer, SAMPLE_DOCUMENTS):
-        console.print(_heading(document), style="dim", markup=False)
-        console.print(document_text(document, marks=not has_color), soft_wrap=True)
+def show_summary(console: Console, facts: Mapping[str, Any]) -> None:
+    """What there is in a few lines, and what stands out."""
+    _print_title(console, "Summary")
+    for line in facts["summary"]:
+        console.print(f"  {line}", markup=False)
+    for line in facts["warnings"]:
+        console.print(f"  ! {visible(line)}", style="yellow", markup=False)
+    if not facts["warnings"]:
+        console.print("  nothing stands out")
 
 
 def document_text(document: ShownDocument, *, marks: bool) -> Text:
@@ -97,16 +53,10 @@ def document_text(document: ShownDocument, *, marks: bool) -> Text:
         marks: whether learned parts are set between 「 and 」.
     """
     shown = Text()
-    for learned, part in groupby(document.pieces, key=lambda piece: piece.learned):
-        pieces = list(part)
-        style = LEARNED if learned else ""
+    for learned, pieces in parts(document):
         shown.append("「" if marks and learned else "")
-        if len(pieces) > 2 * SHOWN_PIECES:
-            middle = sum(piece.tokens for piece in pieces[SHOWN_PIECES:-SHOWN_PIECES])
-            _append(shown, pieces[:SHOWN_PIECES], style)
-            shown.append(f"⟨{middle:,} tokens⟩", "magenta")
-            pieces = pieces[-SHOWN_PIECES:]
-        _append(shown, pieces, style)
+        for piece in pieces:
+            _append(shown, piece, LEARNED if learned else "")
         shown.append("」" if marks and learned else "")
     return shown
 
@@ -121,10 +71,141 @@ def bars(counts: Sequence[int]) -> str:
     return "".join(BARS[-(-8 * count // most)] for count in counts)
 
 
-def _append(shown: Text, pieces: Sequence[Piece], style: str) -> None:
-    for piece in pieces:
-        shown.append(f"⟨{piece.control}⟩" if piece.control else visible(piece.text), style)
-        shown.append("│" * piece.tokens, "dim")
+def _show_sources(console: Console, facts: Mapping[str, Any]) -> None:
+    """What was read of each source and what was not, and what is there more than once."""
+    rows = []
+    for source in facts["sources"]:
+        rest = len(source["languages"]) - LANGUAGES
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in source["skipped"].items())
+        rows.append(
+            {
+                "source": source["name"],
+                "languages": " ".join(source["languages"][:LANGUAGES]) + (f" +{rest}" if rest > 0 else ""),
+                "to train on": source["train"],
+                "held out": source["held_out"],
+                "repeated": source["repeated"],
+                "skipped": skipped or "none",
+            }
+        )
+    _print_table(console, "Records of each source", rows)
+    for source in facts["sources"]:
+        for reason, texts in source["skipped examples"].items():
+            _print_examples(console, f"{source['name']}, {reason}", texts)
+        _print_examples(console, f"{source['name']}, repeated", source["repeated examples"])
+    console.print(f"\n{facts['leaks']['told']}", markup=False)
+    for leak in facts["leaks"]["examples"]:
+        where = f"{leak['source']} (record {leak['index']}) is in {leak['evaluation_source']}"
+        _print_examples(console, where, [leak["text"]])
+    rows = [row | {key: percent(row[key]) for key in row if "share" in key} for row in facts["shared"]]
+    _print_table(
+        console,
+        "Text learned in several entries",
+        [row | {"example": visible(shortened(row["example"], 40))} for row in rows],
+    )
+
+
+def _show_tokenizer(console: Console, facts: Mapping[str, Any]) -> None:
+    """The tokenizer, and how many tokens it needs for each language."""
+    told = facts["tokenizer"]
+    console.print(
+        f"\ntokenizer: {told['what']}, {told['pieces']:,} pieces; documents begin "
+        f"{'with' if told['begins with BOS'] else 'without'} BOS",
+        markup=False,
+    )
+    rows = [
+        {
+            "language": row["language"],
+            "answers": row["answers"],
+            "words": row["words"],
+            "characters": row["characters"],
+            "bytes": row["bytes"],
+            "tokens": row["tokens"],
+            "per word": f"{row['tokens per word']:.3f}",
+            "per character": f"{row['tokens per character']:.3f}",
+            "per byte": f"{row['tokens per byte']:.3f}",
+            "byte fallback": percent(row["byte fallback"]),
+            "unknown": percent(row["unknown"]),
+        }
+        for row in facts["fertility"]
+    ]
+    most = f"{FERTILITY_TEXTS:,} answers a language, {FERTILITY_CHARACTERS:,} characters each"
+    _print_table(console, f"Fertility, on at most {most}", rows)
+
+
+def _show_stage(console: Console, told: Mapping[str, Any]) -> None:
+    """Steps and realised mixture of a stage, how long its documents are, and some of them."""
+    console.print(
+        f"\nstage {told['name']}: {told['steps']:,} steps of {told['batch_rows']:,} rows of "
+        f"{told['row_length_tokens']:,} tokens, {told['epochs']:g} epochs, {percent(told['use'])} of "
+        f"positions used, {told['documents per row']:.2f} documents in a row",
+        style="bold",
+        markup=False,
+    )
+    _print_table(console, "Mixture, over all its steps", [_mixture_row(row) for row in told["mixture"]])
+    _print_table(console, "Replay, by stratum and language", told["replay"])
+    lengths = [
+        {key: value for key, value in row.items() if key != "histogram"}
+        | {f"0 to {told['row_length_tokens'] + 1:,}": bars(row["histogram"])}
+        for row in told["lengths"]
+    ]
+    _print_table(console, "Tokens of a document, BOS and EOS included", lengths)
+    _show_rows(console, told)
+    has_color = console.color_system is not None and not console.no_color
+    learned = "green" if has_color else "between 「 and 」"
+    rest = told["groups"] - len(told["documents"])
+    more = f" ({rest:,} more are not shown)" if rest > 0 else ""
+    _print_title(
+        console, f"First document of each entry and language{more}; learned tokens {learned}, │ ends a token"
+    )
+    for document in told["documents"]:
+        console.print(_heading(document), style="dim", markup=False)
+        console.print(document_text(document, marks=not has_color), soft_wrap=True)
+    _show_draws(console, told, marks=not has_color)
+
+
+def _show_rows(console: Console, told: Mapping[str, Any]) -> None:
+    """The first rows as bars: what is learned of each document is dark."""
+    entries = list(dict.fromkeys(row["entry"] for row in told["mixture"]))
+    colors = {entry: COLORS[place % len(COLORS)] for place, entry in enumerate(entries)}
+    legend = Text("\nFirst rows: █ learned, ▒ given, · empty; ", "bold")
+    for entry in entries:
+        legend.append(f"{entry} ", colors[entry])
+    console.print(legend)
+    cells = min(ROW_CELLS, told["row_length_tokens"])
+    for row in told["rows"]:
+        line, done, begin = Text(f"{row['row']:>3} "), 0, 0
+        for segment in row["segments"]:
+            done += segment["positions"]
+            end = max(begin, round(cells * done / told["row_length_tokens"]))
+            learned = min(end - begin, -(-(end - begin) * segment["learned"] // segment["positions"]))
+            line.append("▒" * (end - begin - learned) + "█" * learned, colors[segment["entry"]])
+            begin = end
+        console.print(line.append("·" * (cells - begin)), soft_wrap=True)
+
+
+def _show_draws(console: Console, told: Mapping[str, Any], *, marks: bool) -> None:
+    """Entries that are drawn anew: how often each objective comes, and several draws of some examples."""
+    for entry in told["draws"]:
+        title = f"Drawn for {entry['entry']}, in {entry['draws']:,} draws of {entry['slots']:,} examples"
+        _print_table(console, title, [row | {"share": percent(row["share"])} for row in entry["frequencies"]])
+        _print_title(console, f"{DRAWS} draws of the same examples of {entry['entry']}")
+        for sample in entry["samples"]:
+            for number, draw in enumerate(sample["draws"], 1):
+                heading = f"record {sample['record']}, draw {number}: {draw['objective']}, {draw['language']}"
+                console.print(heading, style="dim", markup=False)
+                line = Text()
+                for learned, text in draw["parts"]:
+                    text = visible(text)
+                    line.append(f"「{text}」" if marks and learned else text, LEARNED if learned else "")
+                console.print(line, soft_wrap=True)
+
+
+def _append(shown: Text, piece: Piece, style: str) -> None:
+    if piece.control:
+        shown.append(f"⟨{piece.control}⟩", style if piece.tokens else "magenta")
+    else:
+        shown.append(visible(shortened(piece.text)), style)
+    shown.append("│" * piece.tokens, "dim")
 
 
 def _heading(document: ShownDocument) -> str:
@@ -142,30 +223,39 @@ def _mixture_row(told: Mapping[str, Any]) -> dict[str, Any]:
         "language": told["language"],
         "documents": told["documents"],
         "passes": f"{told['passes']:.2f}",
-        "share of\ndocuments": _percent(told["share of documents"]),
-        "share of\ntargets": _percent(told["share of target tokens"]),
+        "tokens\nseen": told["tokens seen"],
+        "targets\nseen": told["target tokens seen"],
+        "share of\ndocuments": percent(told["share of documents"]),
+        "share of\ntargets": percent(told["share of target tokens"]),
         "left\nout": told["left out"].replace("nothing", "none"),
         "cut": told["cut"],
         "tokens\ncut": told["tokens cut"],
     }
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _print_title(console: Console, title: str) -> None:
     console.print(f"\n{title}", style="bold", markup=False)
 
 
+def _print_examples(console: Console, where: str, texts: Sequence[str]) -> None:
+    for text in texts:
+        console.print(f"  {where}: {visible(text)}", style="dim", markup=False, soft_wrap=True)
+
+
 def _print_table(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of `rows`, which have the same keys; numbers stand at the right."""
+    """A table of `rows`, which have the same keys, numbers at the right; nothing if there is none."""
+    if not rows:
+        return
     _print_title(console, title)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for key, value in rows[0].items():
-        is_number = isinstance(value, int) or re.fullmatch(r"[\d.]+( %)?", value)
+        is_number = isinstance(value, int) or re.fullmatch(r"(< )?[\d.]+( %)?", value)
         table.add_column(key, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        cells = [f"{value:,}" if isinstance(value, int) else value for value in row.values()]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in _cells(row)))
     console.print(table)
+
+
+def _cells(row: Mapping[str, Any]) -> Iterator[str]:
+    for value in row.values():
+        yield f"{value:,}" if isinstance(value, int) else visible(value)

@@ -1,0 +1,96 @@
+"""Entries whose examples are drawn anew in every pass: what is drawn how often, and what it looks like."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxlingua.data.example import Example
+from jaxlingua.data.objectives import Drawn, Objectives
+from jaxlingua.tokens.describe import shortened
+from jaxlingua.tokens.stages import Stage
+
+TAKEN = 2000  # slots, at equal distances, that frequencies and fertility are told of
+SHOWN_SLOTS = 3
+DRAWS = 4  # of each slot that is shown
+
+
+def drawn_entries(stage: Stage) -> Mapping[str, Objectives]:
+    """The entries of a stage whose examples are drawn anew."""
+    return getattr(stage.examples, "drawn", {})
+
+
+def some_draws(objectives: Objectives) -> Iterator[Drawn]:
+    """The first draws of some slots."""
+    return (objectives.drawn(slot, 0) for slot in _spread(len(objectives), TAKEN))
+
+
+def describe_draws(stage: Stage) -> list[dict[str, Any]]:
+    """Of each entry that is drawn anew the frequencies of what is drawn, and several draws of some slots.
+
+    Cost: about 0.3 s for each entry.
+    """
+    told = []
+    for entry, objectives in drawn_entries(stage).items():
+        draws = list(some_draws(objectives))
+        told.append(
+            {
+                "entry": entry,
+                "slots": len(objectives),
+                "draws": len(draws),
+                "frequencies": _frequencies(draws),
+                "samples": [_sample(objectives, slot) for slot in _spread(len(objectives), SHOWN_SLOTS)],
+            }
+        )
+    return told
+
+
+def _frequencies(draws: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """Objectives, and within each the answers, negatives and recipes of noise that it draws."""
+    rows = []
+    for objective in sorted({draw.objective for draw in draws}):
+        own = [draw for draw in draws if draw.objective == objective]
+        rows.append(_row(objective, "all", len(own), len(draws)))
+        kinds = {
+            "answer": Counter(draw.label for draw in own if draw.label),
+            "against": Counter(draw.negative for draw in own if draw.negative),
+            "noise": Counter(" + ".join(draw.recipe) for draw in own if draw.recipe),
+        }
+        for kind, counts in kinds.items():
+            for what, count in sorted(counts.items()):
+                rows.append(_row(objective, f"{kind}: {what}", count, counts.total()))
+    return rows
+
+
+def _row(objective: str, what: str, count: int, of: int) -> dict[str, Any]:
+    return {"objective": objective, "drawn": what, "draws": count, "share": count / of}
+
+
+def _sample(objectives: Objectives, slot: int) -> dict[str, Any]:
+    drawn = [objectives.drawn(slot, number) for number in range(DRAWS)]
+    return {
+        "record": drawn[0].example.index,
+        "draws": [
+            {
+                "objective": draw.objective,
+                "language": draw.example.language,
+                "parts": list(_parts(draw.example)),
+            }
+            for draw in drawn
+        ],
+    }
+
+
+def _parts(example: Example) -> Iterator[tuple[bool, str]]:
+    """Text that is learned and text that is not, in turn."""
+    done = 0
+    for start, end in example.answers:
+        if done < start:
+            yield False, shortened(example.text[done:start])
+        yield True, shortened(example.text[start:end])
+        done = end
+    if done < len(example.text):
+        yield False, shortened(example.text[done:])
+
+
+def _spread(count: int, most: int) -> range:
+    return range(0, count, max(1, -(-count // most)))
