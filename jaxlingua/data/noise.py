@@ -1,4 +1,4 @@
-"""Noise for denoising tasks: words blanked, deleted and shuffled, as it was released or with its spacing right.
+"""Noise for denoising tasks: words blanked, deleted, shuffled; with the spaces of clean text or as released.
 
 Where a recipe has several operations, they are applied in this order whatever the recipe's: infilling, then
 deletion, then permutation.
@@ -11,10 +11,12 @@ as it was. A deletion takes a gap with each word, the one whose absence shows le
 Paper: arXiv:2305.13627 (InstructAlign).
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 
-from jaxlingua.words import Kind, Segmented, join, kind, segment
+from jaxlingua.words import KINDS, MARK, UNSPACED, Segmented, join
 
 OPERATIONS = ("infilling", "deletion", "permutation")
 BLANK = "___"
@@ -29,8 +31,16 @@ RECIPES: tuple[tuple[tuple[str, ...], float], ...] = (
     (("infilling", "deletion", "permutation"), 0.04),
 )
 
+_RELEASED_MARK = (
+    r"\.{2,}|--|`+|''|[;@#$%&?!*–—\[\](){}<>«»“”‘’„\"]"
+    r"|[:,](?!\d)|(?<!\.)\.(?=[\]\)}>\"'»”’\s]*$)"
+    r"|(?<=\w)[nN]'[tT](?![\w-])|'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)?(?![\w-])|(?<!\S)'(?=\w)"
+)
+_RELEASED_TOKEN = re.compile(rf"{_RELEASED_MARK}|(?:(?!{_RELEASED_MARK})\S)+")
+_OPENING_QUOTE = re.compile(r'(?:^|(?<=[ (\[{<]))"')
+
 # Classes of marks, behind those of words: what they lean on.
-_FREE, _LEFT, _RIGHT, _BOTH = range(len(Kind), len(Kind) + 4)
+_FREE, _LEFT, _RIGHT, _BOTH = range(MARK + 1, MARK + 5)
 
 
 def draw_recipe(random: Random) -> tuple[str, ...]:
@@ -69,8 +79,8 @@ def noised(text: Segmented, recipe: Sequence[str], random: Random) -> str:
 
 
 def noised_as_released(text: str, recipe: Sequence[str], random: Random) -> str:
-    """The text with noise as the released code makes it: words and marks joined by single spaces."""
-    words: list[str] = list(segment(text).words)
+    """The text with noise as the released code makes it: tokens of English rules, joined by single spaces."""
+    words = released_tokens(text)
     if "infilling" in recipe:
         words = _infilled(words, random)
     if "deletion" in recipe and words:
@@ -78,6 +88,16 @@ def noised_as_released(text: str, recipe: Sequence[str], random: Random) -> str:
     if "permutation" in recipe:
         words = _shuffled(words, random)
     return " ".join(words)
+
+
+def released_tokens(text: str) -> list[str]:
+    """Tokens as the released code has them: of white space and of rules for English, whatever the language.
+
+    Marks stand alone, double quotation marks become `` and '', and "don't" is "do" and "n't". A text without
+    spaces is few tokens. Same as: NLTK's word tokenizer, but for rare contractions such as "gonna".
+    """
+    tokens = _RELEASED_TOKEN.findall(_OPENING_QUOTE.sub("``", text))
+    return ["''" if token == '"' else token for token in tokens]
 
 
 def _infilled(words: Sequence[str], random: Random) -> list[str]:
@@ -101,54 +121,53 @@ def _shuffled(words: Sequence[str], random: Random) -> list[str]:
 
 
 def _shuffled_by_class(words: list[str], classes: list[int], random: Random) -> list[str]:
-    """The words, each class shuffled over the places where it is."""
+    """The words, those of each class shuffled over the places where it is."""
     places: dict[int, list[int]] = {}
     for place, of_word in enumerate(classes):
         places.setdefault(of_word, []).append(place)
-    if len(places) == 1:
-        return _shuffled(words, random)
-    result = list(words)
     for of_class in places.values():
-        for place, word in zip(of_class, _shuffled([words[p] for p in of_class], random), strict=True):
-            result[place] = word
-    return result
+        if len(of_class) > 1:
+            for place, word in zip(of_class, _shuffled([words[p] for p in of_class], random), strict=True):
+                words[place] = word
+    return words
 
 
 def _classes(text: Segmented) -> list[int]:
-    """Of each word its kind; of marks what their run leans on: the left, the right, both or nothing."""
-    classes: list[int] = [kind(word) for word in text.words]
-    for first, end in _runs_of_marks(classes, text.gaps):
-        left = first > 0 and not text.gaps[first]
-        right = end < len(classes) and not text.gaps[end]
+    """Of each word its kind; of marks what they lean on: the left, the right, both or nothing.
+
+    Marks with no gap between them lean on the same: those of `."` on the left, those of `("` on the right.
+    """
+    gaps = text.gaps
+    classes = [KINDS[word[0]] for word in text.words]
+    words, end = len(classes), 0
+    while MARK in classes[end:]:
+        first = classes.index(MARK, end)
+        end = first + 1
+        while end < words and classes[end] == MARK and not gaps[end]:
+            end += 1
+        left = first > 0 and not gaps[first]
+        right = end < words and not gaps[end]
         classes[first:end] = [_FREE + left + 2 * right] * (end - first)
     return classes
 
 
-def _runs_of_marks(kinds: Sequence[int], gaps: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where marks with no gap between them start and end."""
-    first = None
-    for place, of_word in enumerate([*kinds, Kind.SPACED]):
-        if first is not None and (of_word != Kind.MARK or gaps[place]):
-            yield first, place
-            first = None
-        if first is None and of_word == Kind.MARK:
-            first = place
-
-
 def _gaps_between(kept: list[int], gaps: Sequence[str], classes: Sequence[int]) -> list[str]:
-    """A gap before, between and behind the words that are kept, each one that was there.
+    """A gap before, between and behind the words that are kept. All but empty ones were there, in this order.
 
-    Of the gaps around dropped words the first that is not empty stays, so that neighbors do not run together;
-    none where a mark leans on its new neighbor.
+    Where words were dropped, no gap is left on a side to which a mark leans. Between clusters of scripts
+    without spaces one is left only if it was between such; elsewhere the first of those that are not empty,
+    so that neighbors do not run together.
     """
     result = [gaps[0]]
-    for left, right in zip(kept, kept[1:], strict=False):
-        if right == left + 1:
-            gap = gaps[right]
-        elif classes[right] in (_LEFT, _BOTH) or classes[left] in (_RIGHT, _BOTH):
-            gap = ""
-        else:
-            gap = next((gap for gap in gaps[left + 1 : right + 1] if gap), "")
-        result.append(gap)
+    for left, right in pairwise(kept):
+        around = gaps[left + 1 : right + 1]
+        if len(around) > 1:
+            before, behind = classes[left], classes[right]
+            if behind in (_LEFT, _BOTH) or before in (_RIGHT, _BOTH):
+                around = ()
+            elif before == behind == UNSPACED:
+                dropped = pairwise(classes[left : right + 1])
+                around = [gap for gap, of in zip(around, dropped, strict=True) if of == (UNSPACED, UNSPACED)]
+        result.append(next(filter(None, around), ""))
     result.append(gaps[-1])
     return result
