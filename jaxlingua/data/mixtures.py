@@ -5,12 +5,16 @@ Weights are not applied here: they are shares of a batch, and batches.py draws t
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from jaxlingua.config import MixtureEntry, StageConfig
 from jaxlingua.data.counts import LEAKING, Count
-from jaxlingua.data.example import Example
+from jaxlingua.data.example import Example, Redrawn
 from jaxlingua.data.leaks import Leaks
+from jaxlingua.data.objectives import Objectives, directions_of, objectives_of
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, RecordSource, Text
+from jaxlingua.data.released import as_released
+from jaxlingua.data.replay import choose_replay
 from jaxlingua.data.templates import render, why_unusable
 from jaxlingua.data.wordings import Wording
 from jaxlingua.errors import DataError
@@ -27,15 +31,26 @@ _NEEDS = {
 
 @dataclass(frozen=True, slots=True)
 class StageExamples:
-    """The examples of a stage by mixture entry, and their counts by entry and language of the answer."""
+    """The examples of a stage by mixture entry, and their counts by entry and language of the answer.
+
+    Entries that have objectives are in `redrawn`, all others in `by_entry`. `replay` holds the records that
+    were chosen for an entry that is replay.
+    """
 
     stage: str
     by_entry: dict[str, list[Example]] = field(default_factory=dict)
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
+    redrawn: dict[str, Redrawn] = field(default_factory=dict)
+    replay: dict[str, list[Record]] = field(default_factory=dict)
 
 
 def stage_examples(
-    stage: StageConfig, sources: Mapping[str, RecordSource], wording: Wording, *, leaks: Leaks | None = None
+    stage: StageConfig,
+    sources: Mapping[str, RecordSource],
+    wording: Wording,
+    *,
+    seed: int = 0,
+    leaks: Leaks | None = None,
 ) -> StageExamples:
     """The training examples of a stage, each record in each direction of its entry.
 
@@ -43,6 +58,8 @@ def stage_examples(
     every direction has the same sentences. A record gives no example if a text is missing or empty, or if
     `leaks` drops it.
 
+    Args:
+        seed: of what is drawn anew each time.
     Raises: DataError naming entry and source where task, direction, language or slice ask for what the source
         does not have, or where no record gives an example.
     Cost: 12 s and 0.8 GB for a million sentence pairs under alpaca.
@@ -51,12 +68,19 @@ def stage_examples(
     for name, entry in stage.mixture.items():
         where, source = _where(stage, name), _source(name, entry, sources)
         leaking = leaks.dropped(source.name) if leaks else frozenset()
+        records = _training_records(where, entry, source)
+        if entry.replay != "off":
+            result.replay[name] = records
+        if entry.objectives != "off":
+            redrawn = result.redrawn[name] = _objectives(name, stage, source, records, wording, seed, leaking)
+            result.counts.update({(name, language): count for language, count in redrawn.counts.items()})
+            continue
         examples = result.by_entry[name] = []
-        for record, direction in _asked(entry, source, _training_records(where, entry, source)):
+        for record, direction in _asked(entry, source, records):
             reason = LEAKING if record.index in leaking else why_unusable(record, direction)
             _count(result, name, _language(record, direction), reason)
             if not reason:
-                examples.append(render(record, wording, source=name, training=True, direction=direction))
+                examples.append(_rendered(record, wording, stage, name, direction))
         if not examples:
             counts = [count for (of, _), count in result.counts.items() if of == name]
             reasons = {reason for count in counts for reason in count.dropped}
@@ -69,7 +93,12 @@ def stage_examples(
 
 
 def held_out_examples(
-    stage: StageConfig, sources: Mapping[str, RecordSource], wording: Wording, *, limit: int
+    stage: StageConfig,
+    sources: Mapping[str, RecordSource],
+    wording: Wording,
+    *,
+    limit: int,
+    seed: int = 0,
 ) -> StageExamples:
     """The first `limit` held-out examples of each entry and language, rendered as in evaluation.
 
@@ -82,6 +111,10 @@ def held_out_examples(
         where, source = _where(stage, name), _source(name, entry, sources)
         examples = result.by_entry[name] = []
         records = _select(where, entry, source, source.records("held_out"))
+        if entry.objectives != "off":
+            held_out = _training_records(where, entry, source) if stage.faithful else records
+            examples += _held_out_draws(name, stage, source, held_out, wording, seed, limit)
+            continue
         for record, direction in _asked(entry, source, records):
             language = _language(record, direction)
             if (name, language) in result.counts and result.counts[name, language].kept >= limit:
@@ -104,6 +137,64 @@ def training_records(
             records = _training_records(_where(stage, name), entry, source)
             by_source.setdefault(source.name, {}).update((record.index, record) for record in records)
     return {name: list(records.values()) for name, records in by_source.items()}
+
+
+# ── entries that are drawn anew ─────────────────────────────────────────────────────────────────────────────
+
+
+def _objectives(
+    name: str,
+    stage: StageConfig,
+    source: RecordSource,
+    records: Sequence[Record],
+    wording: Wording,
+    seed: int,
+    leaking: frozenset[int] = frozenset(),
+    split: Literal["train", "held_out"] = "train",
+) -> Objectives:
+    return objectives_of(
+        name,
+        stage.mixture[name],
+        source,
+        records,
+        stage=stage.name,
+        seed=seed,
+        wording=wording,
+        faithful=stage.faithful,
+        leaking=leaking,
+        split=split,
+    )
+
+
+def _held_out_draws(
+    name: str,
+    stage: StageConfig,
+    source: RecordSource,
+    records: Sequence[Record],
+    wording: Wording,
+    seed: int,
+    limit: int,
+) -> Iterator[Example]:
+    """The first draws of held-out sentences, or of the held-out rows of a faithful stage."""
+    if len(records) < 2:  # nothing to mistake a sentence for
+        return
+    objectives = _objectives(name, stage, source, records, wording, seed, split="held_out")
+    left = dict.fromkeys(objectives.languages, limit)
+    for slot in range(len(objectives)):
+        example = objectives.draw(slot, 0)
+        if left[example.language]:
+            left[example.language] -= 1
+            yield example
+        if not any(left.values()):
+            return
+
+
+def _rendered(
+    record: Record, wording: Wording, stage: StageConfig, name: str, direction: tuple[str, str] | None
+) -> Example:
+    if stage.faithful and isinstance(record, Instruction):
+        return as_released(record, source=name)
+    return render(record, wording, source=name, training=True, direction=direction)
 
 
 # ── which records, and in which directions ──────────────────────────────────────────────────────────────────
@@ -131,7 +222,7 @@ def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> 
             f"{where}.start: {entry.start} given; source '{source.name}' has {len(records):,} training "
             f"records here; start below that, or mend the source"
         )
-    return chosen
+    return chosen if entry.replay == "off" else choose_replay(chosen, entry.replay, where)
 
 
 def _select(where: str, entry: MixtureEntry, source: RecordSource, records: list[Record]) -> list[Record]:
@@ -139,12 +230,13 @@ def _select(where: str, entry: MixtureEntry, source: RecordSource, records: list
     if not records:
         return []
     task = _task(where, entry, source, records[0])
-    if entry.directions() and task != "translation":
+    is_drawn = entry.objectives != "off"  # which has checks of its own
+    if not is_drawn and entry.directions() and task != "translation":
         raise DataError(
             f"{where}.direction: '{'-'.join(entry.directions()[0])}' given with task {task}; only "
             f"translation has a direction; leave it out, or name a parallel source"
         )
-    if entry.language != "auto" and task == "translation":
+    if not is_drawn and entry.language != "auto" and task == "translation":
         raise DataError(
             f"{where}.language: '{entry.language}' given with task translation, which has directions; write "
             f"direction: SOURCE-TARGET, or task: text to learn the sentences of one language"
@@ -176,8 +268,7 @@ def _asked(
     entry: MixtureEntry, source: RecordSource, records: list[Record]
 ) -> Iterator[tuple[Record, tuple[str, str] | None]]:
     """Each record with the direction it is rendered in: pairs once in each, or as text once per language."""
-    first, *others = source.languages
-    directions = entry.directions() or [pair for other in others for pair in ((first, other), (other, first))]
+    directions = directions_of(entry, source.languages)
     languages = source.languages if entry.language == "auto" else [entry.language]
     for record in records:
         if not isinstance(record, Pair):

@@ -184,6 +184,9 @@ class StageBatches:
             self._plans[epoch] = plan
         return plan
 
+    def close(self) -> None:
+        """Nothing has to be ended."""
+
     def describe(self) -> dict[Group, GroupCount]:
         """Exactly what the steps of the stage show, per (entry, language)."""
         rows = self.steps * self.batch_rows
@@ -256,7 +259,7 @@ def stage_batches(
     Raises: DataError if an entry has no document, saying what became of its examples.
     """
     for entry, store in documents.items():
-        _refuse_empty(f"stages.{stage.name}.mixture.{entry}", store, row_length_tokens)
+        refuse_empty(f"stages.{stage.name}.mixture.{entry}", store, row_length_tokens)
     numbered = corpus(documents)
     pools = tuple(pools_of(numbered, stage))
     batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, pools)
@@ -289,7 +292,8 @@ def pools_of(numbered: Corpus, stage: StageConfig) -> Iterator[Pool]:
         yield Pool(f"{entry} {language}", found, counts[entry, language])
 
 
-def _refuse_empty(where: str, documents: Documents, row_length_tokens: int) -> None:
+def refuse_empty(where: str, documents: Documents, row_length_tokens: int) -> None:
+    """Raises: DataError, saying what became of its examples, if an entry has no document."""
     if len(documents):
         return
     examples, too_long, without_target = (

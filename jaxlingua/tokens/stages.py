@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxlingua.config import Config, StageConfig
+from jaxlingua.config import Config, StageConfig, WeightSchedule
 from jaxlingua.data.example import Example
 from jaxlingua.data.leaks import Leaks, refuse_leaks
 from jaxlingua.data.mixtures import StageExamples, held_out_examples, stage_examples, training_records
@@ -15,6 +15,7 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.tokens.batches import OnePass, StageBatches, one_pass, stage_batches
 from jaxlingua.tokens.documents import Documents, tokenize
 from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.windows import WindowBatches, window_batches
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Stage:
 
     config: StageConfig
     first_step: int
-    batches: StageBatches
+    batches: StageBatches | WindowBatches
     held_out: OnePass | None
     examples: StageExamples
 
@@ -67,12 +68,17 @@ def make_examples(
     training = training_records(config.stages, sources)
     leaks = refuse_leaks(training, evaluated, config.data.leaks)
     wording = load_wording(config.data)
-    return [stage_examples(stage, sources, wording, leaks=leaks) for stage in config.stages], leaks
+    seed = config.run.seed
+    return [stage_examples(stage, sources, wording, seed=seed, leaks=leaks) for stage in config.stages], leaks
 
 
 def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
     """The texts of all examples of all stages: what a tokenizer is learned on."""
-    return (example.text for stage in examples for entry in stage.by_entry.values() for example in entry)
+    for stage in examples:
+        for entry in stage.by_entry.values():
+            yield from (example.text for example in entry)
+        for redrawn in stage.redrawn.values():
+            yield from redrawn.texts()
 
 
 def make_stages(
@@ -89,16 +95,11 @@ def make_stages(
     wording = load_wording(config.data)
     for stage, made in zip(config.stages, examples, strict=True):
         documents = _tokenize(config, made.by_entry, tokenizer, cache, on_progress)
-        batches = stage_batches(
-            documents,
-            stage,
-            seed=config.run.seed,
-            row_length_tokens=config.tokens.row_length_tokens,
-            batch_rows=config.train.batch_rows,
-            packing=config.tokens.packing,
-        )
+        batches = _batches(config, stage, made, documents, tokenizer, cache)
         limit = config.train.held_out_documents
-        kept = held_out_examples(stage, sources, wording, limit=limit).by_entry if limit else {}
+        kept = {}
+        if limit:
+            kept = held_out_examples(stage, sources, wording, limit=limit, seed=config.run.seed).by_entry
         kept = _tokenize(config, kept, tokenizer, cache, on_progress)
         kept = {entry: held for entry, held in kept.items() if len(held)}  # all of one may be too long
         held_out = None
@@ -111,6 +112,36 @@ def make_stages(
         first_step = stages[-1].end_step if stages else 0
         stages.append(Stage(stage, first_step, batches, held_out, made))
     return stages
+
+
+def _batches(
+    config: Config,
+    stage: StageConfig,
+    made: StageExamples,
+    documents: Mapping[str, Documents],
+    tokenizer: Tokenizer,
+    cache: Path | None,
+) -> StageBatches | WindowBatches:
+    """The batches of a stage: planned by the epoch where all text and weights are fixed, else by windows."""
+    how = {
+        "seed": config.run.seed,
+        "row_length_tokens": config.tokens.row_length_tokens,
+        "batch_rows": config.train.batch_rows,
+        "packing": config.tokens.packing,
+    }
+    changes = any(isinstance(entry.weight, WeightSchedule) for entry in stage.mixture.values())
+    if not made.redrawn and not changes:
+        return stage_batches(documents, stage, **how)
+    return window_batches(
+        documents,
+        made.redrawn,
+        stage,
+        tokenizer,
+        too_long=config.tokens.too_long,
+        workers=config.data.workers,
+        counts_folder=cache,
+        **how,
+    )
 
 
 def _tokenize(

@@ -6,6 +6,7 @@ weights change, of how many rows the windows before it had. These are kept in a 
 resumed need not draw again what it has seen; without the file they are counted again.
 """
 
+import hashlib
 import json
 import math
 import threading
@@ -13,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from jaxlingua.config import StageConfig, WeightSchedule
+from jaxlingua.data.example import Redrawn
 from jaxlingua.errors import DataError
-from jaxlingua.tokens.batches import WINDOW_DOCUMENTS, GroupCount, documents_per_epoch, entropy
-from jaxlingua.tokens.drawing import Drawer, Drawn, Wanted
+from jaxlingua.tokens.batches import WINDOW_DOCUMENTS, GroupCount, documents_per_epoch, entropy, refuse_empty
+from jaxlingua.tokens.drawing import Drawer, Drawing, Drawn, Wanted
+from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack_in_windows, permutation
 from jaxlingua.tokens.row_counts import RowCounts
 from jaxlingua.tokens.rows import Batch, Corpus, corpus
@@ -380,3 +383,54 @@ def _part(plan: PackingPlan, first: int, end: int) -> PackingPlan:
     """Some rows of a plan."""
     bounds = plan.row_starts[first : end + 1]
     return PackingPlan(bounds - bounds[0], plan.documents[bounds[0] : bounds[-1]])
+
+
+def window_batches(
+    fixed: Mapping[str, Documents],
+    redrawn: Mapping[str, Redrawn],
+    stage: StageConfig,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    row_length_tokens: int,
+    batch_rows: int,
+    packing: bool,
+    too_long: Literal["cut", "drop"],
+    workers: int | Literal["auto"],
+    counts_folder: Path | None,
+) -> WindowBatches:
+    """The batches of a stage of which some text is drawn anew, or whose weights change.
+
+    A length in epochs becomes steps by the first window, of which it is told how many rows an epoch has.
+
+    Raises: DataError if an entry has no document, as far as the first window tells.
+    """
+    for entry, documents in fixed.items():
+        refuse_empty(f"stages.{stage.name}.mixture.{entry}", documents, row_length_tokens)
+    names = {
+        entry: tuple((entry, language) for language in each.languages) for entry, each in redrawn.items()
+    }
+    how = f"{tokenizer.fingerprint} {row_length_tokens} {too_long}"
+    sizes, fingerprints, group_names = {}, {}, []
+    for entry in stage.mixture:
+        if entry in redrawn:
+            sizes[entry] = len(redrawn[entry])
+            said = f"{redrawn[entry].fingerprint} {how}"
+            fingerprints[entry] = hashlib.sha256(said.encode()).hexdigest()
+            group_names += names[entry]
+        else:
+            sizes[entry], fingerprints[entry] = len(fixed[entry]), fixed[entry].fingerprint
+            group_names += fixed[entry].group_names
+    return WindowBatches(
+        fixed,
+        Drawer(Drawing(redrawn, names, row_length_tokens, too_long), tokenizer, workers),
+        sizes,
+        fingerprints,
+        group_names,
+        stage,
+        seed=seed,
+        row_length_tokens=row_length_tokens,
+        batch_rows=batch_rows,
+        packing=packing,
+        counts_folder=counts_folder,
+    )

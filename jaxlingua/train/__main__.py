@@ -170,6 +170,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             left = range(step - stage.first_step, stage.batches.steps)
             batches = feed(stage.batches.batch, left, config.train.batch_rows, mesh)
             opened.callback(batches.close)  # else its thread goes on while an error ends the process
+            opened.callback(stage.batches.close)
             for batch_step, batch in batches:
                 with tracker.paused("compile") if batch_step == left[0] else nullcontext():
                     state, metrics = train_step(state, batch)
