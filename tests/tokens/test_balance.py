@@ -242,6 +242,11 @@ def test_the_largest_remainders_are_rounded_up():
     assert whole_numbers(shares, dict.fromkeys(shares, 0)) == {"a": 1, "b": 2, "c": 3}
 
 
+def test_among_equal_remainders_the_name_decides_and_not_the_order():
+    shares = dict.fromkeys("cab", Fraction(4, 3))
+    assert whole_numbers(shares, dict.fromkeys(shares, 0)) == {"a": 2, "b": 1, "c": 1}
+
+
 def test_who_has_less_than_the_least_takes_it_from_who_has_most():
     shares = {"a": Fraction(1, 10), "b": Fraction(39, 10), "c": Fraction(6)}
     assert whole_numbers(shares, {"a": 2, "b": 1, "c": 1}) == {"a": 2, "b": 4, "c": 4}
