@@ -86,11 +86,12 @@ def test_every_record_is_chosen_equally_often_over_seeds():
 
 
 def test_neighbors_are_chosen_independently_of_each_other():
-    """Of 100 neighbors in 400 choices of half, a quarter are chosen both: within five standard deviations."""
+    """Of 100 neighbors a quarter are chosen both, in 400 choices of half: within five standard deviations."""
     records = texts(101)
     chosen = [indices(choose(records, 50, seed=seed)) for seed in range(400)]
     both = sum(index in of and index + 1 in of for of in chosen for index in range(100))
-    assert abs(both - 400 * 100 * 0.25) < 5 * (400 * 100 * 0.25 * 0.75) ** 0.5
+    share = 50 / 101 * 49 / 100
+    assert abs(both - 400 * 100 * share) < 5 * (400 * 100 * share * (1 - share)) ** 0.5
 
 
 # ── how many of each ─────────────────────────────────────────────────────────────────────────────────────────
