@@ -43,6 +43,8 @@ _SPANS = regex.compile(
 _ENDS = regex.compile(
     r"[.!?…]++[\"'”’»)\]]*+\s++(?=[^\p{Ll}])|[।॥۔؟።፧។៕။]++[\"'”’»)\]]*+\s*+|[。！？｡]++[」』”’）】]*+\s*+"
 )
+# What ends a phrase, and belongs to what stands before it.
+_CLOSING = regex.compile(r"[\s,.;:!?)\]}、。，；：！？）。।؟،]*+")
 _LETTER = regex.compile(r"\p{L}")
 
 
@@ -81,7 +83,8 @@ def around(text: str) -> list[Part]:
     found, end = [], 0
     for start, stop in spans(text):
         found += [*_trimmed(text[end:start]), Part(text[start:stop], False)]
-        end = stop
+        end = _CLOSING.match(text, stop).end()
+        found.append(Part(text[stop:end], False))
     return _merged([*found, *_trimmed(text[end:])])
 
 
