@@ -34,6 +34,7 @@ RECIPES: tuple[tuple[tuple[str, ...], float], ...] = (
 _RELEASED_MARK = (
     r"\.{2,}|--|`+|''|[;@#$%&?!*–—\[\](){}<>«»“”‘’„\"]"
     r"|[:,](?!\d)|(?<!\.)\.(?=[\]\)}>\"'»”’\s]*$)"
+    r"|(?<=\w\w\w)\.(?=\s+[\"“‘(]*[A-ZÀ-Þ])"  # between sentences; shorter words may be abbreviations
     r"|(?<=\w)[nN]'[tT](?![\w-])|'(?:[sSmMdD]|ll|LL|re|RE|ve|VE)?(?![\w-])|(?<!\S)'(?=\w)"
 )
 _RELEASED_TOKEN = re.compile(rf"{_RELEASED_MARK}|(?:(?!{_RELEASED_MARK})\S)+")
@@ -94,7 +95,8 @@ def released_tokens(text: str) -> list[str]:
     """Tokens as the released code has them: of white space and of rules for English, whatever the language.
 
     Marks stand alone, double quotation marks become `` and '', and "don't" is "do" and "n't". A text without
-    spaces is few tokens. Same as: NLTK's word tokenizer, but for rare contractions such as "gonna".
+    spaces is few tokens. Same as: NLTK's word tokenizer
+    on each sentence, but for rare contractions such as "gonna".
     """
     tokens = _RELEASED_TOKEN.findall(_OPENING_QUOTE.sub("``", text))
     return ["''" if token == '"' else token for token in tokens]
