@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -251,3 +252,33 @@ def test_who_has_less_than_the_least_takes_it_from_who_has_most():
     shares = {"a": Fraction(1, 10), "b": Fraction(39, 10), "c": Fraction(6)}
     assert whole_numbers(shares, {"a": 2, "b": 1, "c": 1}) == {"a": 2, "b": 4, "c": 4}
     assert whole_numbers(shares, {"a": 4, "b": 4, "c": 4}) == {"a": 4, "b": 4, "c": 4}
+
+
+# ── what the documentation says ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ("`off`, or temperature 1", {}),
+        ("`off`, or temperature 1", {"balance": "temperature", "balance_temperature": 1.0}),
+        ("temperature 3.3", {"balance": "temperature"}),
+        ("temperature 100", {"balance": "temperature", "balance_temperature": 100.0}),
+        ("UniMax, 4 repeats", {"balance": "unimax"}),
+        ("UniMax, 16 repeats", {"balance": "unimax", "balance_max_repeats": 16.0}),
+        ("UniMax, 50 repeats", {"balance": "unimax", "balance_max_repeats": 50.0}),
+    ],
+)
+def test_the_table_of_the_documentation_is_what_comes_out(row, options):
+    sizes = {("web", "eng_Latn"): 90_000, ("web", "ind_Latn"): 9_000, ("web", "jav_Latn"): 1_000}
+    counts = documents_per_pool(sizes, {"web": "auto"}, stage(**options)).values()
+    repeats = f"{round(list(counts)[-1] / 1000, 1):g}"
+    expected = " | ".join([row, *(f"{count:,}" for count in counts), repeats])
+    documentation = Path(__file__).parents[2] / "docs" / "mixtures.md"
+    assert f"| {expected} |" in documentation.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_weights_of_the_documentation_come_out():
+    sizes = {"new": 9_000, "old": 50_000}
+    assert documents_per_epoch(sizes, {"new": "auto", "old": 0.1}, "x") == {"new": 9_000, "old": 1_000}
+    assert documents_per_epoch(sizes, {"new": 3.0, "old": 1.0}, "x") == {"new": 9_000, "old": 3_000}
