@@ -16,7 +16,7 @@ LONG_LINE = 400
 # From ``` or ~~~ at the beginning of a line to a line of the same, or to the end of the text, as in Markdown;
 # or from three and more backticks inside a line to the next as many.
 _BLOCK = regex.compile(
-    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`\n]*+(?:\n[\s\S]*?(?:^[ \t]*+(?P=fence)[`~]*+[ \t]*+$|\Z)|\Z)"
+    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[^`\n]*+(?:\n[\s\S]*?(?:^[ \t]*+(?P=fence)[`~]*+[ \t\r]*+$|\Z)|\Z)"
     r"|(?P<ticks>`{3,}+)[\s\S]*?(?P=ticks)",
     regex.MULTILINE,
 )
