@@ -65,6 +65,8 @@ def main() -> None:
     # ── 3 tell ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("describing"):
         facts = describe_data(sources, leaks, stages, tokenizer, what)
+    for stage in stages:
+        stage.batches.close()
     if page is None:
         show(console, facts)
         return

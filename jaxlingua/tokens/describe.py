@@ -12,6 +12,7 @@ from jaxlingua.tokens.batches import GroupCount
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import Stage
+from jaxlingua.tokens.store import Counts, Group
 
 HISTOGRAM_BINS = 16
 SEARCHED_ROWS = 1024  # for a document of each entry and language
@@ -37,26 +38,28 @@ def describe_source(source: RecordSource) -> dict[str, Any]:
 
 
 def describe_stage(stage: Stage) -> dict[str, Any]:
-    """Length, use and realised mixture of a stage; also entries in languages of which nothing was left."""
+    """Length, use and realised mixture of a stage; also entries in languages of which nothing was left.
+
+    What is told of entries that are drawn anew is estimated from the stage's first window.
+    """
     batches = stage.batches
-    counts = {group: count for store in batches.corpus.stores for group, count in store.counts.items()}
-    seen = batches.describe()
+    seen, made = batches.describe(), stage.examples.counts
+    lost: dict[Group, list[str]] = {}
+    for row in describe_left_out(stage):
+        lost.setdefault((row["entry"], row["language"]), []).append(f"{row['examples']:,} {row['reason']}")
     rows = []
-    for (entry, language), made in stage.examples.counts.items():
-        shown, kept = seen.get((entry, language), _NOT_SHOWN), counts.get((entry, language))
-        left_out = dict(made.dropped)
-        if kept:
-            left_out |= {"too long": kept.dropped_too_long, "without target": kept.dropped_without_target}
+    for entry, language in dict.fromkeys([*made, *seen]):
+        shown = seen.get((entry, language), _NOT_SHOWN)
+        kept, times = _kept(stage, entry, language)
         rows.append(
             {
                 "entry": entry,
                 "language": language,
-                "records": made.examples,
-                "left out": ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
-                or "nothing",
-                "documents": kept.documents if kept else 0,
-                "cut": kept.cut_documents if kept else 0,
-                "tokens cut": kept.cut_tokens if kept else 0,
+                "records": made[entry, language].examples if (entry, language) in made else 0,
+                "left out": ", ".join(lost.get((entry, language), [])) or "nothing",
+                "documents": round(times * kept.documents) if kept else 0,
+                "cut": round(times * kept.cut_documents) if kept else 0,
+                "tokens cut": round(times * kept.cut_tokens) if kept else 0,
                 "passes": round(shown.epochs, 3),
                 "documents seen": shown.documents,
                 "share of documents": round(shown.share_of_documents, 4),
@@ -69,13 +72,46 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     return {
         "name": stage.config.name,
         "steps": batches.steps,
-        "epochs": round(batches.epoch(batches.steps), 3),
+        "epochs": round(batches.epochs, 3),
         "batch_rows": batches.batch_rows,
         "row_length_tokens": batches.row_length_tokens,
         "use": round(batches.use, 4),
         "documents per row": round(sum(row["documents seen"] for row in rows) / seen_rows, 3),
         "mixture": rows,
     }
+
+
+def describe_left_out(stage: Stage) -> list[dict[str, Any]]:
+    """The examples of each entry and language that became no document, by reason, and out of how many."""
+    rows = []
+    for entry, language in dict.fromkeys([*stage.examples.counts, *stage.batches.group_names]):
+        made, (kept, times) = stage.examples.counts.get((entry, language)), _kept(stage, entry, language)
+        reasons = [(why, count, made.examples) for why, count in made.dropped.items()] if made else []
+        if kept:
+            too_long, without_target = kept.dropped_too_long, kept.dropped_without_target
+            reasons += [
+                (why, round(times * count), round(times * kept.examples))
+                for why, count in (("too long", too_long), ("without target", without_target))
+            ]
+        rows += [
+            {"entry": entry, "language": language, "reason": why, "examples": count, "of": of}
+            for why, count, of in reasons
+            if count
+        ]
+    return rows
+
+
+def _kept(stage: Stage, entry: str, language: str) -> tuple[Counts | None, float]:
+    """What became of the examples of a group, and how many each of them stands for.
+
+    Those of fixed text are all there. Of entries that are drawn anew, the first window has some.
+    """
+    numbered = stage.batches.corpus
+    counts = numbered.stores[numbered.entries.index(entry)].counts if entry in numbered.entries else {}
+    if entry not in stage.examples.redrawn:
+        return counts.get((entry, language)), 1.0
+    drawn = sum(count.examples for count in counts.values())
+    return counts.get((entry, language)), len(stage.examples.redrawn[entry]) / max(drawn, 1)
 
 
 def describe_lengths(stage: Stage) -> list[dict[str, Any]]:

@@ -16,12 +16,15 @@ DRAWS = 4  # of each slot that is shown
 
 def drawn_entries(stage: Stage) -> Mapping[str, Objectives]:
     """The entries of a stage whose examples are drawn anew."""
-    return getattr(stage.examples, "drawn", {})
+    return stage.examples.redrawn
 
 
-def some_draws(objectives: Objectives) -> Iterator[Drawn]:
-    """The first draws of some slots."""
-    return (objectives.drawn(slot, 0) for slot in _spread(len(objectives), TAKEN))
+def sentences(objectives: Objectives) -> Iterator[tuple[str, str]]:
+    """(language, sentence) of some records: the text itself, not the "yes" and "no" that may be its answer."""
+    languages = dict.fromkeys(language for way in objectives.ways for language in way)
+    for record in _spread(len(objectives.sentences), TAKEN):
+        texts = objectives.sentences[record]
+        yield from ((language, texts[language]) for language in languages if texts.get(language))
 
 
 def describe_draws(stage: Stage) -> list[dict[str, Any]]:
@@ -31,7 +34,7 @@ def describe_draws(stage: Stage) -> list[dict[str, Any]]:
     """
     told = []
     for entry, objectives in drawn_entries(stage).items():
-        draws = list(some_draws(objectives))
+        draws = [objectives.drawn(slot, 0) for slot in _spread(len(objectives), TAKEN)]
         told.append(
             {
                 "entry": entry,
@@ -45,24 +48,18 @@ def describe_draws(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _frequencies(draws: Sequence[Drawn]) -> list[dict[str, Any]]:
-    """Objectives, and within each the answers, negatives and recipes of noise that it draws."""
-    rows = []
-    for objective in sorted({draw.objective for draw in draws}):
-        own = [draw for draw in draws if draw.objective == objective]
-        rows.append(_row(objective, "all", len(own), len(draws)))
-        kinds = {
-            "answer": Counter(draw.label for draw in own if draw.label),
-            "against": Counter(draw.negative for draw in own if draw.negative),
-            "noise": Counter(" + ".join(draw.recipe) for draw in own if draw.recipe),
-        }
-        for kind, counts in kinds.items():
-            for what, count in sorted(counts.items()):
-                rows.append(_row(objective, f"{kind}: {what}", count, counts.total()))
-    return rows
-
-
-def _row(objective: str, what: str, count: int, of: int) -> dict[str, Any]:
-    return {"objective": objective, "drawn": what, "draws": count, "share": count / of}
+    """How often each objective, and what is drawn within them, each as a share of its kind."""
+    kinds = {
+        "objective": Counter(draw.objective for draw in draws),
+        "answer": Counter(draw.label for draw in draws if draw.label),
+        "other sentence": Counter(draw.negative for draw in draws if draw.negative),
+        "noise": Counter(" + ".join(draw.recipe) for draw in draws if draw.recipe),
+    }
+    return [
+        {"drawn": kind, "which": which, "draws": count, "share": count / counts.total()}
+        for kind, counts in kinds.items()
+        for which, count in sorted(counts.items())
+    ]
 
 
 def _sample(objectives: Objectives, slot: int) -> dict[str, Any]:

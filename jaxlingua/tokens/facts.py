@@ -8,6 +8,7 @@ from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.data.replay import describe_replay
 from jaxlingua.tokens.describe import (
+    describe_left_out,
     describe_lengths,
     describe_rows,
     describe_source,
@@ -15,7 +16,7 @@ from jaxlingua.tokens.describe import (
     first_of_each,
     shortened,
 )
-from jaxlingua.tokens.draws import describe_draws, drawn_entries, some_draws
+from jaxlingua.tokens.draws import describe_draws, drawn_entries, sentences
 from jaxlingua.tokens.fertility import describe_fertility
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.repeats import describe_repeats, describe_shared
@@ -55,16 +56,21 @@ def describe_data(
             "pieces": tokenizer.vocab_size,
             "begins with BOS": tokenizer.bos_id is not None,
         },
-        "fertility": describe_fertility(_answers_by_language(stages), tokenizer),
-        "stages": [_stage(stage, sources, tokenizer) for stage in stages],
+        "fertility": describe_fertility(_texts_by_language(stages), tokenizer),
+        "stages": [_stage(stage, tokenizer) for stage in stages],
     }
     told, warnings = summarize(facts)
     return {"summary": told, "warnings": warnings, **facts}
 
 
-def _stage(stage: Stage, sources: Mapping[str, RecordSource], tokenizer: Tokenizer) -> dict[str, Any]:
+def _stage(stage: Stage, tokenizer: Tokenizer) -> dict[str, Any]:
     return describe_stage(stage) | {
-        "replay": _replay(stage, sources),
+        "left out": describe_left_out(stage),
+        "replay": [
+            {"entry": entry, **row, "stratum": row["stratum"] or "none"}
+            for entry, records in stage.examples.replay.items()
+            for row in describe_replay(records)
+        ],
         "lengths": describe_lengths(stage),
         "rows": describe_rows(stage, SHOWN_ROWS),
         "groups": len(stage.batches.group_names),
@@ -78,29 +84,17 @@ def _repeats(source: RecordSource) -> dict[str, Any]:
     return told | {"repeated examples": [shortened(text) for text in told["repeated examples"]]}
 
 
-def _replay(stage: Stage, sources: Mapping[str, RecordSource]) -> list[dict[str, Any]]:
-    """What each entry with replay holds, by stratum and language."""
-    rows = []
-    for entry, config in stage.config.mixture.items():
-        if config.replay == "off" or entry not in stage.examples.by_entry:
-            continue
-        source = sources[entry if config.source == "auto" else config.source]
-        chosen = {example.index for example in stage.examples.by_entry[entry]}
-        records = (record for record in source.records("train") if record.index in chosen)
-        rows += [{"entry": entry, **row} for row in describe_replay(records)]
-    return rows
-
-
-def _answers_by_language(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    answers: dict[str, list[str]] = {}
+def _texts_by_language(stages: Sequence[Stage]) -> dict[str, list[str]]:
+    """Answers, and the sentences of entries that are drawn anew."""
+    texts: dict[str, list[str]] = {}
     for stage in stages:
         for examples in stage.examples.by_entry.values():
             for example in examples:
-                answers.setdefault(example.language, []).extend(example.answer_texts)
+                texts.setdefault(example.language, []).extend(example.answer_texts)
         for objectives in drawn_entries(stage).values():
-            for draw in some_draws(objectives):
-                answers.setdefault(draw.example.language, []).extend(draw.example.answer_texts)
-    return answers
+            for language, sentence in sentences(objectives):
+                texts.setdefault(language, []).append(sentence)
+    return texts
 
 
 def _answers_by_entry(stages: Sequence[Stage]) -> dict[str, Iterator[str]]:

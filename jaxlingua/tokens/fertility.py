@@ -14,7 +14,7 @@ _BYTE_PIECE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _UNKNOWN = frozenset({"<unk>", "[UNK]", "<UNK>"})
 
 
-def describe_fertility(answers: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def describe_fertility(texts_of: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Tokens per word, per character and per UTF-8 byte of the learned text of each language.
 
     A word is one of `words.segment`: punctuation counts as a word, and in a script without spaces each
@@ -22,13 +22,13 @@ def describe_fertility(answers: Mapping[str, Sequence[str]], tokenizer: Tokenize
     whole characters (`byte_pieces`), `unknown` of those that stand for what the tokenizer cannot write.
 
     Args:
-        answers: texts of each language. Of more than `FERTILITY_TEXTS` so many are taken at equal distances,
+        texts_of: those of each language. Of more than `FERTILITY_TEXTS` so many are taken at equal distances,
             and of each of these the first `FERTILITY_CHARACTERS` characters.
     Cost: about 0.3 s for 2,000 sentences of a language.
     """
     is_byte_piece = byte_pieces(tokenizer)
     rows = []
-    for language, texts in sorted(answers.items()):
+    for language, texts in sorted(texts_of.items()):
         taken = [text[:FERTILITY_CHARACTERS] for text in _spread(texts)]
         ids = [
             number
@@ -41,7 +41,7 @@ def describe_fertility(answers: Mapping[str, Sequence[str]], tokenizer: Tokenize
         rows.append(
             {
                 "language": language,
-                "answers": len(taken),
+                "texts": len(taken),
                 "words": words,
                 "characters": characters,
                 "bytes": size,

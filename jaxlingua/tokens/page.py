@@ -13,7 +13,7 @@ from jaxlingua.tokens.summary import language_name, percent
 
 COLORS = 8  # that the page has names for, --c0 …
 SHARES = ("share of documents", "share of target tokens", "byte fallback", "unknown", "share")
-_DRAWN_SHARES = ("share of target tokens", "byte fallback", "share")  # with a bar below
+_DRAWN_SHARES = ("share of documents", "share of target tokens", "byte fallback", "share")  # with a bar below
 _PERCENT = (*SHARES, "share of entry", "share of other")
 
 
@@ -124,6 +124,7 @@ def _pieces(document: ShownDocument) -> Markup:
     shown = []
     for learned, pieces in parts(document):
         name = "l" if learned else "g"
+        shown.append("<bdi>" if learned else "")
         for piece in pieces:
             if piece.control and piece.tokens:
                 shown.append(f'<i class="{name} k">⟨{escape(piece.control)}⟩</i>')
@@ -132,6 +133,7 @@ def _pieces(document: ShownDocument) -> Markup:
             else:
                 count = f"<sup>{piece.tokens}</sup>" if piece.tokens > 1 else ""
                 shown.append(f'<i class="{name}">{_lines(shortened(piece.text))}{count}</i>')
+        shown.append("</bdi>" if learned else "")
     return Markup("".join(shown))
 
 

@@ -115,7 +115,7 @@ def _show_tokenizer(console: Console, facts: Mapping[str, Any]) -> None:
     rows = [
         {
             "language": row["language"],
-            "answers": row["answers"],
+            "texts": row["texts"],
             "words": row["words"],
             "characters": row["characters"],
             "bytes": row["bytes"],
@@ -128,7 +128,7 @@ def _show_tokenizer(console: Console, facts: Mapping[str, Any]) -> None:
         }
         for row in facts["fertility"]
     ]
-    most = f"{FERTILITY_TEXTS:,} answers a language, {FERTILITY_CHARACTERS:,} characters each"
+    most = f"{FERTILITY_TEXTS:,} texts a language, {FERTILITY_CHARACTERS:,} characters each"
     _print_table(console, f"Fertility, on at most {most}", rows)
 
 
@@ -142,6 +142,7 @@ def _show_stage(console: Console, told: Mapping[str, Any]) -> None:
         markup=False,
     )
     _print_table(console, "Mixture, over all its steps", [_mixture_row(row) for row in told["mixture"]])
+    _print_table(console, "Examples left out", told["left out"])
     _print_table(console, "Replay, by stratum and language", told["replay"])
     lengths = [
         {key: value for key, value in row.items() if key != "histogram"}

@@ -145,10 +145,11 @@ def _missing(facts: Mapping[str, Any]) -> str:
 
 def _left_out(facts: Mapping[str, Any]) -> str:
     cases = []
-    for stage, row in _rows(facts):
-        share = 1 - row["documents"] / max(row["records"], 1)
-        if share >= LEFT_OUT:
-            cases.append((share, f"{percent(share)} of {_place(facts, stage, row)}"))
+    for stage in facts["stages"]:
+        for row in stage["left out"]:
+            share = row["examples"] / max(row["of"], 1)
+            if share >= LEFT_OUT:
+                cases.append((share, f"{percent(share)} of {_place(facts, stage, row)} ({row['reason']})"))
     return _told("examples left out", cases)
 
 
