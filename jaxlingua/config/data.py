@@ -50,8 +50,10 @@ class FiltersConfig(BaseModel):
     """What parallel text must be like; each filter counts what it drops and shows examples of it."""
 
     model_config = STRICT
-    identical: bool = identity(False, "Whether pairs whose sides are the same text are dropped.")
-    duplicates: bool = identity(False, "Whether a pair that was there before is dropped.")
+    identical: bool = identity(False, "Whether pairs are dropped whose sides are the same, apart from case.")
+    duplicates: bool = identity(
+        False, "Whether a pair is dropped that was there before, apart from case and punctuation."
+    )
     length_ratio: Annotated[float, Field(gt=1)] | Off = identity(
         "off",
         "Longest that a side may be beside the other, as a multiple of what is usual for the two languages "
@@ -59,7 +61,9 @@ class FiltersConfig(BaseModel):
     )
     longest_characters: Positive | Off = identity("off", "Characters that neither side may exceed.")
     script: Annotated[float, Field(gt=0, le=1)] | Off = identity(
-        "off", "Least share of a side's letters that are of its language's script; 0.5 is a good start."
+        "off",
+        "Least share of a side's letters that are of its language's script; 0.5 is a good start. Sides "
+        "without letters are kept.",
     )
     language: Annotated[float, Field(gt=0, lt=1)] | Off = identity(
         "off",
@@ -67,7 +71,7 @@ class FiltersConfig(BaseModel):
         "language that the identifier does not know are kept.",
     )
     numbers: bool = identity(False, "Whether pairs whose sides hold different numbers are dropped.")
-    urls: bool = identity(False, "Whether pairs whose sides hold different URLs are dropped.")
+    urls: bool = identity(False, "Whether pairs whose sides hold different URLs or HTML tags are dropped.")
 
 
 class ParallelSource(BaseModel):

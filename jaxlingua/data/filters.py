@@ -47,6 +47,7 @@ _NUMBER = regex.compile(r"\d+")
 _URL = regex.compile(
     r"(?:https?|ftp)://[!#-;=?-Z\[\]_a-z~]+|(?<![.0-9@_a-z-])www\.[!#-;=?-Z\[\]_a-z~]+", regex.IGNORECASE
 )
+_TAG = regex.compile(r"<(/?[a-z][a-z0-9]*)(?:\s[^<>]*)?/?>", regex.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,23 +203,36 @@ def numbers_in(text: str) -> Counter[str]:
 
 
 def other_urls(languages: Sequence[str], texts: Texts) -> Finding | None:
-    """A side that holds other URLs than the first one (`urls_in`)."""
-    first = urls_in(texts[languages[0]])
-    for language in languages[1:]:
-        if (other := urls_in(texts[language])) != first:
-            return Finding("different URLs", language, _difference(Counter(first), Counter(other)))
+    """A side that holds other URLs or HTML tags than the first one (`urls_in`, `tags_in`)."""
+    for found_in, what in ((urls_in, "URLs"), (tags_in, "HTML tags")):
+        first = found_in(texts[languages[0]])
+        for language in languages[1:]:
+            if (other := found_in(texts[language])) != first:
+                return Finding(f"different {what}", language, _difference(first, other))
     return None
 
 
-def urls_in(text: str) -> frozenset[str]:
-    """URLs of a text in lower case, without scheme, www, a slash at the end and punctuation behind.
+def urls_in(text: str) -> Counter[str]:
+    """Each URL of a text once, in lower case, without scheme, www, and slash or punctuation at the end.
 
     Example:
         >>> sorted(urls_in("See https://www.example.org/a/, or (www.example.org)."))
         ['example.org', 'example.org/a']
     """
+    if "://" not in text and "www." not in text.lower():
+        return Counter()
     found = (url.lower().rstrip(".,;:!?)]'*_/") for url in _URL.findall(text))
-    return frozenset((url.partition("://")[2] or url).removeprefix("www.") for url in found)
+    return Counter({(url.partition("://")[2] or url).removeprefix("www."): 1 for url in found})
+
+
+def tags_in(text: str) -> Counter[str]:
+    """How often a text has each HTML tag, by its name in lower case.
+
+    Example:
+        >>> sorted(tags_in('<p class="a">1 < 2, 3 > 2<br/></P>').items())
+        [('/p', 1), ('br', 1), ('p', 1)]
+    """
+    return Counter(tag.lower() for tag in _TAG.findall(text)) if "<" in text else Counter()
 
 
 def seen_before(languages: Sequence[str], seen: set[bytes], texts: Texts) -> Finding | None:
