@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Float64, UInt16
 
 from jaxlingua.data.leaks import normalize
-from jaxlingua.errors import DataError
 
 CANDIDATES = 64  # drawn for one hard mismatch
 _COMPARED_CHARACTERS = 1000
@@ -32,12 +31,13 @@ class Mismatches:
     """The sentences of all records by language, and which of them are translations of which.
 
     `pools` has by target language the records that have a sentence in it, `translations` by direction the
-    normalized translations of source sentences that more than one record has.
+    normalized translations of source sentences that more than one record has. The `lonely` have no mismatch.
     """
 
     texts: Sequence[Mapping[str, str]]
     pools: Mapping[str, Sequence[int]]
     translations: Mapping[Direction, Mapping[str, frozenset[str]]]
+    lonely: frozenset[tuple[int, Direction]]
 
     def draw(self, kind: Literal["random", "hard"], record: int, direction: Direction, random: Random) -> str:
         """A sentence in the target language that is no translation of the record's source sentence.
@@ -76,16 +76,12 @@ class Mismatches:
             yield self.texts[pool[(first + number) % len(pool)]][language]
 
 
-def mismatches_of(
-    texts: Sequence[Mapping[str, str]], indices: Sequence[int], directions: Sequence[Direction], where: str
-) -> Mismatches:
-    """The mismatches of records, each of which has one in every direction that it has both sentences of.
+def mismatches_of(texts: Sequence[Mapping[str, str]], directions: Sequence[Direction]) -> Mismatches:
+    """The mismatches of records.
 
     Args:
         texts: by record from language to sentence, as in `Pair`; an empty sentence counts as none.
-        indices: what the records are called in errors.
-    Raises: DataError beginning with `where` and naming the first record that has no mismatch.
-    Cost: 6 s for a million sentences, since every one is normalized.
+    Cost: 10 s for a million pairs, since every sentence is normalized.
     """
     languages = sorted({language for direction in directions for language in direction})
     has = {language: _has(texts, language) for language in languages}
@@ -94,17 +90,21 @@ def mismatches_of(
         language: np.array([hash(normalize(text.get(language, ""))) for text in texts], np.int64)
         for language in languages
     }
-    translations = {}
+    translations, lonely = {}, set()
     for direction in directions:
         source, target = direction
         both = np.flatnonzero(has[source] & has[target])
-        translations[direction] = _repeated(texts, both, hashes[source][both], direction)
+        repeated = translations[direction] = _repeated(texts, both, hashes[source][both], direction)
         different = len(np.unique(hashes[target][has[target]]))
-        most_true = max(map(len, translations[direction].values()), default=1)
+        most_true = max(map(len, repeated.values()), default=1)
         if different <= most_true + 1:  # else there is always one that is neither true nor the source itself
-            _refuse_lonely(texts, indices, both, np.flatnonzero(has[target]), direction, translations, where)
+            pool = {normalize(texts[record][target]) for record in np.flatnonzero(has[target]).tolist()}
+            for record in both.tolist():
+                own, true = (normalize(texts[record][language]) for language in direction)
+                if not pool - {own, true} - repeated.get(own, frozenset()):
+                    lonely.add((record, direction))
     pools = {target: _pool(has[target]) for _, target in directions}
-    return Mismatches(texts, pools, translations)
+    return Mismatches(texts, pools, translations, frozenset(lonely))
 
 
 def overlaps(text: str, others: Sequence[str]) -> Float64[np.ndarray, "others"]:
@@ -155,25 +155,3 @@ def _repeated(
         source, target = (normalize(texts[record][language]) for language in direction)
         found.setdefault(source, set()).add(target)
     return {source: frozenset(targets) for source, targets in found.items()}
-
-
-def _refuse_lonely(
-    texts: Sequence[Mapping[str, str]],
-    indices: Sequence[int],
-    records: np.ndarray,
-    pool: np.ndarray,
-    direction: Direction,
-    translations: Mapping[Direction, Mapping[str, frozenset[str]]],
-    where: str,
-) -> None:
-    """Look at every record of a source that has very few different sentences."""
-    target = direction[1]
-    different = {normalize(texts[record][target]) for record in pool.tolist()}
-    for record in records.tolist():
-        own, true = (normalize(texts[record][language]) for language in direction)
-        if not different - {own, true} - translations[direction].get(own, frozenset()):
-            raise DataError(
-                f"{where}: objective similarity given; record {indices[record]} has no sentence in {target} "
-                f"beside it that means something else ({len(texts):,} records here); use more records, or "
-                f"objectives without similarity"
-            )

@@ -266,6 +266,8 @@ def test_the_released_split_holds_a_thousand_rows_out_whose_sentences_are_learne
     assert len(rows[0] | rows[1]) == 32_144
     learned, kept = ({record for record, _ in part} for part in rows)
     assert kept <= learned
+    assert sum(count.dropped.get("held out", 0) for count in train.counts.values()) == 1_000
+    assert sum(count.dropped["learned"] for count in held_out.counts.values()) == 31_144
     assert len(made(flores, "denoising", faithful=True)) == 17_081
 
 
@@ -570,7 +572,9 @@ def test_slots_are_those_there_could_be_less_the_counted_ones(texts, objective, 
     assert sum(count.examples for count in counts) == ways * len(texts)
     assert all(count.examples == count.kept + sum(count.dropped.values()) for count in counts)
     kept = sum(count.kept for count in counts)
-    assert len(objectives) == (kept - kept // 10 if faithful else kept)
+    assert len(objectives) == kept
+    held_out = sum(count.dropped.get("held out", 0) for count in counts)
+    assert held_out == (min(1000, (kept + held_out) // 10) if faithful else 0)
     for drawn in draws(objectives):
         assert drawn.example.index not in leaking
         assert drawn.example.answer_texts[-1]
@@ -599,7 +603,7 @@ def test_what_is_dropped_is_counted_by_reason_and_language():
         "deu_Latn": {"no text in deu_Latn": 1, "equals evaluation text": 1},
         "eng_Latn": {"no text in deu_Latn": 1, "equals evaluation text": 1},
     }
-    assert sorted(set(objectives.indices)) == [0, 1, 3, 5]
+    assert {objectives.draw(slot, 0).index for slot in range(len(objectives))} == {0, 1, 3, 5}
 
 
 def test_a_tokenizer_is_learned_on_every_sentence_once_and_on_prompts():
@@ -660,6 +664,14 @@ def test_a_source_of_one_record_has_nothing_that_means_something_else():
         "it that means something else (1 records here); use more records, or objectives without similarity"
     )
     assert len(made(sentences(1), "random")) == 2
+
+
+def test_of_what_is_held_out_there_may_be_nothing():
+    lonely = made(sentences(1), "random-xss", split="held_out")
+    assert len(lonely) == 0
+    assert lonely.counts["deu_Latn"].dropped == {"no other meaning in deu_Latn": 1}
+    assert list(lonely.texts()) == [*sentences(1).everything[0].texts.values()]
+    assert len(made(sentences(0), "pair", split="held_out")) == 0
 
 
 def test_an_entry_without_a_sentence_is_refused_with_the_reasons():
