@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxlingua.data.example import Example
-from jaxlingua.data.objectives import Drawn, Objectives
+from jaxlingua.data.redrawn import Drawn, Objectives
 from jaxlingua.tokens.describe import shortened
 from jaxlingua.tokens.stages import Stage
 
@@ -20,7 +20,7 @@ def drawn_entries(stage: Stage) -> Mapping[str, Objectives]:
 
 
 def sentences(objectives: Objectives) -> Iterator[tuple[str, str]]:
-    """(language, sentence) of some records: the text itself, not the "yes" and "no" that may be its answer."""
+    """(language, sentence) of some records: what examples are made of, where answers may be "yes" or "no"."""
     languages = dict.fromkeys(language for way in objectives.ways for language in way)
     for record in _spread(len(objectives.sentences), TAKEN):
         texts = objectives.sentences[record]

@@ -7,6 +7,7 @@ from typing import Any
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.data.replay import describe_replay
+from jaxlingua.tokens.batches import StageBatches
 from jaxlingua.tokens.describe import (
     describe_left_out,
     describe_lengths,
@@ -65,6 +66,7 @@ def describe_data(
 
 def _stage(stage: Stage, tokenizer: Tokenizer) -> dict[str, Any]:
     return describe_stage(stage) | {
+        "is estimated": not isinstance(stage.batches, StageBatches),
         "left out": describe_left_out(stage),
         "replay": [
             {"entry": entry, **row, "stratum": row["stratum"] or "none"}

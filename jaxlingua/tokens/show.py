@@ -141,7 +141,8 @@ def _show_stage(console: Console, told: Mapping[str, Any]) -> None:
         style="bold",
         markup=False,
     )
-    _print_table(console, "Mixture, over all its steps", [_mixture_row(row) for row in told["mixture"]])
+    how = ", estimated from its first window" if told["is estimated"] else ""
+    _print_table(console, f"Mixture, over all its steps{how}", [_mixture_row(row) for row in told["mixture"]])
     _print_table(console, "Examples left out", told["left out"])
     _print_table(console, "Replay, by stratum and language", told["replay"])
     lengths = [

@@ -12,8 +12,9 @@ from tokenizers import decoders, models, normalizers, trainers
 
 from jaxlingua.config import StageConfig
 from jaxlingua.data.example import Example
+from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.mixtures import Count, StageExamples
-from jaxlingua.tokens import describe, fast, show
+from jaxlingua.tokens import describe, facts, fast, show
 from jaxlingua.tokens.batches import stage_batches
 from jaxlingua.tokens.describe import describe_stage, first_documents, sample_rows
 from jaxlingua.tokens.documents import tokenize
@@ -120,7 +121,7 @@ def test_a_long_document_loses_its_middle_and_says_so():
     prompt = "0123456789" * 40 + "\n"  # digits are never joined: a token each
     example = Example("long", 0, "eng_Latn", prompt + "old", ((len(prompt), len(prompt) + 3),))
     (document,) = first_documents(stage_of([example], tokenizer, 512), tokenizer, 1)
-    ends = show.SHOWN_PIECES
+    ends = describe.SHOWN_PIECES
     text = show.document_text(document, marks=True).plain.replace("│", "")
     first, last = ("0123456789" * 40)[: ends - 1], (prompt.replace("\n", "⏎"))[-ends:]
     assert text == f"⟨BOS⟩{first}⟨{402 - 2 * ends} tokens⟩{last}「old⟨EOS⟩」"
@@ -136,22 +137,14 @@ def test_a_language_of_which_nothing_is_left_is_in_the_mixture():
     assert rows["ell_Grek"]["share of documents"] == 0
 
 
-def test_of_many_answers_so_many_are_taken_at_equal_distances(monkeypatch: pytest.MonkeyPatch):
-    tokenizer = tiny_tokenizer()
-    stage = stage_of(tiny_translations()[:40], tokenizer)
-    monkeypatch.setattr(describe, "FERTILITY_TEXTS", 7)
-    (row,) = describe.describe_fertility([stage], tokenizer)
-    taken = tiny_parallel()["tha_Thai"][:40:6]
-    assert (row["answers"], row["characters"]) == (7, sum(map(len, taken)))
-
-
 def test_escapes_in_a_text_do_not_reach_the_terminal():
     """They could color it, or write over what was printed before."""
     tokenizer = tiny_tokenizer()
     text = "red\x1b[31m\r[bold]house"
     example = Example("web", 0, "eng_Latn", text, ((0, len(text)),))
     console = Console(file=io.StringIO(), width=120, highlight=False)
-    show.show_stage(console, stage_of([example], tokenizer), tokenizer)
+    leaks = Leaks("refuse", 1, ())
+    show.show(console, facts.describe_data({}, leaks, [stage_of([example], tokenizer)], tokenizer, "learned"))
     output = console.file.getvalue()
     assert "\x1b" not in output
     assert "␛[31m␍[bold]house" in output.replace("│", "")
