@@ -213,6 +213,7 @@ def check_language(code: str, where: str) -> None:
 def display_name(code: str) -> str:
     """Name of a language in English, as it stands in translation instructions.
 
+    Raises: ConfigError for a code that is none.
     Example:
         >>> display_name("jav_Latn"), display_name("tet_Latn")
         ('Javanese', 'Tetum')
@@ -240,6 +241,16 @@ def hub_language(code: str) -> str:
     return getattr(known, "alpha_2", "") or (locale if len(locale) == 2 else iso)
 
 
+def is_of_several_scripts(code: str) -> bool:
+    """Whether the table has the language of a code in another script too, so that a name is not enough.
+
+    Example:
+        >>> is_of_several_scripts("jav_Java"), is_of_several_scripts("ban_Latn")
+        (True, False)
+    """
+    return sum(known.startswith(f"{code.partition('_')[0]}_") for known in LANGUAGES) > 1
+
+
 def script_of(code: str) -> str:
     """ISO 15924 code of the script."""
     return _known(code).script
@@ -247,8 +258,8 @@ def script_of(code: str) -> str:
 
 def _known(code: str) -> Language:
     language = find_language(code)
-    if language is None:
-        raise KeyError(code)  # check_language has refused it before
+    if language is None:  # check_language has refused it before, where it came from the configuration
+        check_language(code, "language")
     return language
 
 

@@ -7,6 +7,7 @@ not in …".
 from collections.abc import Collection
 from typing import Any
 
+from jaxlingua.data.readers import cut
 from jaxlingua.data.slots import parse_slots, slots_of
 from jaxlingua.errors import ConfigError, nearest
 from jaxlingua.languages import check_language
@@ -171,31 +172,26 @@ def _template(text: Any, where: str, slots: Slots, *, may_be_empty: bool = False
     for slot in there:
         if slot not in needed and slot not in allowed:
             hint = nearest(slot, [*needed, *allowed], "known slots:")
-            raise ConfigError(f"{where}: unknown slot {{{slot}}} in '{text}'; {hint}")
+            raise ConfigError(f"{where}: unknown slot {{{slot}}} in {_shown(text)}; {hint}")
     for slot in needed:
         if slot not in there:
-            raise ConfigError(f"{where}: slot {{{slot}}} is not in '{text}'; it is needed; put it in")
+            raise ConfigError(f"{where}: slot {{{slot}}} is not in {_shown(text)}; it is needed; put it in")
 
 
 def _answer_is_last(template: str, answer: str, where: str) -> None:
     *_, (before, slot), (after, _) = parse_slots(template)
     if slot != answer or after or slots_of(template).count(answer) > 1:
         raise ConfigError(
-            f"{where}: '{template}' given; {{{answer}}}, which is the answer, stands once and at the end; "
-            f"move it"
+            f"{where}: {_shown(template)} given; {{{answer}}}, which is the answer, stands once and at "
+            f"the end; move it"
         )
     if not before:
         raise ConfigError(
-            f"{where}: '{template}' given; between {{{answer}}} and the slot before it text or a line break "
-            f"is needed; put \\n there"
+            f"{where}: {_shown(template)} given; between {{{answer}}} and the slot before it text or a line "
+            f"break is needed; put \\n there"
         )
 
 
 def _shown(given: Any) -> str:
-    return (
-        "nothing"
-        if given in (None, "", [], {})
-        else f"'{given}'"
-        if len(str(given)) <= 60
-        else "something else"
-    )
+    text = str(given).replace("\n", "\\n")
+    return "nothing" if given in (None, "", [], {}) else f"'{cut(text)}'"

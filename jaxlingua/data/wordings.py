@@ -21,7 +21,7 @@ from jaxlingua.data.readers import read_text
 from jaxlingua.data.slots import slots_of
 from jaxlingua.data.wording_checks import CHECKS, ENGLISH
 from jaxlingua.errors import ConfigError, nearest
-from jaxlingua.languages import cldr_locale, display_name
+from jaxlingua.languages import cldr_locale, display_name, hub_language, is_of_several_scripts
 
 OURS = Path(str(resources.files("jaxlingua.data"))) / "wording"
 FILES = tuple(CHECKS)
@@ -77,6 +77,11 @@ class Wording:
                 f"of it in {language}; a localized instruction needs one; add '{code}: NAME' there"
             )
         return found
+
+    def own_names(self, language: str) -> Mapping[str, str]:
+        """The names of languages in `language` that the file of localized frames has."""
+        words = self._localized(language)
+        return {} if words is None else words["names"]
 
     def names(self, template: str, source_language: str, target_language: str) -> dict[str, str]:
         """What fills the slots {source_language} and {target_language} of a template that has them."""
@@ -154,12 +159,14 @@ def name_in(code: str, language: str) -> str:
     """The name of language `code` in `language`, as Unicode CLDR has it; "" where it has none.
 
     Example:
-        >>> name_in("deu_Latn", "ind_Latn"), name_in("zho_Hans", "deu_Latn"), name_in("deu_Latn", "min_Latn")
-        ('Jerman', 'Chinesisch', '')
+        >>> name_in("deu_Latn", "ind_Latn"), name_in("hat_Latn", "spa_Latn"), name_in("deu_Latn", "min_Latn")
+        ('Jerman', 'criollo haitiano', '')
     """
     own, other = cldr_locale(language), cldr_locale(code).removesuffix("_Hans")  # as display_name
     names = Locale.parse(own).languages if own else {}
-    keys = (other, other.partition("_")[0], code.partition("_")[0])  # CLDR names more than it has text in
+    keys = [other, other.partition("_")[0], code.partition("_")[0]]  # CLDR names more than it has text in
+    if not is_of_several_scripts(code):
+        keys.append(hub_language(code))
     return next((names[key] for key in keys if names.get(key)), "")
 
 

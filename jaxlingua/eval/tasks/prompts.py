@@ -84,6 +84,34 @@ def fill(text: str, slots: Mapping[str, str]) -> str:
     return SLOT.sub(lambda match: MODIFIERS.get(match[2], str)(slots[match[1]]), text)
 
 
+def as_trained(
+    prompts: PromptSet, kind: str, prompt_file: str, wording: Wording, asked_in: str, answer_language: str
+) -> PromptSet:
+    """`prompts` with the wording that translation and questions are trained with, a user's too, as the first.
+
+    That is english.0, and native.0 where frames are localized and the prompt is in the answer's language.
+    """
+    if prompt_file != kind or kind not in _TRAINED:
+        return prompts
+    english = [_TRAINED[kind](wording, "eng_Latn"), *prompts.english[1:]]
+    native, names = prompts.native, prompts.names
+    if wording.frames == "localized" and asked_in == answer_language != "eng_Latn":
+        native = native | {asked_in: [_TRAINED[kind](wording, asked_in), *native.get(asked_in, [])[1:]]}
+        names = names | {asked_in: {**names.get(asked_in, {}), **wording.own_names(asked_in)}}
+    return prompts.model_copy(update={"english": english, "native": native, "names": names})
+
+
+def _trained_translation(wording: Wording, language: str) -> Prompt:
+    return Prompt(instruction=wording.translation(language)[0], input="{text}")
+
+
+def _trained_question(wording: Wording, language: str) -> Prompt:
+    return Prompt(**wording.qa(language))
+
+
+_TRAINED = {"translation": _trained_translation, "qa": _trained_question}
+
+
 def own_shape(kind: str, name: str, prompt_file: str, wording: Wording, language: str) -> str:
     """The shape that a template has of its own for a kind of task, "" where it has none.
 

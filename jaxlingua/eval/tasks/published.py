@@ -12,6 +12,7 @@ from jaxlingua.eval.tasks.item import Item, Task
 from jaxlingua.eval.tasks.library import read_prompts, read_task_file
 from jaxlingua.eval.tasks.prompts import (
     LANGUAGE_SLOTS,
+    as_trained,
     ask,
     check_prompt,
     chosen_prompts,
@@ -38,6 +39,8 @@ def published_tasks(text: str, config: Config) -> list[Task]:
     prompt_file = "" if isinstance(task.prompts, PromptSet) else task.prompts or task.kind
     found = find_files(entry, config.eval.data_folder)
     asked_in = prompt_language(entry)
+    wording = load_wording(config.data)
+    prompts = as_trained(prompts, task.kind, prompt_file, wording, asked_in, _answer_language(entry))
     chosen = chosen_prompts(config.eval.prompts, prompts, asked_in, entry.where)
     for prompt_name, prompt in chosen:
         check_prompt(prompt_name, prompt, task.choices, _slots(task, found), entry.where)
@@ -46,13 +49,13 @@ def published_tasks(text: str, config: Config) -> list[Task]:
     files = list(dict.fromkeys(path for path, _ in found.files))
     fingerprint = sha256_of(files, entry.where)
     tasks = []
-    wording = load_wording(config.data)
     for prompt_name, prompt in chosen:
         framed_in = _frame_language(entry, prompt_name)
         shape = own_shape(task.kind, prompt_name, prompt_file, wording, framed_in)
-        words = _language_names(entry, prompts, prompt, prompt_name)
         if shape:
             words = wording.names(shape, _question_language(entry), _answer_language(entry))
+        else:
+            words = _language_names(entry, prompts, prompt, prompt_name)
         tasks.append(
             Task(
                 name=text,
