@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
 from jaxlingua.config import Config
-from jaxlingua.errors import ConfigError, exit_with_one_line
+from jaxlingua.errors import ConfigError, Stopped, exit_with_one_line
 
 PURPOSE = (
     "Shows what the model will see: a summary, sources, realised mixture, lengths, tokens per language and "
