@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 Telling = Callable[[str], AbstractContextManager[Progress]]
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model that is understood (`train.open_model.Candidate`); `open` reads its weights."""
 
