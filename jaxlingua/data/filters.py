@@ -31,7 +31,7 @@ SHOWN_CHARACTERS = 80
 # Languages that one text may well be in: members of an ISO 639-3 macrolanguage that the identifier knows, and
 # often takes for each other. They count as one language here, with the sum of their probabilities.
 _AS_ONE = {
-    language: group.split()[0]
+    language: group.split()
     for group in ("arb ary arz", "bos hrv srp", "ind zsm", "nob nno", "uzn uzs", "zho wuu yue")
     for language in group.split()
 }
@@ -259,7 +259,7 @@ def other_script(limit: float, texts: Texts) -> Finding | None:
 
 
 def other_language(limit: float, texts: Texts) -> Finding | None:
-    """A side that is in another language with a probability of `limit` or more.
+    """A side of which the most likely language is another one, with a probability of `limit` or more.
 
     The languages of one macrolanguage, such as Indonesian and Malay, are one here. A side is kept where the
     identifier does not know its language, and where it takes the text for no language at all.
@@ -268,14 +268,13 @@ def other_language(limit: float, texts: Texts) -> Finding | None:
         known = identify.known_language(language)
         if known is None:
             continue
-        probabilities: Counter[str] = Counter()
-        for name, probability in identify.probabilities(text).items():
-            probabilities[_AS_ONE.get(name, name)] += probability
-        [(best, probability)] = probabilities.most_common(1)
-        if probability >= limit and best not in (_AS_ONE.get(known, known), _NO_LANGUAGE):
-            return Finding(
-                f"other language at {limit:g} or more in {language}", language, f"{best} at {probability:.2f}"
-            )
+        probabilities = identify.probabilities(text)
+        best = next(iter(probabilities))
+        as_one = _AS_ONE.get(best, [best])
+        probability = sum(probabilities[one] for one in as_one)
+        if probability >= limit and known not in as_one and best != _NO_LANGUAGE:
+            reason = f"other language at {limit:g} or more in {language}"
+            return Finding(reason, language, f"{best} at {probability:.2f}")
     return None
 
 
