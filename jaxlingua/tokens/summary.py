@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxlingua.languages import display_name
+from jaxlingua.languages import find_language
 
 STAGES = 4  # that have a line of their own
 NAMED = 4  # cases of one warning, the gravest first
@@ -45,10 +45,8 @@ def summarize(facts: Mapping[str, Any]) -> Summary:
 
 def language_name(code: str) -> str:
     """A language in English; its code where it has no name."""
-    try:
-        return display_name(code)
-    except (KeyError, ValueError, IndexError):
-        return code
+    known = find_language(code)
+    return known.name if known else code
 
 
 def percent(share: float) -> str:
