@@ -19,6 +19,7 @@ def parse_slots(template: str) -> tuple[tuple[str, str], ...]:
     return tuple(zip(parts[::2], parts[1::2], strict=True))
 
 
+@functools.lru_cache(maxsize=4096)
 def slots_of(template: str) -> tuple[str, ...]:
     """Names of the slots in their order, each as often as it stands there."""
     return tuple(slot for _, slot in parse_slots(template) if slot)
@@ -32,4 +33,5 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
         >>> fill("{a}, {b}: {0}", {"a": "{b}", "b": "B"})
         '{b}, B: {0}'
     """
-    return "".join(literal + slots[slot] if slot else literal for literal, slot in parse_slots(template))
+    *parts, (end, _) = parse_slots(template)
+    return "".join([literal + slots[slot] for literal, slot in parts]) + end

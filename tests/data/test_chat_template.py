@@ -11,7 +11,7 @@ from jaxlingua.data.chat_template import as_message, chat_template
 from jaxlingua.data.example import Example
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question
 from jaxlingua.data.templates import render
-from jaxlingua.data.wordings import wording_of
+from jaxlingua.data.wordings import Wording, wording_of
 
 TEMPLATES = ["alpaca", "short", "raw"]
 BOS, EOS = "<s>", "</s>"
@@ -39,7 +39,13 @@ TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEX
 
 
 def page(
-    template: str, messages: list[dict], *, generation: bool = False, plain: bool = False, **options
+    template: str | Wording,
+    messages: list[dict],
+    *,
+    generation: bool = False,
+    plain: bool = False,
+    language: str = "eng_Latn",
+    **options,
 ) -> str:
     """The template rendered as transformers renders it, or by an engine without its settings."""
 
@@ -49,7 +55,8 @@ def page(
     settings = {} if plain else {"trim_blocks": True, "lstrip_blocks": True}
     environment = ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols], **settings)
     environment.globals["raise_exception"] = raise_exception
-    text = chat_template(wording_of(template), "eng_Latn", **{"has_bos": True, **options})
+    wording = wording_of(template) if isinstance(template, str) else template
+    text = chat_template(wording, language, **{"has_bos": True, **options})
     return environment.from_string(text).render(
         messages=messages, tools=[], documents=None, add_generation_prompt=generation,
         bos_token=BOS, eos_token=EOS, pad_token="<pad>",
@@ -125,6 +132,22 @@ def test_the_alpaca_prompt_is_the_published_one_to_the_character():
         "Write a response that appropriately completes the request.\n\n"
         "### Instruction:\nName it.\n\n### Response:"
     )
+
+
+@pytest.mark.parametrize("language", ["arb_Arab", "jpn_Jpan", "hin_Deva", "fra_Latn"])
+@given(text=TEXTS, given_too=TEXTS)
+@settings(max_examples=30, deadline=None)
+def test_a_localized_frame_is_laid_out_as_it_is_learned(language, text, given_too):
+    wording = wording_of("alpaca", "localized")
+    for record in (
+        Instruction(0, language, text, "", "yes"),
+        Instruction(0, language, "short", given_too, "yes"),
+    ):
+        prompt = render(record, wording, source="x", training=False).prompt
+        asked = messages_of([("user", as_message(prompt, wording, language))])
+        heading = wording.frames_of(language)["chat"]["input_mark"]
+        if record.input or heading not in text:
+            assert page(wording, asked, generation=True, language=language) == BOS + prompt
 
 
 def test_a_tokenizer_without_bos_gets_none_and_a_space_stands_only_behind_one():

@@ -269,6 +269,17 @@ def test_a_translation_is_asked_for_as_it_was_learned(folder):
     assert json.loads(message).endswith("\n\n### Input:\nYOUR SENTENCE")
 
 
+def test_localized_frames_are_told_in_a_language_that_was_learned(folder):
+    """English was not: its frame would be new to the model."""
+    english = settings(folder)
+    card = card_of(
+        folder, english.model_copy(update={"data": english.data.model_copy(update={"frames": "localized"})})
+    )
+    assert "### Οδηγία:\nWHAT YOU ASK\n\n### Απάντηση:" in card
+    [message] = re.findall(r'"content": ("Μετάφρασε.*")}\]\n```', card)
+    assert json.loads(message).endswith("\n\n### Είσοδος:\nYOUR SENTENCE")
+
+
 @pytest.mark.parametrize("step", [0, 150])
 def test_its_code_can_be_compiled(folder, step):
     card = card_of(folder, step=step, has_chat_template=step > 0)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from jaxlingua.config import Config
+from jaxlingua.config import Config, StageConfig
+from jaxlingua.data.mixtures import stage_examples
 from jaxlingua.data.records import Text
 from jaxlingua.data.sources import open_source
+from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import ConfigError
 from jaxlingua.eval.tasks.item import Task
 from jaxlingua.eval.tasks.make import make_tasks, trained_sources
@@ -77,6 +79,22 @@ def test_every_item_is_asked_in_the_first_wording(data):
     frames = {item.prompt.replace(item.source_text, "") for item in task.items}
     assert len(frames) == 1
     assert "prompt:alpaca.english.0" in task.signature
+
+
+@pytest.mark.parametrize("frames", ["english", "localized"])
+@pytest.mark.parametrize("template", ["alpaca", "short", "raw"])
+def test_a_source_is_asked_in_the_frames_that_it_is_learned_in(data, template, frames):
+    """The first record has the first wording in training too."""
+    data |= {"template": template, "frames": frames}
+    (task,) = tasks_of(data, ["news.eng_Latn-tha_Thai"])
+    config = Config.model_validate({"data": data})
+    source = open_source("news", config.data.sources["news"], data["folder"])
+    stage = StageConfig(name="s", mixture={"news": {"direction": "eng_Latn-tha_Thai"}}, steps=1)
+    made = stage_examples(stage, {"news": source}, load_wording(config.data)).by_entry["news"]
+    first = next(example for example in made if example.index == 33 * 6)
+    (item,) = [item for item in task.items if item.id == str(33 * 6)]
+    assert item.prompt == first.prompt
+    assert ("English" in item.prompt) == (frames == "english")
 
 
 def test_a_trained_source_is_asked_only_what_it_held_out(data):

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxlingua.config import Config
+from jaxlingua.config import Config, DataConfig
 from jaxlingua.data.leaks import find_leaks
 from jaxlingua.data.records import Pair, Question
 from jaxlingua.data.records import Text as PlainText
+from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.tasks.item import Task
 from jaxlingua.eval.tasks.make import make_tasks
@@ -37,7 +39,8 @@ def asking(tmp_path: Path) -> Asking:
             path.write_bytes(text if isinstance(text, bytes) else text.encode())
         template = options.pop("template", "short")
         folders = {"data_folder": str(tmp_path / "data"), "task_folder": str(tmp_path / "tasks")}
-        config = {"data": {"template": template}, "eval": {"tasks": [entry], **folders, **options}}
+        data = {"template": template, **options.pop("data", {})}
+        config = {"data": data, "eval": {"tasks": [entry], **folders, **options}}
         return make_tasks(Config.model_validate(config), {})
 
     return tasks
@@ -520,6 +523,71 @@ def test_a_language_without_native_prompts_is_refused_or_told(asking):
         asking("mine.deu_Latn-eng_Latn", task, prompts=["native"])
     (made,) = asking("mine.eng_Latn", task, prompts=["all"])
     assert made.describe().endswith("; no native prompt in eng_Latn")
+
+
+# ── as in training ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def learned(record: Pair | Question, data: dict, direction: tuple[str, str] | None = None) -> str:
+    """The prompt of a record that is trained on, in the first wording."""
+    wording = load_wording(DataConfig(**data))
+    return render(record, wording, source="x", training=True, direction=direction).prompt
+
+
+@pytest.mark.parametrize("template", ["alpaca", "short", "raw"])
+@pytest.mark.parametrize("language", ["deu_Latn", "jav_Latn"])
+def test_with_localized_frames_a_translation_is_asked_for_as_it_was_learned(asking, template, language):
+    """In native.0, also in Javanese, which the prompts do not have; short has one frame for all, its own."""
+    data = {"template": template, "frames": "localized"}
+    task = SENTENCES | {"languages": {"eng_Latn": "en", language: "xx"}}
+    files = {"en.txt": "one\n", "xx.txt": "x\n"}
+    name = "english.0" if template == "short" else "native.0"
+    (made,) = asking(f"mine.eng_Latn-{language}", task, files, prompts=[name], data=data)
+    expected = learned(Pair(0, {"eng_Latn": "one", language: "x"}), data, ("eng_Latn", language))
+    assert made.items[0].prompt == expected
+    assert "English" not in expected
+
+
+@pytest.mark.parametrize("template", ["alpaca", "raw"])
+def test_with_localized_frames_a_question_is_asked_as_it_was_learned(asking, template):
+    data = {"template": template, "frames": "localized"}
+    (made,) = asking("mine.deu_Latn", QA, {"de.json": GERMAN}, prompts=["native"], data=data)
+    assert made.items[0].prompt == learned(made.records[0], data)
+    assert "Frage: Wie ist er?" in made.items[0].prompt
+
+
+def test_wording_of_ones_own_is_the_first_prompt(asking, tmp_path):
+    folder = tmp_path / "wording"
+    folder.mkdir()
+    (folder / "translation.yaml").write_text('- "Mine, {target_language}:"', "utf-8")
+    data = {"template": "raw", "wording_folder": str(folder)}
+    files = {"en.txt": "one\n", "de.txt": "eins\n"}
+    made = asking("mine.eng_Latn-deu_Latn", SENTENCES, files, prompts=["english"], data=data)
+    assert made[0].items[0].prompt == "Mine, German:\n\none\n"
+    assert made[1].items[0].prompt.startswith("Say in German what"), "the others are not of training"
+
+
+def test_the_frame_of_a_choice_is_in_the_language_of_its_prompt(asking):
+    """Its answers are; those of a question are in the language of the context."""
+    prompts = {
+        "english": [{"instruction": "Mood of {text}?"}],
+        "native": {"deu_Latn": [{"instruction": "Laune von {text}?"}]},
+    }
+    task = (
+        MOOD | layout("jsonl", {"text": "text", "label": "label"}, test="{code}.jsonl") | {"prompts": prompts}
+    )
+    files = {"de.jsonl": lines({"text": "Ja", "label": "good"})}
+    data = {"template": "alpaca", "frames": "localized"}
+    english, native = asking("mine.deu_Latn", task, files, prompts=["all"], data=data)
+    assert english.items[0].prompt.endswith("### Instruction:\nMood of Ja?\n\n### Response:")
+    assert native.items[0].prompt.endswith("### Anweisung:\nLaune von Ja?\n\n### Antwort:")
+
+
+def test_a_task_in_a_language_without_frames_is_refused(asking):
+    task = SENTENCES | {"languages": {"eng_Latn": "en", "tam_Taml": "ta"}}
+    files = {"en.txt": "one\n", "ta.txt": "x\n"}
+    with pytest.raises(ConfigError, match="has no frames for answers in tam_Taml"):
+        asking("mine.eng_Latn-tam_Taml", task, files, data={"template": "alpaca", "frames": "localized"})
 
 
 def test_gold_answers_are_no_slots(asking):
