@@ -3,10 +3,11 @@
 Where a recipe has several operations, they are applied in this order whatever the recipe's: infilling, then
 deletion, then permutation.
 
-The corrected noise cannot be told from clean text by its spaces. A permutation moves words to where words
-stood, characters of scripts without spaces to where such characters stood, and marks to where marks stood
-that leaned to the same side; so "the space before a comma" or "between two Chinese characters" is as frequent
-as it was. A deletion takes a gap with each word, the one whose absence shows least.
+The corrected noise cannot be told from clean text by its spaces. A permutation leaves the gaps where they are
+and moves words to where words stood, characters of scripts without spaces to where such characters stood, and
+marks, or several in a row as one, to where marks stood that had spaces on the same sides. So spaces before a
+comma or between two Chinese characters are as frequent as they were. A deletion takes a gap with each word,
+the one whose absence shows least.
 
 Paper: arXiv:2305.13627 (InstructAlign).
 """
@@ -58,24 +59,24 @@ def noised(text: Segmented, recipe: Sequence[str], random: Random) -> str:
     """The text with noise, spaced as the text is.
 
     Infilling replaces each word by `BLANK` with probability `RATE`; deletion drops each with probability
-    `RATE`, and one word is kept where all would go; permutation shuffles the words of each class (see above).
-    What is before the first word and behind the last stays. Only `random.random` is called.
+    `RATE`, and one word is kept where all would go; permutation shuffles the words of each kind (see above),
+    every order as likely. What is before the first word and behind the last stays. Only `random.random` is
+    called.
     """
-    words: list[str] = list(text.words)
-    gaps = text.gaps
+    words, gaps = list(text.words), list(text.gaps)
     if not words:
         return gaps[0]
     if "infilling" in recipe:
         words = _infilled(words, random)
-    if "deletion" in recipe or "permutation" in recipe:
-        classes = _classes(text)
-        if "deletion" in recipe:
-            kept = _kept(len(words), random)
-            gaps = _gaps_between(kept, gaps, classes)
-            words = [words[place] for place in kept]
-            classes = [classes[place] for place in kept]
-        if "permutation" in recipe:
-            words = _shuffled_by_class(words, classes, random)
+    kinds = [KINDS[word[0]] for word in text.words]
+    if "deletion" in recipe:
+        kept = _kept(len(words), random)
+        gaps = _gaps_between(kept, gaps, _classes(kinds, gaps))
+        words = [words[place] for place in kept]
+        kinds = [kinds[place] for place in kept]
+    if "permutation" in recipe:
+        words, gaps, classes = _units(words, gaps, kinds)
+        words = _shuffled_by_class(words, classes, random)
     return join(words, gaps)
 
 
@@ -134,23 +135,43 @@ def _shuffled_by_class(words: list[str], classes: list[int], random: Random) -> 
     return words
 
 
-def _classes(text: Segmented) -> list[int]:
-    """Of each word its kind; of marks what they lean on: the left, the right, both or nothing.
-
-    Marks with no gap between them lean on the same: those of `."` on the left, those of `("` on the right.
-    """
-    gaps = text.gaps
-    classes = [KINDS[word[0]] for word in text.words]
-    words, end = len(classes), 0
-    while MARK in classes[end:]:
-        first = classes.index(MARK, end)
+def _runs_of_marks(kinds: Sequence[int], gaps: Sequence[str]) -> list[tuple[int, int]]:
+    """Where marks that have no gap between them start and end."""
+    runs, end = [], 0
+    for _ in range(kinds.count(MARK)):
+        if MARK not in kinds[end:]:
+            break
+        first = kinds.index(MARK, end)
         end = first + 1
-        while end < words and classes[end] == MARK and not gaps[end]:
+        while end < len(kinds) and kinds[end] == MARK and not gaps[end]:
             end += 1
+        runs.append((first, end))
+    return runs
+
+
+def _classes(kinds: Sequence[int], gaps: Sequence[str]) -> list[int]:
+    """Of each word its kind; of marks what their run leans on: the left, the right, both or nothing.
+
+    So the marks of `."` lean on the left and those of `("` on the right.
+    """
+    classes = list(kinds)
+    for first, end in _runs_of_marks(kinds, gaps):
         left = first > 0 and not gaps[first]
-        right = end < words and not gaps[end]
+        right = end < len(kinds) and not gaps[end]
         classes[first:end] = [_FREE + left + 2 * right] * (end - first)
     return classes
+
+
+def _units(
+    words: Sequence[str], gaps: Sequence[str], kinds: Sequence[int]
+) -> tuple[list[str], list[str], list[int]]:
+    """What changes places in a permutation: words and runs of marks; the gaps between, and their classes."""
+    units, between, classes = list(words), list(gaps), _classes(kinds, gaps)
+    for first, end in reversed(_runs_of_marks(kinds, gaps)):
+        if end - first > 1:
+            units[first:end] = ["".join(units[first:end])]
+            del between[first + 1 : end], classes[first + 1 : end]
+    return units, between, classes
 
 
 def _gaps_between(kept: list[int], gaps: Sequence[str], classes: Sequence[int]) -> list[str]:
