@@ -111,7 +111,7 @@ def overlaps(text: str, others: Sequence[str]) -> Float64[np.ndarray, "others"]:
     """Character trigrams that `text` shares with each other text, of all that either has (Jaccard index).
 
     Texts are compared by their first 1,000 characters, with a space at either end. Trigrams are hashed to 16
-    bits, which changes the overlap of two sentences by less than 0.01.
+    bits, which changes the overlap of two sentences by some 0.01 where they share few.
 
     Example:
         >>> overlaps("night", ["nights", "light", "day"]).round(2).tolist()
