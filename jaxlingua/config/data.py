@@ -31,7 +31,8 @@ class InstructionsSource(BaseModel):
     path: Text = identity(..., "File, relative to data.folder; .gz is read as it is.")
     language: LanguageCode = identity(..., "Language of the answers.")
     columns: dict[str, Text] = identity(
-        {}, "Names in the file of instruction, input and output, where they differ."
+        {},
+        "Names in the file of instruction, input, output and stratum (see replay), where they differ.",
     )
     held_out_records: NotNegative | Auto = identity("auto", HELD_OUT)
 
@@ -114,7 +115,7 @@ class HuggingFaceSource(BaseModel):
     )
     columns: dict[str, Text] = identity(
         {},
-        "Column of each field (instruction, input, text, …, or a language code); dots go into structs.",
+        "Column of each field (instruction, input, text, stratum, a language code); dots go into structs.",
     )
     language: LanguageCode | Literal[""] = identity("", "Language of the records; not for translation.")
     languages: list[LanguageCode] = identity([], "Languages of a translation dataset.")

@@ -2,16 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
 from jaxlingua.config import StageConfig
-from jaxlingua.errors import ConfigError, DataError
-from jaxlingua.tokens.balance import documents_per_pool
+from jaxlingua.errors import DataError
+from jaxlingua.tokens.balance import documents_per_epoch, documents_per_pool
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack, pack_in_windows, permutation
 from jaxlingua.tokens.rows import Batch, Corpus, corpus
 from jaxlingua.tokens.store import Documents, Group
@@ -29,41 +28,6 @@ class GroupCount:
     share_of_documents: float
     share_of_target_tokens: float
     epochs: float  # times that its documents are gone through
-
-
-def documents_per_epoch(
-    sizes: Mapping[str, int], weights: Mapping[str, float | Literal["auto"]], stage: str
-) -> dict[str, int]:
-    """How many documents of each entry make one epoch of a stage.
-
-    A weight is a share of the documents. Entries without one share what is left by size, and an epoch is one
-    pass over them. Where all have one, weights are relative, and an epoch is one pass over the entry of the
-    greatest weight (the largest of these). Other entries go round at their own pace and repeat none of their
-    documents before all have been seen.
-
-    Raises: ConfigError if nothing is left for entries without weight.
-    Example:
-        >>> documents_per_epoch({"new": 900, "replay": 5000}, {"new": "auto", "replay": 0.1}, "coit")
-        {'new': 900, 'replay': 100}
-    """
-    given = {entry: weight for entry, weight in weights.items() if weight != "auto"}
-    by_size = {entry: size for entry, size in sizes.items() if entry not in given}
-    if not by_size:
-        first = max(sizes, key=lambda entry: (given[entry], sizes[entry]))
-        return {entry: max(1, round(sizes[first] * given[entry] / given[first])) for entry in sizes}
-    left = 1 - sum(given.values())
-    if left <= 0:
-        raise ConfigError(
-            f"stages.{stage}.mixture: the given weights add up to {1 - left:g}, which leaves nothing for "
-            f"{_five(by_size)}; keep the sum below 1, or give every entry a weight"
-        )
-    total = sum(by_size.values()) / left
-    return {entry: by_size.get(entry) or max(1, round(total * given[entry])) for entry in sizes}
-
-
-def _five(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from jaxtyping import Float64, Int64
 from jaxlingua.config import StageConfig, WeightSchedule
 from jaxlingua.data.example import Redrawn
 from jaxlingua.errors import DataError
-from jaxlingua.tokens.batches import WINDOW_DOCUMENTS, GroupCount, documents_per_epoch, entropy, refuse_empty
+from jaxlingua.tokens.balance import documents_per_epoch
+from jaxlingua.tokens.batches import WINDOW_DOCUMENTS, GroupCount, entropy, refuse_empty
 from jaxlingua.tokens.drawing import Drawer, Drawing, Drawn, Wanted
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack_in_windows, permutation

@@ -34,6 +34,7 @@ from jaxlingua.checkpoint.store import located
 from jaxlingua.command_line import load_config
 from jaxlingua.config import Config, StageConfig
 from jaxlingua.data.records import RecordSource
+from jaxlingua.data.replay import write_replay
 from jaxlingua.errors import ConfigError, DataError, MachineError
 from jaxlingua.processes.roll_call import Group, alone
 from jaxlingua.sharding.mesh import describe_mesh
@@ -285,6 +286,8 @@ def write_facts(
 ) -> None:
     """config.yaml; provenance.json: versions, command, commit and hashes; data.json: what is learned.
 
+    What was chosen for replay is in replay/, a file for each entry.
+
     The command, versions, commit and devices are those the run began with; `resumed` has those of each start
     after that.
 
@@ -331,10 +334,19 @@ def write_facts(
     if is_primary():
         resolved = _with_absolute_paths(config).model_dump(mode="json")
         _replace(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        _write_replays(folder / "replay", stages)
     described = [describe_source(source) for source in sources.values()]
     write_json(
         folder / "data.json", {"sources": described, "stages": [describe_stage(stage) for stage in stages]}
     )
+
+
+def _write_replays(folder: Path, stages: Sequence[Stage]) -> None:
+    """What was chosen for each entry that is replay."""
+    for stage in stages:
+        for entry, records in stage.examples.replay.items():
+            folder.mkdir(exist_ok=True)
+            write_replay(folder / f"{stage.config.name}.{entry}.jsonl", records)
 
 
 def _refuse_other_data(

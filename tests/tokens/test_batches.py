@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from jaxlingua.config import StageConfig
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.tokens import batches as batches_module
-from jaxlingua.tokens.batches import Batch, documents_per_epoch, one_pass, stage_batches
+from jaxlingua.tokens.balance import documents_per_epoch
+from jaxlingua.tokens.batches import Batch, one_pass, stage_batches
 from jaxlingua.tokens.documents import tokenize
 from jaxlingua.tokens.store import Documents
 from tests.tiny import tiny_tokenizer, tiny_translations
