@@ -240,6 +240,33 @@ def test_nothing_is_written(config: Path, capsys: pytest.CaptureFixture):
     assert sorted(config.parent.rglob("*")) == before
 
 
+def test_the_page_has_it_all_and_the_console_the_summary(config: Path, capsys: pytest.CaptureFixture):
+    page = config.parent / "told.html"
+    told = shown(config, capsys=capsys)
+    short = shown(config, "--html", str(page), capsys=capsys)
+    summary = told.split("\n\nRecords of each source")[0]
+    assert short == f"{summary}\n\nall of it: {page} and {config.parent / 'told.json'}\n"
+    facts = json.loads((config.parent / "told.json").read_text("utf-8"))
+    for line in [*facts["summary"], *facts["warnings"]]:
+        assert line in page.read_text("utf-8")
+        assert line in " ".join(summary.split())
+    assert facts["leaks"]["examples"][0]["source"] == "web"
+    assert facts["sources"][0]["skipped"] == {"empty text in ell_Grek": 1}
+
+
+def test_the_demo_is_told_in_seconds(tmp_path: Path):
+    """The recipe as it is, but for fewer records."""
+    page = tmp_path / "demo.html"
+    fewer = [f"data.sources.{name}.records=2000" for name in ("phrases", "diary", "forms")]
+    command = [sys.executable, "-m", "jaxlingua.data", "configs/demo.yaml", "--html", str(page), *fewer]
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - began < 60
+    assert "stage coit: 2,000 steps" in done.stdout
+    assert "<h2 id=\"stage1\">Stage coit</h2>" in page.read_text("utf-8")
+
+
 def test_it_runs_where_jax_cannot_be_imported(config: Path):
     program = (
         "import runpy, sys\n"
@@ -273,7 +300,15 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("override", "message"), BAD.items())
+BAD_PAGES = {
+    "--html": "--html: no value given; Page to write",
+    "--html=told.txt": "--html: 'told.txt' given; a name that ends in .html is allowed; rename it",
+    "--html=absent/told.html": "--html: 'absent/told.html' given, but there is no folder 'absent'; make it first",
+    "--htm=told.html": "jaxlingua.data: '--htm' given; did you mean '--html'?",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), [*BAD.items(), *BAD_PAGES.items()])
 def test_what_is_wrong_is_one_line_with_code_2(
     config: Path, override: str, message: str, capsys: pytest.CaptureFixture
 ):
