@@ -48,7 +48,8 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     for row in describe_left_out(stage):
         lost.setdefault((row["entry"], row["language"]), []).append(f"{row['examples']:,} {row['reason']}")
     rows = []
-    for entry, language in dict.fromkeys([*made, *seen]):
+    entries = list(dict.fromkeys(entry for entry, _ in made))
+    for entry, language in sorted(dict.fromkeys([*made, *seen]), key=lambda group: entries.index(group[0])):
         shown = seen.get((entry, language), _NOT_SHOWN)
         kept, times = _kept(stage, entry, language)
         rows.append(

@@ -12,6 +12,7 @@ from jaxlingua.tokens.stages import Stage
 TAKEN = 2000  # slots, at equal distances, that frequencies and fertility are told of
 SHOWN_SLOTS = 3
 DRAWS = 4  # of each slot that is shown
+SHOWN_CHARACTERS = 1000  # of what is given, and of an answer
 
 
 def drawn_entries(stage: Stage) -> Mapping[str, Objectives]:
@@ -82,11 +83,11 @@ def _parts(example: Example) -> Iterator[tuple[bool, str]]:
     done = 0
     for start, end in example.answers:
         if done < start:
-            yield False, shortened(example.text[done:start])
-        yield True, shortened(example.text[start:end])
+            yield False, shortened(example.text[done:start], SHOWN_CHARACTERS)
+        yield True, shortened(example.text[start:end], SHOWN_CHARACTERS)
         done = end
     if done < len(example.text):
-        yield False, shortened(example.text[done:])
+        yield False, shortened(example.text[done:], SHOWN_CHARACTERS)
 
 
 def _spread(count: int, most: int) -> range:
