@@ -40,7 +40,7 @@ def describe_data(
 
     Args:
         what: the tokenizer's origin, such as "learned" or its path.
-    Cost: some seconds, and 5 s for a million sentences.
+    Cost: some seconds, and half a minute for a million sentences.
     """
     facts = {
         "sources": [describe_source(source) | _repeats(source) for source in sources.values()],
