@@ -280,3 +280,27 @@ def test_every_error_of_a_file_leads_to_exit_code_2(tmp_path):
         of_folder(write(tmp_path, "qa", "[]"))
     assert refused.value.exit_code == 2
     assert not re.search(r"\n", str(refused.value))
+
+
+# ── docs/wording.md ─────────────────────────────────────────────────────────────────────────────────────────
+
+DOCS = (Path(__file__).parents[2] / "docs" / "wording.md").read_text("utf-8")
+
+
+def test_the_languages_that_are_told_are_those_that_have_frames():
+    told = re.search(r"<!-- languages -->\n(.*?)\n\n", DOCS, re.DOTALL)[1]
+    assert told.split() == list(LOCALIZED)
+
+
+def test_the_entry_that_is_shown_can_be_used(tmp_path):
+    entry = re.search(r"```yaml\n(.*?)```", DOCS, re.DOTALL)[1]
+    wording = of_folder(write(tmp_path, "localized", entry), frames="localized")
+    assert wording.frames_of("nld_Latn")["without_input"].endswith("### Antwoord:")
+    assert wording.name("abs_Latn", "nld_Latn") == "Ambonees Maleis"
+
+
+def test_the_error_that_is_shown_is_what_is_said(tmp_path):
+    write(tmp_path, "translation", ["{target_language}"] * 2 + ["Into {target_langage}."])
+    with pytest.raises(ConfigError) as refused:
+        of_folder(tmp_path)
+    assert str(refused.value).replace(str(tmp_path), "mine") in DOCS
