@@ -1,15 +1,16 @@
 """Drawing ahead: examples that are drawn anew each time, tokenized in other processes while a step runs."""
 
+import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -81,86 +82,72 @@ class Drawer:
         """Args: workers: processes; "auto" is a quarter of the cores, at most 4."""
         self._drawing, self._tokenizer = drawing, tokenizer
         self.workers = min(MOST_WORKERS, (os.cpu_count() or 1) // 4) if workers == "auto" else workers
-        self._executor: Executor | None = None
+        self._threads: ThreadPoolExecutor | None = None  # one for each worker waits for what it draws
+        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._processes: list[SpawnProcess] = []
 
     def submit(self, wanted: Mapping[str, Wanted]) -> Future[dict[str, Drawn]]:
-        """Begin to draw.
-
-        Raises: MachineError if a worker died.
-        """
-        if self._executor is None:
-            self._executor = self._started()
+        """Begin to draw. The future raises MachineError if the worker died, and what drawing raises."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max(self.workers, 1), "jaxlingua-draw")
+            self._start_workers()
         if not self.workers:
-            return self._executor.submit(self._drawing.draw, dict(wanted), self._tokenizer)
-        with self._told_if_one_died():
-            return self._executor.submit(_draw, dict(wanted))
+            return self._threads.submit(self._drawing.draw, dict(wanted), self._tokenizer)
+        return self._threads.submit(self._asked, dict(wanted))
 
-    def result(self, future: Future[dict[str, Drawn]]) -> dict[str, Drawn]:
-        """What was drawn.
+    def close(self) -> None:
+        """End the workers; nothing more can be drawn."""
+        for process in self._processes:
+            process.kill()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
-        Raises: MachineError if a worker died; what went wrong while drawing, as it is.
-        """
-        with self._told_if_one_died():
-            return future.result()
-
-    @contextmanager
-    def _told_if_one_died(self) -> Iterator[None]:
+    def _asked(self, wanted: dict[str, Wanted]) -> dict[str, Drawn]:
+        worker = self._free.get()
         try:
-            yield
-        except BrokenProcessPool:
+            worker.send(wanted)
+            drawn = worker.recv()
+        except (EOFError, OSError):
+            self._free.put(worker)  # whoever comes next is told the same
             raise MachineError(
                 f"data.workers: one of {self.workers} that draw examples died, most often since memory ran "
                 f"out; fewer need less; set data.workers=0 and run the same command again"
             ) from None
+        self._free.put(worker)
+        if isinstance(drawn, BaseException):
+            raise drawn
+        return drawn
 
-    def close(self) -> None:
-        """End the workers; nothing more can be drawn."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def _started(self) -> Executor:
+    def _start_workers(self) -> None:
+        """Processes that know nothing of this one but a pipe; where it is cut, they end."""
         if not self.workers:
-            return ThreadPoolExecutor(1, "jaxlingua-draw")
+            return
         with tempfile.TemporaryDirectory() as folder:
             self._tokenizer.save(Path(folder))
             files = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
-        executor = ProcessPoolExecutor(
-            self.workers, multiprocessing.get_context("spawn"), _start_worker, (self._drawing, files)
-        )
-        try:
-            executor.submit(os.getpid).result()
-        except BrokenProcessPool:
-            raise MachineError(
-                f"data.workers: {self.workers} processes could not be started; a script that calls "
-                f'jaxlingua needs `if __name__ == "__main__":` around it; or set data.workers=0'
-            ) from None
-        return executor
+        context = multiprocessing.get_context("spawn")
+        for _ in range(self.workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self._drawing, files), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._free.put(ours)
 
 
-# ── in a worker ───────────────────────────────────────────────────────────────────────────────────────────
-
-_worker: tuple[Drawing, Tokenizer] | None = None
-
-
-def _start_worker(drawing: Drawing, tokenizer_files: dict[str, bytes]) -> None:
-    global _worker
+def _work(asked: Connection, drawing: Drawing, tokenizer_files: dict[str, bytes]) -> None:
+    """What a worker does: draws what comes through the pipe, until nobody is there any more."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the run decides when it stops, and saves first
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         for name, content in tokenizer_files.items():
             (Path(folder) / name).write_bytes(content)
-        _worker = drawing, tokenizer_of_folder(folder)
-
-
-def _end_with_parent() -> None:
-    """A run that is killed leaves nobody behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _draw(wanted: dict[str, Wanted]) -> dict[str, Drawn]:
-    drawing, tokenizer = _worker
-    return drawing.draw(wanted, tokenizer)
+        tokenizer = tokenizer_of_folder(folder)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            wanted = asked.recv()
+            try:
+                drawn = drawing.draw(wanted, tokenizer)
+            except Exception as error:  # raised again where it was asked for
+                drawn = error
+            asked.send(drawn)

@@ -226,7 +226,7 @@ class WindowBatches:
             window = self._windows.get(number)
             if window is None:
                 members, future = self._ahead.pop(number, None) or self._submit(number)
-                window = self._packed(number, members, self._drawer.result(future))
+                window = self._packed(number, members, future.result())
                 self._windows[number] = window
                 for old in [known for known in self._windows if 0 < known <= number - _KEPT_WINDOWS]:
                     del self._windows[old]

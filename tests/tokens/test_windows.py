@@ -1,9 +1,13 @@
 """Windows: a function of seed, stage and number, whoever draws them and wherever a run begins."""
 
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -35,6 +39,8 @@ class Shuffled:
         return len(self.sentences)
 
     def draw(self, slot: int, number: int) -> Example:
+        if self.sentences[slot] == "wrong":
+            raise DataError(f"{self.name} (record {slot}): is wrong")
         random = Random(slot * 1000 + number)
         sentence = self.sentences[slot] * (50 if slot % 50 == 49 else 1)
         prompt = "".join(c for c in sentence if random.random() > 0.3) + "\n"
@@ -57,8 +63,10 @@ def replay():
     return tokenize(tiny_translations(source="replay")[:40], tiny_tokenizer(), row_length_tokens=ROW)
 
 
-def make(replay, *, seed=0, workers=0, folder=None, packing=True, weights=None, **length) -> WindowBatches:
-    drawn = Shuffled("drawn", tuple(tiny_parallel()["eng_Latn"][:200]))
+def make(
+    replay, *, seed=0, workers=0, folder=None, packing=True, weights=None, sentences=None, **length
+) -> WindowBatches:
+    drawn = Shuffled("drawn", sentences or tuple(tiny_parallel()["eng_Latn"][:200]))
     weights = weights or {"drawn": 1.0, "replay": 1.0}
     stage = StageConfig(
         name="align",
@@ -237,7 +245,29 @@ def test_an_entry_of_which_nothing_fits_is_refused(replay):
 def test_a_worker_that_dies_is_told_in_one_line(replay):
     batches = make(replay, workers=1)
     batches.batch(0)
-    for process in list(batches._drawer._executor._processes.values()):
+    for process in batches._drawer._processes:
         process.kill()
     with pytest.raises(MachineError, match=r"data.workers: one of 1 that draw examples died"):
         list(map(batches.batch, range(batches.steps)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_goes_wrong_while_drawing_is_raised_where_it_is_waited_for(replay, workers):
+    with pytest.raises(DataError, match=r"drawn \(record \d+\): is wrong"):
+        make(replay, workers=workers, sentences=("wrong",) * 200)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """Killed, it tells nobody; and where it just ends, nothing is left to warn of."""
+    program = (
+        "import os, sys; from tests.tokens.test_windows import *;"
+        "batches = make(tokenize(tiny_translations(source='replay')[:40], tiny_tokenizer(),"
+        " row_length_tokens=ROW), workers=1);"
+        "print(batches._drawer._processes[0].pid, flush=True); os._exit(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (3, "")
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{int(ended.stdout)}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
