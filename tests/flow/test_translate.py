@@ -269,21 +269,16 @@ def test_what_is_too_long_for_the_model_stays_and_is_told(home, tmp_path):
     assert "too long for the model" in listed["output"]
 
 
-def test_samples_are_the_same_each_time_and_others_with_another_seed(home, tmp_path):
+def test_samples_depend_on_the_seed_and_on_what_is_asked_not_on_what_stands_beside(home, tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps(RECORDS[::-1]), "utf-8")
     made = {}
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+    for name, folder, seed in (("a", home, 1), ("b", home, 1), ("c", home, 2), ("reversed", tmp_path, 1)):
         output = tmp_path / f"{name}.json"
-        command(
-            *asked(
-                home,
-                output,
-                "generate.temperature=1.0",
-                f"run.seed={seed}",
-                f"generate.batch_rows={8 * seed}",
-            )
-        )
-        made[name] = output.read_bytes()
+        options = ("generate.temperature=1.0", f"run.seed={seed}", f"generate.batch_rows={8 * seed}")
+        command(*asked(folder, output, *options, model=home / "model"))
+        made[name] = json.loads(output.read_text("utf-8"))
     assert made["a"] == made["b"] != made["c"]
+    assert made["reversed"] == made["a"][::-1]
 
 
 # ── bad input ─────────────────────────────────────────────────────────────────────────────────────────────
