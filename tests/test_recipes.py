@@ -20,7 +20,9 @@ from jaxlingua.data.cldr import open_cldr
 from jaxlingua.data.mixtures import StageExamples
 from jaxlingua.eval.translate.command import wanted_from
 from jaxlingua.tokens.balance import documents_per_epoch
+from jaxlingua.tokens.masks import assemble
 from jaxlingua.tokens.stages import make_examples, open_sources
+from tests.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "recipes.md").read_text("utf-8")
@@ -199,15 +201,22 @@ def test_the_arithmetic_of_replay_is_that_of_the_paper():
 
 
 def test_as_released_is_what_the_paper_had(folder: Path):
+    """Rows are held out and not sentences; all of a document is learned, and it has no EOS."""
     row = next(row for row in ROWS if "stages[0].faithful=true" in row.overrides)
     config = load_config(row.config, list(row.overrides))
     assert (config.stages[0].steps, config.train.batch_rows) == (50_000, 32)
     optimizer = config.train.optimizer
     assert (optimizer.peak_lr, optimizer.schedule, optimizer.warmup_ratio) == (1e-5, "linear", 0)
     made = examples(folder, row.config, row.overrides)
-    example = made.redrawn["flores"].draw(0, 0)
-    assert not example.ends
-    assert example.answers == ((0, len(example.text)),)
+    slots = 16 * 2 * PAIRS
+    assert len(made.redrawn["flores"]) == slots - slots // 10
+    drawn = made.redrawn["flores"].draw(0, 0)
+    replayed = made.by_entry["english"][0]
+    tokenizer = tiny_tokenizer()
+    for example in (drawn, replayed):
+        assert example.answers == ((0, len(example.text)),)
+        tokens = assemble([example.text], [example.answers], tokenizer, [example.ends]).tokens.tolist()
+        assert tokenizer.eos_id not in tokens
 
 
 def test_no_configuration_is_tested_on_what_it_learns():
