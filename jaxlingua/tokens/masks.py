@@ -33,7 +33,7 @@ def assemble(
         for number, text in enumerate(texts)
         for start, end, answer in _parts(len(text), answers[number])
     ]
-    owner, starts, ends, answer_starts = np.array(parts, np.int64).reshape(-1, 4).T
+    owner, starts, stops, answer_starts = np.array(parts, np.int64).reshape(-1, 4).T
     first = starts == 0
     pieces = [texts[number][start:end] for number, start, end, _ in parts]
     opening = [piece for piece, is_first in zip(pieces, first, strict=True) if is_first]
@@ -56,7 +56,7 @@ def assemble(
     if tokenizer.bos_id is not None:
         tokens[begin[first]] = tokenizer.bos_id
     last = (begin + sizes - 1)[after == 1]
-    tokens[last], target_mask[last], char_ends[last] = tokenizer.eos_id, True, ends[after == 1]
+    tokens[last], target_mask[last], char_ends[last] = tokenizer.eos_id, True, stops[after == 1]
 
     place = np.repeat(begin + before - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
     offsets = np.concatenate([np.zeros((0, 2), np.int32), *(encoding.offsets for encoding in encodings)])

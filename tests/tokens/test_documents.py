@@ -360,3 +360,18 @@ def test_no_examples_are_no_documents(tmp_path):
     documents = tokenize([], tiny_tokenizer(), row_length_tokens=12, cache_folder=tmp_path)
     assert len(documents) == 0
     assert documents.counts == {}
+
+
+def test_an_example_that_does_not_end_has_no_eos():
+    text = "see you later"
+    open_, closed = (
+        tokenize(
+            [Example("old", 0, "eng_Latn", text, ((0, len(text)),), ends)],
+            tiny_tokenizer(),
+            row_length_tokens=64,
+        )
+        for ends in (False, True)
+    )
+    assert closed.tokens.tolist() == [*open_.tokens.tolist(), tiny_tokenizer().eos_id]
+    assert closed.target_tokens.tolist() == [open_.target_tokens[0] + 1]
+    assert open_.fingerprint != closed.fingerprint
