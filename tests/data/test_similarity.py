@@ -9,6 +9,7 @@ import pytest
 
 from jaxlingua.config import ParallelSource
 from jaxlingua.data.leaks import normalize
+from jaxlingua.data.mismatches import overlaps
 from jaxlingua.data.noise import BLANK
 from jaxlingua.data.records import Pair
 from jaxlingua.data.sources import open_source
@@ -55,6 +56,17 @@ def test_negatives_are_sentences_of_other_records_or_the_right_one_with_noise(ta
             assert set(re.findall(r"\w+", said["target_text"].replace(BLANK, ""))) <= set(
                 re.findall(r"\w+", right)
             )
+
+
+def test_hard_negatives_look_more_like_the_right_sentence_than_random_ones(tabbed):
+    source = sentences(200)
+    shared = {"random": [], "hard": []}
+    weights = {"random": 1, "hard": 1}
+    for drawn in draws(made(source, "similarity", wording=tabbed, negatives=weights)):
+        if drawn.negative:
+            right = source.everything[drawn.example.index].texts[drawn.example.language]
+            shared[drawn.negative].append(overlaps(right, [parts(drawn)["target_text"]])[0])
+    assert np.quantile(shared["hard"], 0.1) > np.quantile(shared["random"], 0.9)
 
 
 def test_a_sentence_that_no_noise_changes_gets_a_random_mismatch():
