@@ -59,7 +59,6 @@ def far_away():  # holds the main thread in C, without the interpreter's lock, f
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            preexec_fn=_take_signals,
             **options,
         )
 
@@ -78,12 +77,6 @@ def far_away():  # holds the main thread in C, without the interpreter's lock, f
     def rest(self) -> tuple[str, str, int]:
         out, err = self.process.communicate(timeout=30)
         return out, err, self.process.returncode
-
-
-def _take_signals() -> None:
-    """As in a shell's foreground; what is started in its background ignores SIGINT."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 FAR_AWAY = """
