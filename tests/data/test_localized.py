@@ -90,6 +90,12 @@ def test_the_message_of_an_instruction_with_input_is_framed_as_it_was_learned(la
     assert chat["opening_with_input"] + fill(chat["user"], {"text": message}) + chat["assistant"] == prompt
 
 
+def test_a_turn_that_begins_with_the_heading_of_an_input_has_none():
+    """The heading marks one only where an instruction stands before it."""
+    chat = Conversation(0, "deu_Latn", (("user", "### Eingabe:\nx"), ("assistant", "y")))
+    assert one(chat).text.startswith(ENTRIES["deu_Latn"]["alpaca"]["opening"])
+
+
 def test_short_names_languages_in_the_language_of_the_answer_and_has_no_word_between():
     record, direction = pair("eng_Latn", "ind_Latn")
     assert one(record, "short", direction=direction).prompt == "Inggris > Indonesia\nTwo men.\n"
