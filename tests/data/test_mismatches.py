@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -29,11 +29,13 @@ def jaccard(text, other):
     return len(one & two) / len(one | two)
 
 
-@given(st.text(min_size=1), st.lists(st.text(min_size=1), min_size=1, max_size=6))
+FEW = st.text("ab中é", min_size=1, max_size=30)  # whose trigrams have different hashes
+
+
+@settings(deadline=None)
+@given(FEW, st.lists(FEW, min_size=1, max_size=6))
 def test_overlap_is_the_jaccard_index_of_trigrams(text, others):
-    """Trigrams are hashed, and two of some dozen seldom collide."""
-    expected = [jaccard(text, other) for other in others]
-    np.testing.assert_allclose(overlaps(text, others), expected, atol=0.1)
+    np.testing.assert_allclose(overlaps(text, others), [jaccard(text, other) for other in others])
 
 
 def test_the_overlap_of_real_sentences_is_right_to_a_few_hundredths(shared_data):
@@ -112,6 +114,7 @@ def test_a_sentence_is_drawn_only_where_there_is_one():
     assert all(mismatches.draw("random", 1, TO_GERMAN, drawn).strip() for _ in range(100))
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["A", "a.", "B", "C"]), st.sampled_from(["A", "b", "B!", "D", ""])),
