@@ -67,6 +67,20 @@ def test_each_of_six_templates_is_drawn_equally_often(objective, faithful):
         assert drawn.example.text.startswith(beginning)
 
 
+def test_as_many_templates_name_the_languages_as_in_the_paper():
+    slot = {
+        "denoising": "source",
+        "translation": "source",
+        "bilingual_denoising": "context",
+        "similarity": "target",
+    }
+    naming = {
+        name: sum(f"{{{slot[name]}_language}}" in template for template in templates)
+        for name, templates in RAW.objectives.items()
+    }
+    assert naming == {"denoising": 5, "translation": 3, "bilingual_denoising": 4, "similarity": 3}
+
+
 def test_half_of_the_labels_say_that_the_meaning_is_the_same(many):
     labels = [drawn.label for drawn in many if drawn.objective == "similarity"]
     assert_share(labels.count("same"), len(labels), 0.5)
