@@ -202,17 +202,19 @@ def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def _with_kept_paths(config: Config, before: Config) -> Config:
     """`config` with the absolute paths of `before` where its own mean the same, whether they exist or not."""
-    for section in ("model", "tokens"):
-        given, kept = getattr(config, section), getattr(before, section)
-        if given.path and str(Path(given.path).expanduser().absolute()) == kept.path:
-            config = config.model_copy(update={section: given.model_copy(update={"path": kept.path})})
+    for section, field in (("model", "path"), ("tokens", "path"), ("data", "wording_folder")):
+        given, kept = getattr(config, section), getattr(getattr(before, section), field)
+        path = getattr(given, field)
+        if path and str(Path(path).expanduser().absolute()) == kept:
+            config = config.model_copy(update={section: given.model_copy(update={field: kept})})
     return config
 
 
 def _with_absolute_paths(config: Config) -> Config:
     """Where relative paths start from is written out, so that the run can be repeated from anywhere."""
-    data = config.data.model_copy(update={"folder": str(Path(config.data.folder).absolute())})
-    changed: dict[str, Any] = {"data": data}
+    folders = {"folder": config.data.folder, "wording_folder": config.data.wording_folder}
+    folders = {field: str(Path(path).expanduser().absolute()) for field, path in folders.items() if path}
+    changed: dict[str, Any] = {"data": config.data.model_copy(update=folders)}
     for section in ("model", "tokens"):
         given = getattr(config, section)
         local = Path(given.path).expanduser()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jaxlingua.data
 from tests.flow.kills import arrays
 from tests.flow.small import CONFIG, train, write_config
 
@@ -88,3 +89,23 @@ def test_the_released_code_s_stage_learns_every_token_and_no_end(tmp_path):
     tokens = sum(row["target tokens seen"] for row in stage["mixture"] if row["entry"] == "phrases")
     documents = sum(row["documents seen"] for row in stage["mixture"] if row["entry"] == "phrases")
     assert tokens > 10 * documents
+
+
+def test_a_run_with_wording_of_its_own_goes_on_from_its_folder_and_other_wording_is_refused(
+    tmp_path, monkeypatch, capsys
+):
+    ours = Path(jaxlingua.data.__file__).parent / "wording" / "objectives.yaml"
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "objectives.yaml"
+    file.write_text(ours.read_text("utf-8"), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    changes = {**CHANGES, "data": {**DATA, "wording_folder": "mine"}, "stages": [{**STAGES[0], "steps": 4}]}
+    config = write_config(tmp_path / "small.yaml", **changes)
+    train(config)
+    monkeypatch.chdir("/")
+    train(tmp_path / "run")  # a folder is a configuration; nothing is left to train
+    file.write_text(file.read_text("utf-8").replace("yes", "indeed"), "utf-8")
+    with pytest.raises(SystemExit) as ended:
+        train(tmp_path / "run")
+    assert ended.value.code == 2
+    assert "stages.align.mixture.phrases" in capsys.readouterr().err
