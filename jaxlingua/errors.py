@@ -78,10 +78,10 @@ _PATH_ERRNOS = {
 _ENDED_BY_SIGPIPE = 128 + 13  # as a shell tells it of other programs
 
 
-def exit_with_one_line(main: Callable[[], None]) -> None:
+def exit_with_one_line(main: Callable[[], None], *, has_checkpoints: bool = False) -> None:
     """Run `main` and turn errors that a user can mend into one line on stderr and an exit code.
 
-    Output that nobody reads any more, as behind `| head`, ends it without a word. Everything else keeps its
+    Ctrl-C is one line too; of checkpoints it speaks only where the program makes them. Output that nobody reads any more, as behind `| head`, ends it without a word. Everything else keeps its
     traceback: it is our bug.
     """
     try:
@@ -110,8 +110,8 @@ def exit_with_one_line(main: Callable[[], None]) -> None:
         print(f"error: {told}", file=sys.stderr)
         sys.exit(code)
     except KeyboardInterrupt:
-        message = "stopped; run the same command again, and it goes on from its last checkpoint if it has one"
-        print(message, file=sys.stderr)
+        more = ", and it goes on from its last checkpoint if it has one" if has_checkpoints else ""
+        print(f"stopped; run the same command again{more}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # the usual exit could crash in a computation that is still going on in a thread
@@ -162,13 +162,13 @@ def machine_error(where: object, error: OSError) -> MachineError:
 
 
 def end_with_code(main: Callable[[], None]) -> None:
-    """`exit_with_one_line` for a program whose threads may still be writing when it fails.
+    """`exit_with_one_line` for a program with a run, whose threads may still be writing when it fails.
 
     The interpreter's own exit aborts where one of them is in C++ (half of the saves that a bucket refused, as
     measured), and the exit code would be lost.
     """
     try:
-        exit_with_one_line(main)
+        exit_with_one_line(main, has_checkpoints=True)
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

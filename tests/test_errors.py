@@ -30,24 +30,31 @@ def test_an_error_of_the_system_without_a_path_keeps_its_traceback():
         exit_with_one_line(fails)
 
 
-def test_ctrl_c_ends_at_once_with_one_line():
+@pytest.mark.parametrize(
+    ("ends", "more"),
+    [
+        ("exit_with_one_line", ""),
+        ("end_with_code", ", and it goes on from its last checkpoint if it has one"),
+    ],
+    ids=["no run", "run"],
+)
+def test_ctrl_c_ends_at_once_with_one_line(ends, more):
     """Even with a thread that would keep the interpreter from ending."""
     program = """
 import threading, time
-from jaxlingua.errors import exit_with_one_line
+from jaxlingua.errors import ENDS
 def main():
     threading.Thread(target=time.sleep, args=(60,)).start()
     print("training")
     raise KeyboardInterrupt
-exit_with_one_line(main)
-"""
+ENDS(main)
+""".replace("ENDS", ends)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 130
     assert done.stdout == "training\n"
-    assert done.stderr.startswith("stopped; run the same command again")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == f"stopped; run the same command again{more}\n"
 
 
 def program_with(main: str) -> str:
