@@ -82,8 +82,8 @@ class ParallelSource(BaseModel):
     kind: Literal["parallel"] = identity("parallel", "Parallel text.")
     path: Text = identity(..., "File; with {language} in it one file per language, line n beside line n.")
     languages: list[LanguageCode] = identity(..., "Languages to read, two or more.", min_length=2)
-    format: Literal["auto", "lines", "tsv", "jsonl"] = identity(
-        "auto", "Format; auto goes by {language} and the file's name."
+    format: Literal["auto", "lines", "tsv", "csv", "jsonl"] = identity(
+        "auto", "Format; auto goes by {language} and the file's name. Quotes are text in tsv, not in csv."
     )
     columns: dict[LanguageCode, Text] = identity(
         {}, "Column of each language: a header, a JSON key, a number from 1, or what stands for {language}."

@@ -1,4 +1,4 @@
-"""Files to rows: JSON, JSONL, Parquet, SQuAD, tab-separated and plain lines, with errors that name the line.
+"""Files to rows: JSON, JSONL, Parquet, SQuAD and plain lines, with errors that name the line.
 
 Whether a file is gzipped, Parquet, a JSON array or JSONL goes by its first bytes, never by its name. A line
 ends at "\\n" (or "\\r\\n") and nowhere else: U+2028 and U+0085 belong to the text. Everything is UTF-8, with
@@ -9,26 +9,25 @@ import gzip
 import hashlib
 import io
 import json
-import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxlingua.errors import ConfigError, DataError, nearest
-from jaxlingua.languages import cldr_locale, display_name
+from jaxlingua.errors import DataError, nearest
 
 GZIP, PARQUET, BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
 SHOWN = 5  # names listed in an error before the rest is counted
 SHOWN_CHARACTERS = 40  # of a text in an error
-# How files begin that came in place of the data, what they are and what to do.
+# How files begin that came in place of the data, in lower case, what they are and what to do.
 MISTAKEN = {
     b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself with git lfs pull"),
     b"<!doctype html": ("an HTML page", "download the file itself again"),
     b"<html": ("an HTML page", "download the file itself again"),
+    b"pk\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save the sheet as CSV or TSV"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a spreadsheet", "save it as CSV or TSV"),
 }
-HEADER_WORDS = {"source", "target", "src", "tgt"}
 
 
 class Row(NamedTuple):
@@ -257,87 +256,7 @@ def _parquet_rows(path: Path, where: str) -> Iterator[Row]:
         raise empty(path, where)
 
 
-# ── tables and nested JSON ──────────────────────────────────────────────────────────────────────────────────
-
-
-def read_tsv(path: Path, where: str, languages: list[str], columns: Mapping[str, str]) -> Iterator[Row]:
-    """Columns of a tab-separated file under the codes of their languages. Quotes are text, as in MGSM.
-
-    Args:
-        columns: of each language a name in the header, or a number counted from 1 for a file without header.
-            If empty, a header with the language codes is looked for; without one the columns are in order.
-    Raises: DataError naming the line where it has other columns, or line 1 where it reads like a header that
-        `columns` does not name.
-    """
-    header, at = _tsv_columns(path, where, languages, columns)
-    needed = len(header) or max(at.values()) + 1
-    exact = bool(header) or not columns
-    for index, line in enumerate(read_lines(path, where)):
-        if header and index == 0:
-            continue
-        place = f"{where} ({path}:{index + 1})"
-        cells = line.split("\t")
-        if line and (len(cells) < needed or (exact and len(cells) > needed)):
-            raise DataError(
-                f"{place}: {len(cells)} columns given; {needed}{'' if exact else ' or more'} are needed; "
-                f"part columns by one tab and have no tab in a text"
-            )
-        yield Row(place, index, {language: cells[column] if line else "" for language, column in at.items()})
-
-
-def _tsv_columns(
-    path: Path, where: str, languages: list[str], columns: Mapping[str, str]
-) -> tuple[list[str], dict[str, int]]:
-    """The header, empty if there is none, and the place of each language's column, from 0."""
-    first = next(read_lines(path, where), "").split("\t")
-    if columns and all(re.fullmatch(r"[+-]?\d+", columns.get(language, "")) for language in languages):
-        at = {language: int(columns[language]) - 1 for language in languages}
-        if min(at.values()) < 0:
-            given = ", ".join(f"{language}: {columns[language]}" for language in languages)
-            raise ConfigError(
-                f"{where}.columns: {given} given; columns are counted from 1; mend {where}.columns"
-            )
-        _refuse_header(first, at, languages, f"{where} ({path}:1)")
-        return [], at
-    if not columns and not set(languages) <= set(first):
-        at = {language: column for column, language in enumerate(languages)}
-        _refuse_header(first, at, languages, f"{where} ({path}:1)")
-        if len(first) > len(languages):
-            example = ", ".join(f"{language}: {column + 1}" for language, column in at.items())
-            raise DataError(
-                f"{where} ({path}:1): {len(first)} columns given, {listed(map(cut, first))}, for "
-                f"{len(languages)} languages; one of each is needed; say which by number, such as "
-                f"columns: {{{example}}}, or by name if line 1 is a header"
-            )
-        return [], at
-    names = {language: columns.get(language, language) for language in languages}
-    for name in names.values():
-        if name not in first:
-            raise DataError(
-                f"{where} ({path}:1): no column '{name}'; the header has {listed(first)}; "
-                f"name the columns in {where}.columns"
-            )
-    return first, {language: first.index(name) for language, name in names.items()}
-
-
-def _refuse_header(first: list[str], at: Mapping[str, int], languages: list[str], place: str) -> None:
-    """A file is read without header: no line 1 may name the columns, or it would be learned as a sentence."""
-    words = set(HEADER_WORDS)
-    for language in languages:
-        words |= {
-            language,
-            language.split("_")[0],
-            cldr_locale(language).split("_")[0],
-            display_name(language),
-        }
-    words = {word.casefold() for word in words if word}
-    cells = [first[column].strip() for column in at.values() if column < len(first)]
-    if cells and all(cell.casefold() in words for cell in cells):
-        names = ", ".join(f"{language}: NAME" for language in languages)
-        raise DataError(
-            f"{place}: {listed(cells)} given, which reads like a header; line 1 is a sentence unless columns "
-            f"are named; write columns: {{{names}}}, or remove the line"
-        )
+# ── nested JSON ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_squad(path: Path, where: str) -> Iterator[Row]:

@@ -46,13 +46,14 @@ from jaxlingua.data.readers import (
     read_rows,
     read_squad,
     read_text,
-    read_tsv,
     sha256_of,
 )
 from jaxlingua.data.records import Record, RecordSource, Text
+from jaxlingua.data.tables import read_csv, read_tsv
 from jaxlingua.errors import ConfigError, DataError, MachineError, nearest
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+SPREADSHEETS = ("xlsx", "xls", "ods")
 STREAM_BUFFER = 1000  # records that a stream is shuffled among, as in InstructAlign
 
 
@@ -215,8 +216,9 @@ def open_parallel(config: ParallelSource, folder: str, where: str) -> Opened:
             ]
         return (pair_of(row, languages, {}) for row in beside(files, languages, sides, where)), files
     file = find_file(config.path, folder, where)
-    if format == "tsv":
-        return (pair_of(row, languages, {}) for row in read_tsv(file, where, languages, columns)), [file]
+    if format in ("tsv", "csv"):
+        table = (read_tsv if format == "tsv" else read_csv)(file, where, languages, columns)
+        return (pair_of(row, languages, {}) for row in table), [file]
     return (pair_of(row, languages, columns) for row in read_rows(file, where)), [file]
 
 
@@ -254,22 +256,27 @@ OPENERS: dict[type, Callable[[Any, str, str], Opened]] = {
 # ── rows of parallel text and of Hugging Face ───────────────────────────────────────────────────────────────
 
 
-def parallel_format(config: ParallelSource, where: str) -> Literal["lines", "tsv", "jsonl"]:
+def parallel_format(config: ParallelSource, where: str) -> Literal["lines", "tsv", "csv", "jsonl"]:
     """The format of parallel text; `auto` goes by {language} and the name's ending."""
-    ending = config.path.removesuffix(".gz").rpartition(".")[2]
+    ending = config.path.removesuffix(".gz").rpartition(".")[2].lower()
     has_language = "{language}" in config.path
-    known = {"tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "json": "jsonl", "parquet": "jsonl"}
+    known = {"tsv": "tsv", "tab": "tsv", "csv": "csv"} | dict.fromkeys(("jsonl", "json", "parquet"), "jsonl")
     format = config.format
     if format == "auto":
         format = known.get(ending, "lines" if has_language else "auto")
+    if config.format == "auto" and ending in SPREADSHEETS:
+        raise ConfigError(
+            f"{where}.path: '{config.path}' given, a spreadsheet; lines, tsv, csv or jsonl is allowed; "
+            f"save it as CSV or TSV"
+        )
     if format == "auto":
         raise ConfigError(
             f"{where}.format: auto given, which the name '{config.path}' does not tell; "
-            f"lines, tsv or jsonl is allowed; set {where}.format"
+            f"lines, tsv, csv or jsonl is allowed; set {where}.format"
         )
-    if has_language and format == "tsv":
+    if has_language and format in ("tsv", "csv"):
         raise ConfigError(
-            f"{where}.path: '{config.path}' given with format=tsv, which has all languages in one file; "
+            f"{where}.path: '{config.path}' given with format={format}, which has all languages in one file; "
             f"remove {{language}} or set {where}.format=lines"
         )
     if format == "lines" and not has_language:

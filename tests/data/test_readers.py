@@ -1,4 +1,4 @@
-"""Files to rows: encodings, line ends, gzip, JSON, Parquet, tab-separated, and every error word by word."""
+"""Files to rows: encodings, line ends, gzip, JSON, Parquet, and every error word by word."""
 
 import gzip
 import json
@@ -16,10 +16,9 @@ from jaxlingua.data.readers import (
     read_rows,
     read_squad,
     read_text,
-    read_tsv,
     sha256_of,
 )
-from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.errors import DataError
 
 WHERE = "data.sources.news"
 ROWS = [{"text": "Ann\u2028sings.\u0085"}, {"text": "\u00e9\U0001f600"}, {"text": ""}]
@@ -235,8 +234,16 @@ def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch, call):
             b"\xef\xbb\xbf<html lang='en'>",
             "the file is an HTML page; data is needed; download the file itself again",
         ),
+        (
+            b"PK\x03\x04\x14\x00\x06\x00",
+            "the file is a ZIP archive or a spreadsheet; data is needed; unpack it, or save the sheet as CSV or TSV",
+        ),
+        (
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00",
+            "the file is a spreadsheet; data is needed; save it as CSV or TSV",
+        ),
     ],
-    ids=["pointer", "page", "page without type"],
+    ids=["pointer", "page", "page without type", "xlsx", "xls"],
 )
 def test_what_came_in_place_of_the_data_is_named(tmp_path, content, expected, zip):
     path = tmp_path / "a.json"
@@ -366,124 +373,6 @@ def test_json_nested_too_deep_is_an_error_of_the_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
     assert error_of(read_rows, path).startswith("data.sources.news (a.jsonl:2): JSON that cannot be read, ")
-
-
-# ── tab-separated ────────────────────────────────────────────────────────────────────────────────────────────────
-
-EN_DE = ["eng_Latn", "deu_Latn"]
-
-
-@pytest.mark.parametrize(
-    ("content", "columns", "expected"),
-    [
-        ('a "q\tb\n', {}, [(0, 'a "q', "b")]),
-        ("a\tb\n\nc\td", {}, [(0, "a", "b"), (1, "", ""), (2, "c", "d")]),
-        ("a\tb\tc\n", {"eng_Latn": "3", "deu_Latn": "1"}, [(0, "c", "a")]),
-        ("id\tde\ten\n1\tb\ta\n", {"eng_Latn": "en", "deu_Latn": "de"}, [(1, "a", "b")]),
-        ("id\tdeu_Latn\teng_Latn\n1\tb\ta\n", {}, [(1, "a", "b")]),
-        ("deu_Latn\tenglish\nb\ta\n", {"eng_Latn": "english"}, [(1, "a", "b")]),
-    ],
-    ids=["in order", "blank line", "numbers", "header", "codes as header", "one name given"],
-)
-def test_columns_are_found_by_number_or_header(tmp_path, content, columns, expected):
-    """Quotes are text: a csv reader would swallow the rest of the file after one."""
-    path = tmp_path / "a.tsv"
-    path.write_text(content)
-    rows = read_tsv(path, WHERE, EN_DE, columns)
-    assert [(row.index, row.fields["eng_Latn"], row.fields["deu_Latn"]) for row in rows] == expected
-
-
-@pytest.mark.parametrize(
-    ("content", "columns", "expected"),
-    [
-        (
-            "en\tfr\na\tb\n",
-            {"eng_Latn": "en", "deu_Latn": "de"},
-            "data.sources.news (a.tsv:1): no column 'de'; the header has 'en', 'fr'; "
-            "name the columns in data.sources.news.columns",
-        ),
-        (
-            "a\tb\nc\n",
-            {},
-            "data.sources.news (a.tsv:2): 1 columns given; 2 are needed; "
-            "part columns by one tab and have no tab in a text",
-        ),
-        (
-            "a\tb\tc\n\nd\te\n",
-            {"eng_Latn": "3", "deu_Latn": "1"},
-            "data.sources.news (a.tsv:3): 2 columns given; 3 or more are needed; "
-            "part columns by one tab and have no tab in a text",
-        ),
-        (
-            "a\tb\nc\td\te\n",
-            {},
-            "data.sources.news (a.tsv:2): 3 columns given; 2 are needed; "
-            "part columns by one tab and have no tab in a text",
-        ),
-        (
-            "7\tone\t" + "e" * 41 + "\n",
-            {},
-            "data.sources.news (a.tsv:1): 3 columns given, '7', 'one', '"
-            + "e" * 40
-            + "…', for 2 languages; one of "
-            "each is needed; say which by number, such as columns: {eng_Latn: 1, deu_Latn: 2}, or by name if line 1 "
-            "is a header",
-        ),
-        (
-            "en\tde\na\tb\tc\n",
-            {"eng_Latn": "en", "deu_Latn": "de"},
-            "data.sources.news (a.tsv:2): 3 columns given; 2 are needed; "
-            "part columns by one tab and have no tab in a text",
-        ),
-    ],
-    ids=[
-        "header lacks a column",
-        "too few",
-        "too few for a number",
-        "too many",
-        "more than languages",
-        "a tab in a text",
-    ],
-)
-def test_a_line_with_other_columns_is_refused(tmp_path, content, columns, expected):
-    path = tmp_path / "a.tsv"
-    path.write_text(content)
-    assert error_of(read_tsv, path, EN_DE, columns) == expected
-
-
-@pytest.mark.parametrize("columns", [{}, {"eng_Latn": "1", "deu_Latn": "2"}], ids=["in order", "numbers"])
-@pytest.mark.parametrize(
-    "header", ["English\tGerman", "en\tde", "eng\tDEU", "eng_latn\tdeu_Latn", "Source \ttarget", "src\ttgt"]
-)
-def test_a_header_is_not_learned_as_a_sentence(tmp_path, header, columns):
-    path = tmp_path / "a.tsv"
-    path.write_text(f"{header}\na\tb\n")
-    first, second = (name.strip() for name in header.split("\t"))
-    assert error_of(read_tsv, path, EN_DE, columns) == (
-        f"data.sources.news (a.tsv:1): '{first}', '{second}' given, which reads like a header; line 1 is a sentence "
-        "unless columns are named; write columns: {eng_Latn: NAME, deu_Latn: NAME}, or remove the line"
-    )
-
-
-def test_a_sentence_that_is_the_name_of_a_language_is_no_header(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_text("German\tDeutsch\n")
-    assert [row.fields for row in read_tsv(path, WHERE, EN_DE, {})] == [
-        {"eng_Latn": "German", "deu_Latn": "Deutsch"}
-    ]
-
-
-@pytest.mark.parametrize("number", ["0", "-1"])
-def test_columns_are_counted_from_1(tmp_path, number):
-    """Column 0 was the last one."""
-    path = tmp_path / "a.tsv"
-    path.write_text("a\tb\n")
-    with pytest.raises(ConfigError) as caught:
-        list(read_tsv(path, WHERE, EN_DE, {"eng_Latn": "2", "deu_Latn": number}))
-    assert str(caught.value) == (
-        f"data.sources.news.columns: eng_Latn: 2, deu_Latn: {number} given; columns are counted from 1; "
-        "mend data.sources.news.columns"
-    )
 
 
 # ── SQuAD ────────────────────────────────────────────────────────────────────────────────────────────────────────

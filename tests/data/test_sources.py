@@ -134,6 +134,13 @@ def test_parallel_tsv(write, records):
     assert [pair.texts for pair in records(with_header)] == [pair.texts for pair in PAIRS]
 
 
+def test_parallel_csv(write, records):
+    rows = "".join(f'"{first}","{second}"\n' for first, second in zip(LINES[EN], LINES[DE], strict=True))
+    write("a.csv", f"\ufeffEnglish,German\n{rows}")
+    config = ParallelSource(path="a.csv", languages=[EN, DE], columns={EN: "English", DE: "German"})
+    assert [pair.texts for pair in records(config)] == [pair.texts for pair in PAIRS]
+
+
 def test_parallel_jsonl(write, records):
     rows = [
         {"en": first, "translation": {"de": second}}
@@ -484,12 +491,22 @@ def test_a_missing_language_file_names_the_nearest(write, error_of):
         (
             {"path": "a.txt"},
             "data.sources.news.format: auto given, which the name 'a.txt' does not tell; "
-            "lines, tsv or jsonl is allowed; set data.sources.news.format",
+            "lines, tsv, csv or jsonl is allowed; set data.sources.news.format",
         ),
         (
             {"path": "a.{language}.tsv"},
             "data.sources.news.path: 'a.{language}.tsv' given with format=tsv, which has all languages in one file; "
             "remove {language} or set data.sources.news.format=lines",
+        ),
+        (
+            {"path": "a.{language}.csv.gz"},
+            "data.sources.news.path: 'a.{language}.csv.gz' given with format=csv, which has all languages in one "
+            "file; remove {language} or set data.sources.news.format=lines",
+        ),
+        (
+            {"path": "a.XLSX"},
+            "data.sources.news.path: 'a.XLSX' given, a spreadsheet; lines, tsv, csv or jsonl is allowed; "
+            "save it as CSV or TSV",
         ),
         (
             {"path": "a.txt", "format": "lines"},
@@ -501,7 +518,14 @@ def test_a_missing_language_file_names_the_nearest(write, error_of):
             "data.sources.news.columns: unknown field 'deu_Latin'; did you mean 'deu_Latn'?",
         ),
     ],
-    ids=["unknown format", "tsv per language", "lines in one file", "columns"],
+    ids=[
+        "unknown format",
+        "tsv per language",
+        "csv per language",
+        "spreadsheet",
+        "lines in one file",
+        "columns",
+    ],
 )
 def test_parallel_options_that_exclude_each_other_are_refused(error_of, options, expected):
     assert error_of(ParallelSource(languages=[EN, DE], **options), ConfigError) == expected
