@@ -18,6 +18,7 @@ from jaxlingua.tokens.describe import (
     shortened,
 )
 from jaxlingua.tokens.draws import describe_draws, drawn_entries, sentences
+from jaxlingua.tokens.faults import describe_faults
 from jaxlingua.tokens.fertility import describe_fertility
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.repeats import describe_repeats, describe_shared
@@ -43,7 +44,9 @@ def describe_data(
     Cost: some seconds, and half a minute for a million sentences.
     """
     facts = {
-        "sources": [describe_source(source) | _repeats(source) for source in sources.values()],
+        "sources": [
+            describe_source(source) | _repeats(source) | _faults(source) for source in sources.values()
+        ],
         "leaks": {
             "told": leaks.describe(),
             "count": len(leaks.found),
@@ -84,6 +87,10 @@ def _stage(stage: Stage, tokenizer: Tokenizer) -> dict[str, Any]:
 def _repeats(source: RecordSource) -> dict[str, Any]:
     told = describe_repeats(source)
     return told | {"repeated examples": [shortened(text) for text in told["repeated examples"]]}
+
+
+def _faults(source: RecordSource) -> dict[str, Any]:
+    return {"faults": [row | {"example": shortened(row["example"])} for row in describe_faults(source)]}
 
 
 def _texts_by_language(stages: Sequence[Stage]) -> dict[str, list[str]]:

@@ -49,6 +49,9 @@ def render_page(facts: Mapping[str, Any], name: str) -> str:
         "stages": [_stage(stage) for stage in facts["stages"]],
         "fertility": [row | {"color": languages[row["language"]]} for row in facts["fertility"]],
         "examples": _examples(facts["sources"]),
+        "faults": [
+            {"source": source["name"], **row} for source in facts["sources"] for row in source["faults"]
+        ],
         "shares": _PERCENT,
         "drawn_shares": _DRAWN_SHARES,
         "fertility_texts": FERTILITY_TEXTS,

@@ -92,6 +92,17 @@ def _show_sources(console: Console, facts: Mapping[str, Any]) -> None:
         for reason, texts in source["skipped examples"].items():
             _print_examples(console, f"{source['name']}, {reason}", texts)
         _print_examples(console, f"{source['name']}, repeated", source["repeated examples"])
+    rows = [
+        {
+            "source": source["name"],
+            **row,
+            "share": percent(row["share"]),
+            "example": shortened(row["example"], 40),
+        }
+        for source in facts["sources"]
+        for row in source["faults"]
+    ]
+    _print_table(console, "Text that is not what its language says, of the texts looked at", rows)
     console.print(f"\n{facts['leaks']['told']}", markup=False)
     for leak in facts["leaks"]["examples"]:
         where = f"{leak['source']} (record {leak['index']}) is in {leak['evaluation_source']}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxlingua.languages import find_language
+from jaxlingua.tokens.faults import GARBLED
 
 STAGES = 4  # that have a line of their own
 NAMED = 4  # cases of one warning, the gravest first
@@ -18,7 +19,9 @@ USE = 0.8  # of the positions
 LEARNED = 0.05  # of the tokens
 REPEATED = 0.02  # of a source's records
 SHARED = 0.05  # of an entry's sentences
-FILTERED = 0.2  # of a source's records
+FAULTS = 0.1  # of a source's texts in a language
+GARBLED_TEXTS = 0.03  # of them; many languages have few letters that show it
+FILTERED = 0.05  # of a source's records
 LANGUAGE_SHARE = 0.1  # of what the language would have if all had the same
 
 _REFERENCE = "eng_Latn"
@@ -37,7 +40,7 @@ def summarize(facts: Mapping[str, Any]) -> Summary:
     if len(facts["stages"]) > STAGES:
         told.append(f"and {len(facts['stages']) - STAGES:,} more stages")
     checks: list[Callable[[Mapping[str, Any]], str]] = [
-        _leaks, _filtered, _repeated, _shared, _missing, _left_out, _cut, _shown_often, _small_share,
+        _leaks, _faults, _filtered, _repeated, _shared, _missing, _left_out, _cut, _shown_often, _small_share,
         _few_targets, _padding, _tokens_per_byte, _byte_fallback, _unknown,
     ]  # fmt: skip
     return Summary(told, [line for check in checks if (line := check(facts))])
@@ -103,6 +106,18 @@ def _stage(stage: Mapping[str, Any]) -> str:
 
 def _leaks(facts: Mapping[str, Any]) -> str:
     return facts["leaks"]["told"] if facts["leaks"]["count"] else ""
+
+
+def _faults(facts: Mapping[str, Any]) -> str:
+    cases = [
+        (
+            row["share"],
+            f"{percent(row['share'])} of {name} in {language_name(row['language'])} are {row['fault']}",
+        )
+        for name, row in ((source["name"], row) for source in facts["sources"] for row in source["faults"])
+        if row["share"] >= (GARBLED_TEXTS if row["fault"] == GARBLED else FAULTS)
+    ]
+    return _told("not what its language says", cases)
 
 
 def _filtered(facts: Mapping[str, Any]) -> str:
