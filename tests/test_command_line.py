@@ -82,10 +82,43 @@ BAD_OVERRIDES = {
     "stages[0].step=3": "stages[0]: unknown key 'step'; did you mean 'steps'?",
     "stages[1].steps=3": "stages[1].steps=3: index 1 given; there are 1, counted from 0",
     "stages[0].epochs=2": "stage 'coit': both of steps and epochs given; give exactly one",
-    "stages[0].mixture=phrase": "stages[0].mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
-    "stages[0].mixture={}": "stage 'coit': mixture is empty; name at least one source",
+    "stages[0].mixture=phrase": "stage 'coit', mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
+    "stages[0].mixture={}": "stage 'coit', mixture: nothing given; name at least one source",
     "stages[0].mixture=phrases:eng_Latn-fra_Latn": "language 'fra_Latn' given; the source has eng_Latn, deu_Latn",
-    "stages[0].mixture=phrases:eng_Latn-deu_Latn[5:5]": "a slice [start:stop] needs start below stop",
+    "stages[0].mixture=phrases:eng_Latn-deu_Latn[5:5]": (
+        "stage 'coit', mixture: 'phrases:eng_Latn-deu_Latn[5:5]' given; a slice [start:stop] needs start below stop"
+    ),
+    "stages[0].mixture={phrases: {objectives: random-xs}}": (
+        "stage 'coit', mixture.phrases.objectives: unknown objective 'random-xs'; did you mean 'random-xss'?"
+    ),
+    "stages[0].mixture={phrases: {objectives: []}}": (
+        "stage 'coit', mixture.phrases.objectives: an empty list given; name one or more, or write off"
+    ),
+    "stages[0].mixture={phrases: {objectives: [translation, similarity], task: text}}": (
+        "stage 'coit', mixture.phrases.objectives: 'translation, similarity' given with task 'text'; objectives "
+        "are the task; leave task out"
+    ),
+    "stages[0].mixture={phrases: {negatives: {}}}": (
+        "stage 'coit', mixture.phrases.negatives: {} given; similarity needs random, hard or noised; name one"
+    ),
+    "stages[0].mixture={phrases: {objectives: pair, negatives: {hard: 1}}}": (
+        "stage 'coit', mixture.phrases.negatives: given with objectives 'pair'; only similarity has negatives; "
+        "leave them out, or name similarity among the objectives"
+    ),
+    "stages[0].mixture.phrases.negatives={hard: 1}": (
+        "stage 'coit', mixture.phrases.negatives: given with objectives 'off'; only similarity has negatives"
+    ),
+    "stages[0].mixture={phrases: {weight: {steps: [5, 5], weights: [1, 2]}}}": (
+        "stage 'coit', mixture.phrases.weight: steps [5, 5] and weights [1.0, 2.0] given; as many weights as steps"
+    ),
+    "stages[0].mixture={phrases: {weight: {steps: [0], weights: [1]}}, more: {source: phrases}}": (
+        "stage 'coit', mixture.more.weight: not given, and that of mixture.phrases changes by step; give every "
+        "entry one"
+    ),
+    "stages[0].faithful=true": (
+        "stage 'coit', faithful: true given, and no entry of its mixture has objectives, which are what the "
+        "released code is about; give one of them some, or leave faithful out"
+    ),
     "data.sources.phrases.kind=cldrr": "data.sources.phrases.kind: 'cldrr' given; did you mean 'cldr'?",
     "data.sources.phrases.languages=[deu]": "data.sources.phrases: unknown language 'deu'; write 'deu_Latn'",
     "data.sources.phrases.languages=[german]": "data.sources.phrases: unknown language 'german'; write 'deu_Latn'",

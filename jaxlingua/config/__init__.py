@@ -160,9 +160,9 @@ def check_stages(config: Config) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"stages: name '{name}' given twice; each stage needs its own name")
-    for position, stage in enumerate(config.stages):
+    for stage in config.stages:
         for entry_name, entry in stage.mixture.items():
-            where = f"stages[{position}].mixture.{entry_name}"
+            where = f"stage '{stage.name}', mixture.{entry_name}"
             source = _find_source(config.data, entry_name if entry.source == "auto" else entry.source, where)
             languages = source_languages(source)
             asked = [language for direction in entry.directions() for language in direction]
@@ -172,12 +172,18 @@ def check_stages(config: Config) -> None:
 
 
 def check_faithful(config: Config) -> None:
-    """The released code has one short example in each row."""
+    """The released code has one short example in each row, and learns by objectives."""
     for stage in config.stages:
+        if stage.faithful and all(entry.objectives == "off" for entry in stage.mixture.values()):
+            raise ConfigError(
+                f"stage '{stage.name}', faithful: true given, and no entry of its mixture has objectives, "
+                f"which are what the released code is about; give one of them some, or leave faithful out"
+            )
         if stage.faithful and config.tokens.packing:
             raise ConfigError(
-                f"stages.{stage.name}.faithful: true given with tokens.packing, which the released code does "
-                f"not do; set tokens.packing=false and tokens.row_length_tokens=127, or leave faithful out"
+                f"stage '{stage.name}', faithful: true given with tokens.packing, which the released code "
+                f"does not do; set tokens.packing=false and tokens.row_length_tokens=127, or leave faithful "
+                f"out"
             )
 
 

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from jaxlingua.config.fields import (
     STRICT,
@@ -132,13 +132,23 @@ class MixtureEntry(BaseModel):
 
     @model_validator(mode="after")
     def _objectives_stand_alone(self) -> "MixtureEntry":
+        directions = self.directions()
+        for source, target in directions:
+            if directions.count((source, target)) > 1:
+                raise ConfigError(f"direction: '{source}-{target}' given twice; each may appear once")
         if self.objectives != "off" and self.task != "auto":
             raise ConfigError(
-                f"objectives: '{self.objectives}' given with task '{self.task}'; objectives are the task; "
-                f"leave task out"
+                f"objectives: '{_said(self.objectives)}' given with task '{self.task}'; objectives are the "
+                f"task; leave task out"
             )
         if not self.negatives:
             raise ConfigError("negatives: {} given; similarity needs random, hard or noised; name one")
+        default = type(self).model_fields["negatives"].default
+        if self.negatives != default and "similarity" not in self.drawn_objectives():
+            raise ConfigError(
+                f"negatives: given with objectives '{_said(self.objectives)}'; only similarity has "
+                f"negatives; leave them out, or name similarity among the objectives"
+            )
         return self
 
 
@@ -170,40 +180,57 @@ class StageConfig(BaseModel):
 
     @field_validator("mixture", mode="before")
     @classmethod
-    def _one_line(cls, mixture: Any) -> Any:
-        return parse_mixture(mixture) if isinstance(mixture, str) else mixture
+    def _entries_are_right(cls, mixture: Any, info: Any) -> Any:
+        """Errors of an entry get its place. Those of pydantic are left: they are told with theirs."""
+        stage = f"stage '{info.data['name']}', " if "name" in info.data else ""
+        try:
+            entries = parse_mixture(mixture) if isinstance(mixture, str) else mixture
+        except ConfigError as error:
+            raise ConfigError(f"{stage}{error}") from None
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            try:
+                MixtureEntry.model_validate(entry)
+            except ConfigError as error:
+                raise ConfigError(f"{stage}mixture.{name}.{error}") from None
+            except ValidationError:
+                pass
+        return entries
 
     @model_validator(mode="after")
     def _one_length(self) -> "StageConfig":
         if not self.mixture:
-            raise ConfigError(f"stage '{self.name}': mixture is empty; name at least one source")
+            raise ConfigError(f"stage '{self.name}', mixture: nothing given; name at least one source")
         if (self.steps == "auto") == (self.epochs == "auto"):
             given = "neither" if self.steps == "auto" else "both"
             raise ConfigError(f"stage '{self.name}': {given} of steps and epochs given; give exactly one")
         scheduled = [name for name, entry in self.mixture.items() if isinstance(entry.weight, WeightSchedule)]
         if scheduled and self.steps == "auto":
             raise ConfigError(
-                f"stage '{self.name}': mixture.{scheduled[0]}.weight changes by step, with epochs; such a "
-                f"stage has its length in steps; write steps"
+                f"stage '{self.name}', mixture.{scheduled[0]}.weight: a weight that changes by step given "
+                f"with epochs; such a stage has its length in steps; write steps"
             )
         if scheduled and self.balance != "off":
             raise ConfigError(
-                f"stage '{self.name}': balance '{self.balance}' given with a weight that changes by step; "
+                f"stage '{self.name}', balance: '{self.balance}' given with a weight that changes by step; "
                 f"leave one of them out"
             )
         drawn = [name for name, entry in self.mixture.items() if entry.objectives != "off"]
         if drawn and self.balance != "off":
             raise ConfigError(
-                f"stage '{self.name}': balance '{self.balance}' given with mixture.{drawn[0]}.objectives, "
+                f"stage '{self.name}', balance: '{self.balance}' given with mixture.{drawn[0]}.objectives, "
                 f"whose languages are those of its directions; leave balance out"
             )
         without = [name for name, entry in self.mixture.items() if entry.weight == "auto"]
         if scheduled and without:
             raise ConfigError(
-                f"stage '{self.name}': mixture.{scheduled[0]}.weight changes by step and "
-                f"mixture.{without[0]} has no weight; give every entry one"
+                f"stage '{self.name}', mixture.{without[0]}.weight: not given, and that of "
+                f"mixture.{scheduled[0]} changes by step; give every entry one"
             )
         return self
+
+
+def _said(objectives: str | list[Objective]) -> str:
+    return objectives if isinstance(objectives, str) else ", ".join(objectives)
 
 
 _MIXTURE_PART = re.compile(

@@ -34,7 +34,7 @@ class StageExamples:
     """The examples of a stage by mixture entry, and their counts by entry and language of the answer.
 
     Entries that have objectives are in `redrawn`, all others in `by_entry`. `replay` holds the records that
-    were chosen for an entry that is replay.
+    are learned of an entry that is replay, `leaking` the indices of those that equal evaluation text.
     """
 
     stage: str
@@ -42,6 +42,7 @@ class StageExamples:
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
     redrawn: dict[str, Redrawn] = field(default_factory=dict)
     replay: dict[str, list[Record]] = field(default_factory=dict)
+    leaking: dict[str, frozenset[int]] = field(default_factory=dict)
 
 
 def stage_examples(
@@ -67,13 +68,12 @@ def stage_examples(
     result = StageExamples(stage.name)
     for name, entry in stage.mixture.items():
         where, source = _where(stage, name), _source(name, entry, sources)
-        leaking = leaks.dropped(source.name) if leaks else frozenset()
+        leaking = result.leaking[name] = leaks.dropped(source.name) if leaks else frozenset()
         records = _training_records(where, entry, source)
-        if entry.replay != "off":
-            result.replay[name] = records
         if entry.objectives != "off":
             redrawn = result.redrawn[name] = _objectives(name, stage, source, records, wording, seed, leaking)
             result.counts.update({(name, language): count for language, count in redrawn.counts.items()})
+            _note_replay(result, name, entry, records, set(redrawn.indices))
             continue
         examples = result.by_entry[name] = []
         for record, direction in _asked(entry, source, records):
@@ -89,6 +89,7 @@ def stage_examples(
                 f"{where}: no record of source '{source.name}' gives an example ({why}); each needs a "
                 f"prompt and an answer; mend the source or take the entry out"
             )
+        _note_replay(result, name, entry, records, {example.index for example in examples})
     return result
 
 
@@ -99,11 +100,14 @@ def held_out_examples(
     *,
     limit: int,
     seed: int = 0,
+    leaking: Mapping[str, frozenset[int]] | None = None,
 ) -> StageExamples:
     """The first `limit` held-out examples of each entry and language, rendered as in evaluation.
 
     An entry whose source holds nothing out has an empty list.
 
+    Args:
+        leaking: those of `stage_examples`, by entry; a faithful stage parts its rows without them.
     Raises: DataError as `stage_examples`, but not for empty entries.
     """
     result = StageExamples(stage.name)
@@ -113,7 +117,10 @@ def held_out_examples(
         records = _select(where, entry, source, source.records("held_out"))
         if entry.objectives != "off":
             held_out = _training_records(where, entry, source) if stage.faithful else records
-            examples += _held_out_draws(name, stage, source, held_out, wording, seed, limit)
+            left_out = (leaking or {}).get(name, frozenset()) if stage.faithful else frozenset()
+            if held_out:
+                drawn = _objectives(name, stage, source, held_out, wording, seed, left_out, split="held_out")
+                examples += _first_draws(drawn, limit)
             continue
         for record, direction in _asked(entry, source, records):
             language = _language(record, direction)
@@ -166,19 +173,8 @@ def _objectives(
     )
 
 
-def _held_out_draws(
-    name: str,
-    stage: StageConfig,
-    source: RecordSource,
-    records: Sequence[Record],
-    wording: Wording,
-    seed: int,
-    limit: int,
-) -> Iterator[Example]:
-    """The first draws of held-out sentences, or of the held-out rows of a faithful stage."""
-    if len(records) < 2:  # nothing to mistake a sentence for
-        return
-    objectives = _objectives(name, stage, source, records, wording, seed, split="held_out")
+def _first_draws(objectives: Objectives, limit: int) -> Iterator[Example]:
+    """The first draws, as many in each language."""
     left = dict.fromkeys(objectives.languages, limit)
     for slot in range(len(objectives)):
         example = objectives.draw(slot, 0)
@@ -187,6 +183,13 @@ def _held_out_draws(
             yield example
         if not any(left.values()):
             return
+
+
+def _note_replay(
+    result: StageExamples, name: str, entry: MixtureEntry, records: Sequence[Record], learned: set[int]
+) -> None:
+    if entry.replay != "off":
+        result.replay[name] = [record for record in records if record.index in learned]
 
 
 def _rendered(
@@ -219,7 +222,7 @@ def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> 
     chosen = records[entry.start : stop]
     if not chosen:
         raise DataError(
-            f"{where}.start: {entry.start} given; source '{source.name}' has {len(records):,} training "
+            f"{where}.start: {entry.start:,} given; source '{source.name}' has {len(records):,} training "
             f"records here; start below that, or mend the source"
         )
     return chosen if entry.replay == "off" else choose_replay(chosen, entry.replay, where)

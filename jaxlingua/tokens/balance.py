@@ -34,7 +34,7 @@ def documents_per_epoch(
     left = 1 - sum(given.values())
     if left <= 0:
         raise ConfigError(
-            f"stages.{stage}.mixture: the given weights add up to {1 - left:g}, which leaves nothing for "
+            f"stage '{stage}', mixture: the given weights add up to {1 - left:g}, which leaves nothing for "
             f"{_five(by_size)}; keep the sum below 1, or give every entry a weight"
         )
     total = sum(by_size.values()) / left
@@ -65,8 +65,8 @@ def documents_per_pool(
     """
     if stage.balance == "unimax" and stage.balance_max_repeats < 1:
         raise ConfigError(
-            f"stages.{stage.name}.balance_max_repeats: {stage.balance_max_repeats:g} given; an epoch has as "
-            f"many documents as the languages together; 1 or more is allowed; raise it"
+            f"stage '{stage.name}', balance_max_repeats: {stage.balance_max_repeats:g} given; an epoch has "
+            f"as many documents as the languages together; 1 or more is allowed; raise it"
         )
     by_entry: dict[str, dict[Group, int]] = {}
     for pool, size in sizes.items():

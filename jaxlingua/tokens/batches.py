@@ -223,7 +223,7 @@ def stage_batches(
     Raises: DataError if an entry has no document, saying what became of its examples.
     """
     for entry, store in documents.items():
-        refuse_empty(f"stages.{stage.name}.mixture.{entry}", store, row_length_tokens)
+        refuse_empty(f"stage '{stage.name}', mixture.{entry}", store, row_length_tokens)
     numbered = corpus(documents)
     pools = tuple(pools_of(numbered, stage))
     batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, pools)
@@ -267,8 +267,8 @@ def refuse_empty(where: str, documents: Documents, row_length_tokens: int) -> No
     if not examples:
         raise DataError(f"{where}: no example is left; every entry needs one; see what was filtered")
     raise DataError(
-        f"{where}: none of its {examples} examples fits: {too_long} are longer than a row of "
-        f"{row_length_tokens} tokens, {without_target} have all targets beyond its end; raise "
+        f"{where}: none of its {examples:,} examples fits: {too_long:,} are longer than a row of "
+        f"{row_length_tokens:,} tokens, {without_target:,} have all targets beyond its end; raise "
         f"tokens.row_length_tokens or shorten the text"
     )
 

@@ -177,7 +177,7 @@ def test_less_than_one_pass_is_refused():
             {("web", "eng_Latn"): 5}, {"web": "auto"}, stage("unimax", balance_max_repeats=0.5)
         )
     assert str(caught.value) == (
-        "stages.muit.balance_max_repeats: 0.5 given; an epoch has as many documents as the languages "
+        "stage 'muit', balance_max_repeats: 0.5 given; an epoch has as many documents as the languages "
         "together; 1 or more is allowed; raise it"
     )
 

@@ -231,7 +231,7 @@ def test_weights_that_leave_nothing_are_refused_in_one_line(documents):
     with pytest.raises(ConfigError) as error:
         make(documents, weights={"little": 0.6, "into_thai": 0.4})
     assert str(error.value) == (
-        "stages.coit.mixture: the given weights add up to 1, which leaves nothing for into_greek; "
+        "stage 'coit', mixture: the given weights add up to 1, which leaves nothing for into_greek; "
         "keep the sum below 1, or give every entry a weight"
     )
 
@@ -244,7 +244,7 @@ def test_an_entry_longer_than_every_row_is_refused_in_one_line():
     ):
         store = tokenize(examples, tiny_tokenizer(), row_length_tokens=4, too_long=too_long)
         with pytest.raises(
-            DataError, match=f"stages.coit.mixture.news: none of its 200 examples fits: {reason}"
+            DataError, match=f"stage 'coit', mixture.news: none of its 200 examples fits: {reason}"
         ):
             stage_batches(
                 {"news": store}, stage({"news": 0}), seed=0, row_length_tokens=4, batch_rows=2, packing=True
@@ -254,7 +254,7 @@ def test_an_entry_longer_than_every_row_is_refused_in_one_line():
 def test_an_entry_without_examples_is_refused_in_one_line(documents):
     nothing = tokenize([], tiny_tokenizer(), row_length_tokens=ROW)
     with pytest.raises(
-        DataError, match="stages.coit.mixture.empty: no example is left; every entry needs one"
+        DataError, match="stage 'coit', mixture.empty: no example is left; every entry needs one"
     ):
         make({**documents, "empty": nothing})
 
