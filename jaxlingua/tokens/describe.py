@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxlingua.data.records import RecordSource
-from jaxlingua.tokens.batches import GroupCount
+from jaxlingua.data.redrawn import Objectives
+from jaxlingua.tokens.batches import GroupCount, StageBatches
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import Stage
@@ -40,7 +41,8 @@ def describe_source(source: RecordSource) -> dict[str, Any]:
 def describe_stage(stage: Stage) -> dict[str, Any]:
     """Length, use and realised mixture of a stage; also entries in languages of which nothing was left.
 
-    What is told of entries that are drawn anew is estimated from the stage's first window.
+    Documents of an entry that is drawn anew are those that its slots give in one pass, on average. Columns
+    that are estimates are named by `estimated_columns`.
     """
     batches = stage.batches
     seen, made = batches.describe(), stage.examples.counts
@@ -52,11 +54,17 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     for entry, language in sorted(dict.fromkeys([*made, *seen]), key=lambda group: entries.index(group[0])):
         shown = seen.get((entry, language), _NOT_SHOWN)
         kept, times = _kept(stage, entry, language)
+        records = made[entry, language].examples if (entry, language) in made else 0
+        if (
+            entry in stage.examples.redrawn
+        ):  # with slots that end in other languages, and are answered in this
+            there = made[entry, language].kept if (entry, language) in made else 0
+            records += round(times * kept.examples) - there
         rows.append(
             {
                 "entry": entry,
                 "language": language,
-                "records": made[entry, language].examples if (entry, language) in made else 0,
+                "records": records,
                 "left out": ", ".join(lost.get((entry, language), [])) or "nothing",
                 "documents": round(times * kept.documents) if kept else 0,
                 "cut": round(times * kept.cut_documents) if kept else 0,
@@ -82,6 +90,21 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
     }
 
 
+def estimated_columns(stage: Stage) -> list[str]:
+    """The columns of the mixture that are estimates from the first window; all others are exact."""
+    if isinstance(stage.batches, StageBatches):
+        return []
+    columns = ["passes", "documents seen", "share of documents", "tokens seen", "target tokens seen"]
+    columns.append("share of target tokens")
+    if stage.examples.redrawn:
+        columns += ["cut", "tokens cut"]
+    for entry, language in stage.batches.group_names:
+        kept, _ = _kept(stage, entry, language)
+        if entry in stage.examples.redrawn and kept.documents < kept.examples:
+            return ["left out", "documents", *columns]
+    return columns
+
+
 def describe_left_out(stage: Stage) -> list[dict[str, Any]]:
     """The examples of each entry and language that became no document, by reason, and out of how many."""
     rows = []
@@ -105,14 +128,35 @@ def describe_left_out(stage: Stage) -> list[dict[str, Any]]:
 def _kept(stage: Stage, entry: str, language: str) -> tuple[Counts | None, float]:
     """What became of the examples of a group, and how many each of them stands for.
 
-    Those of fixed text are all there. Of entries that are drawn anew, the first window has some.
+    Those of fixed text are all there; None where there is none. Of entries that are drawn anew, the first
+    window has some.
     """
     numbered = stage.batches.corpus
     counts = numbered.stores[numbered.entries.index(entry)].counts if entry in numbered.entries else {}
     if entry not in stage.examples.redrawn:
         return counts.get((entry, language)), 1.0
-    drawn = sum(count.examples for count in counts.values())
-    return counts.get((entry, language)), len(stage.examples.redrawn[entry]) / max(drawn, 1)
+    expected = _drawn_in_a_pass(stage.examples.redrawn[entry]).get(language, 0.0)
+    drawn = counts.get((entry, language))
+    if not drawn or not drawn.examples:
+        drawn = Counts(1, 1, 0, 0, 0, 0, 0, 0, 0)  # as if all were kept
+    return drawn, expected / drawn.examples
+
+
+def _drawn_in_a_pass(objectives: Objectives) -> dict[str, float]:
+    """Examples by language of the answer that one pass over an entry has on average.
+
+    Every objective is drawn as often; denoising answers in the language that a slot begins with, the others
+    in that which it ends with.
+    """
+    denoised = objectives.objectives.count("denoising") / len(objectives.objectives)
+    expected: dict[str, float] = {}
+    for way, slots in enumerate(np.bincount(objectives.slots[:, 1], minlength=len(objectives.ways)).tolist()):
+        for language, share in (
+            (objectives.ways[way][0], denoised),
+            (objectives.ways[way][-1], 1 - denoised),
+        ):
+            expected[language] = expected.get(language, 0.0) + share * slots
+    return expected
 
 
 def describe_lengths(stage: Stage) -> list[dict[str, Any]]:

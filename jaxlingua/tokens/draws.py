@@ -1,10 +1,15 @@
-"""Entries whose examples are drawn anew in every pass: what is drawn how often, and what it looks like."""
+"""Entries whose examples are drawn anew in every pass: what is drawn how often, and what it looks like.
+
+Also the sentences that entries of any kind are made of.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxlingua.data.example import Example
+from jaxlingua.data.objectives import directions_of
+from jaxlingua.data.records import Pair, RecordSource
 from jaxlingua.data.redrawn import Drawn, Objectives
 from jaxlingua.tokens.describe import shortened
 from jaxlingua.tokens.stages import Stage
@@ -26,6 +31,21 @@ def sentences(objectives: Objectives) -> Iterator[tuple[str, str]]:
     for record in _spread(len(objectives.sentences), TAKEN):
         texts = objectives.sentences[record]
         yield from ((language, texts[language]) for language in languages if texts.get(language))
+
+
+def translated(stage: Stage, sources: Mapping[str, RecordSource]) -> Iterator[tuple[str, str]]:
+    """(language, sentence) of some training records of the entries that are translated from that language."""
+    for name, entry in stage.config.mixture.items():
+        source = sources.get(name if entry.source == "auto" else entry.source)
+        if source is None or name in stage.examples.redrawn or entry.task == "text":
+            continue
+        records = source.records("train")
+        languages = dict.fromkeys(first for first, _ in directions_of(entry, source.languages))
+        for place in _spread(len(records), TAKEN):
+            if isinstance(record := records[place], Pair):
+                yield from (
+                    (language, text) for language in languages if (text := record.texts.get(language))
+                )
 
 
 def describe_draws(stage: Stage) -> list[dict[str, Any]]:

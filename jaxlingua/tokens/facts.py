@@ -7,17 +7,17 @@ from typing import Any
 from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.data.replay import describe_replay
-from jaxlingua.tokens.batches import StageBatches
 from jaxlingua.tokens.describe import (
     describe_left_out,
     describe_lengths,
     describe_rows,
     describe_source,
     describe_stage,
+    estimated_columns,
     first_of_each,
     shortened,
 )
-from jaxlingua.tokens.draws import describe_draws, drawn_entries, sentences
+from jaxlingua.tokens.draws import describe_draws, drawn_entries, sentences, translated
 from jaxlingua.tokens.faults import describe_faults
 from jaxlingua.tokens.fertility import describe_fertility
 from jaxlingua.tokens.interface import Tokenizer
@@ -60,7 +60,7 @@ def describe_data(
             "pieces": tokenizer.vocab_size,
             "begins with BOS": tokenizer.bos_id is not None,
         },
-        "fertility": describe_fertility(_texts_by_language(stages), tokenizer),
+        "fertility": describe_fertility(_texts_by_language(stages, sources), tokenizer),
         "stages": [_stage(stage, tokenizer) for stage in stages],
     }
     told, warnings = summarize(facts)
@@ -69,7 +69,7 @@ def describe_data(
 
 def _stage(stage: Stage, tokenizer: Tokenizer) -> dict[str, Any]:
     return describe_stage(stage) | {
-        "is estimated": not isinstance(stage.batches, StageBatches),
+        "estimated": estimated_columns(stage),
         "left out": describe_left_out(stage),
         "replay": [
             {"entry": entry, **row, "stratum": row["stratum"] or "none"}
@@ -93,8 +93,11 @@ def _faults(source: RecordSource) -> dict[str, Any]:
     return {"faults": [row | {"example": shortened(row["example"])} for row in describe_faults(source)]}
 
 
-def _texts_by_language(stages: Sequence[Stage]) -> dict[str, list[str]]:
-    """Answers, and the sentences of entries that are drawn anew."""
+def _texts_by_language(stages: Sequence[Stage], sources: Mapping[str, RecordSource]) -> dict[str, list[str]]:
+    """Answers, and the sentences of entries that are drawn anew.
+
+    In languages in which nothing is learned, the sentences that are translated from them.
+    """
     texts: dict[str, list[str]] = {}
     for stage in stages:
         for examples in stage.examples.by_entry.values():
@@ -103,7 +106,11 @@ def _texts_by_language(stages: Sequence[Stage]) -> dict[str, list[str]]:
         for objectives in drawn_entries(stage).values():
             for language, sentence in sentences(objectives):
                 texts.setdefault(language, []).append(sentence)
-    return texts
+    given: dict[str, list[str]] = {}
+    for stage in stages:
+        for language, sentence in translated(stage, sources):
+            given.setdefault(language, []).append(sentence)
+    return given | texts
 
 
 def _answers_by_entry(stages: Sequence[Stage]) -> dict[str, Iterator[str]]:

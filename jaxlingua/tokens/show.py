@@ -152,8 +152,9 @@ def _show_stage(console: Console, told: Mapping[str, Any]) -> None:
         style="bold",
         markup=False,
     )
-    how = ", estimated from its first window" if told["is estimated"] else ""
-    _print_table(console, f"Mixture, over all its steps{how}", [_mixture_row(row) for row in told["mixture"]])
+    how = "; ≈ is estimated from its first window" if told["estimated"] else ""
+    rows = [_mixture_row(row, told["estimated"]) for row in told["mixture"]]
+    _print_table(console, f"Mixture, over all its steps{how}", rows)
     _print_table(console, "Examples left out", told["left out"])
     _print_table(console, "Replay, by stratum and language", told["replay"])
     lengths = [
@@ -230,20 +231,22 @@ def _heading(document: ShownDocument) -> str:
     )
 
 
-def _mixture_row(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "entry": told["entry"],
-        "language": told["language"],
-        "documents": told["documents"],
-        "passes": f"{told['passes']:.2f}",
-        "tokens\nseen": told["tokens seen"],
-        "targets\nseen": told["target tokens seen"],
-        "share of\ndocuments": percent(told["share of documents"]),
-        "share of\ntargets": percent(told["share of target tokens"]),
-        "left\nout": told["left out"].replace("nothing", "none"),
-        "cut": told["cut"],
-        "tokens\ncut": told["tokens cut"],
+def _mixture_row(told: Mapping[str, Any], estimated: Sequence[str]) -> dict[str, Any]:
+    """A row with heads of two lines; those of estimates begin with ≈."""
+    cells = {
+        "entry": ("entry", told["entry"]),
+        "language": ("language", told["language"]),
+        "documents": ("documents", told["documents"]),
+        "passes": ("passes", f"{told['passes']:.2f}"),
+        "tokens seen": ("tokens\nseen", told["tokens seen"]),
+        "target tokens seen": ("targets\nseen", told["target tokens seen"]),
+        "share of documents": ("share of\ndocuments", percent(told["share of documents"])),
+        "share of target tokens": ("share of\ntargets", percent(told["share of target tokens"])),
+        "left out": ("left\nout", told["left out"].replace("nothing", "none")),
+        "cut": ("cut", told["cut"]),
+        "tokens cut": ("tokens\ncut", told["tokens cut"]),
     }
+    return {("≈ " if key in estimated else "") + head: cell for key, (head, cell) in cells.items()}
 
 
 def _print_title(console: Console, title: str) -> None:

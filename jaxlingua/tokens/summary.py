@@ -15,6 +15,7 @@ BYTE_FALLBACK = 0.1  # of a language's tokens
 CUT = 0.01  # of an entry's documents in a language
 LEFT_OUT = 0.05  # of what an entry could have had in a language
 PASSES = 10  # over the same documents
+DRAWN_PASSES = 200  # over the same sentences, where they are drawn anew
 USE = 0.8  # of the positions
 LEARNED = 0.05  # of the tokens
 REPEATED = 0.02  # of a source's records
@@ -40,8 +41,8 @@ def summarize(facts: Mapping[str, Any]) -> Summary:
     if len(facts["stages"]) > STAGES:
         told.append(f"and {len(facts['stages']) - STAGES:,} more stages")
     checks: list[Callable[[Mapping[str, Any]], str]] = [
-        _leaks, _faults, _filtered, _repeated, _shared, _missing, _left_out, _cut, _shown_often, _small_share,
-        _few_targets, _padding, _tokens_per_byte, _byte_fallback, _unknown,
+        _leaks, _faults, _filtered, _repeated, _shared, _missing, _left_out, _cut, _shown_often, _drawn_often,
+        _replayed_often, _small_share, _few_targets, _padding, _tokens_per_byte, _byte_fallback, _unknown,
     ]  # fmt: skip
     return Summary(told, [line for check in checks if (line := check(facts))])
 
@@ -180,8 +181,40 @@ def _shown_often(facts: Mapping[str, Any]) -> str:
         (row["passes"], f"{_place(facts, stage, row)} {row['passes']:.0f} times")
         for stage, row in _rows(facts)
         if row["passes"] >= PASSES
+        and row["entry"] not in {*_entries(stage, "draws"), *_entries(stage, "replay")}
     ]
     return _told("the same documents shown often", cases)
+
+
+def _drawn_often(facts: Mapping[str, Any]) -> str:
+    cases = [
+        (passes, f"{entry} {passes:.0f} times{_of(facts, stage)}")
+        for stage in facts["stages"]
+        for entry in _entries(stage, "draws")
+        if (passes := _passes(stage, entry)) >= DRAWN_PASSES
+    ]
+    return _told("sentences gone through often, drawn anew each time", cases)
+
+
+def _replayed_often(facts: Mapping[str, Any]) -> str:
+    cases = []
+    for stage in facts["stages"]:
+        for entry in [name for name in _entries(stage, "replay") if name not in _entries(stage, "draws")]:
+            passes = _passes(stage, entry)
+            if passes >= PASSES:
+                records = sum(row["records"] for row in stage["replay"] if row["entry"] == entry)
+                shown = f"{_count(records, 'record')} shown {passes:.0f} times"
+                cases.append((passes, f"{shown} ({entry}){_of(facts, stage)}"))
+    return _told("replay", cases)
+
+
+def _entries(stage: Mapping[str, Any], key: str) -> list[str]:
+    """The entries that are drawn anew, or replay."""
+    return list(dict.fromkeys(row["entry"] for row in stage[key]))
+
+
+def _passes(stage: Mapping[str, Any], entry: str) -> float:
+    return max((row["passes"] for row in stage["mixture"] if row["entry"] == entry), default=0.0)
 
 
 def _small_share(facts: Mapping[str, Any]) -> str:

@@ -1,18 +1,23 @@
 """What is told of entries that are drawn anew: their own draws, counted, and estimates of the first window."""
 
+import io
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from jaxlingua.config import Config, ParallelSource
+from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import Pair, RecordSource
 from jaxlingua.tokens import stages as flow
-from jaxlingua.tokens.describe import describe_left_out, describe_stage
+from jaxlingua.tokens.describe import describe_left_out, describe_stage, estimated_columns
 from jaxlingua.tokens.draws import DRAWS, SHOWN_SLOTS, describe_draws, sentences
 from jaxlingua.tokens.facts import describe_data
 from jaxlingua.tokens.page import render_page
+from jaxlingua.tokens.show import show
 from jaxlingua.tokens.stages import Stage
 from tests.tiny import tiny_parallel, tiny_tokenizer
 
@@ -37,7 +42,7 @@ class Sentences:
         return [] if split == "held_out" else pairs
 
 
-def made(**changes: Any) -> tuple[Stage, dict[str, RecordSource], Any]:
+def made(mixture: Any = None, **changes: Any) -> tuple[Stage, dict[str, RecordSource], Any]:
     """The stage of a configuration with one entry that is drawn anew, and its sources and leaks."""
     config = Config.model_validate(
         {
@@ -49,7 +54,9 @@ def made(**changes: Any) -> tuple[Stage, dict[str, RecordSource], Any]:
                 "workers": 0,
             },
             "tokens": {"row_length_tokens": changes.pop("row_length_tokens", 256), "too_long": "drop"},
-            "stages": [{"name": "s", "mixture": {"news": {"objectives": "random-xss"}}, "epochs": 2}],
+            "stages": [
+                {"name": "s", "mixture": mixture or {"news": {"objectives": "random-xss"}}, "epochs": 2}
+            ],
             "train": {"batch_rows": 4, "held_out_documents": 0},
         }
     )
@@ -109,7 +116,7 @@ def test_fertility_is_told_of_the_sentences_not_of_yes_and_no(stage: Stage):
 
 
 def test_examples_too_long_are_told_as_shares_of_all_slots():
-    """A window of one pass holds every slot once, so the estimate is exact here."""
+    """Of the slots that a pass has on average in each language: half of them, as both directions are there."""
     stage, sources, leaks = made(row_length_tokens=60)
     objectives = stage.examples.redrawn["news"]
     tokenizer = tiny_tokenizer()
@@ -124,15 +131,67 @@ def test_examples_too_long_are_told_as_shares_of_all_slots():
     for language, sizes in lengths.items():
         too_long = sum(size > 61 for size in sizes)
         assert 0 < too_long < len(sizes)
-        assert left_out[language] == (too_long, len(sizes))
-        assert rows[language]["documents"] == len(sizes) - too_long
-        assert f"{too_long} too long" in rows[language]["left out"]
+        expected = round(LINES * too_long / len(sizes))
+        assert left_out[language] == (expected, LINES)
+        assert rows[language]["records"] == LINES
+        assert rows[language]["documents"] == LINES - expected
+        assert f"{expected} too long" in rows[language]["left out"]
     facts = describe_data(sources, leaks, [stage], tokenizer, "learned")
     stage.batches.close()
     assert any(line.startswith("examples left out: ") for line in facts["warnings"])
     html = render_page(facts, "drawn")
-    assert "estimated from its first window" in html
+    assert "≈ is estimated from its first window" in html
+    heads = re.findall(
+        "<th[^>]*>([^<]*)</th>", html.split("Mixture, over all its steps")[1].split("</tr>")[0]
+    )
+    assert [head for head in heads if not head.startswith("≈ ")] == ["entry", "language", "records"]
     assert "Drawn for news" in html
+
+
+@pytest.mark.parametrize("objectives", ["random-xss", ["translation"], ["denoising", "translation"]])
+def test_documents_of_a_pass_are_its_slots_where_each_language_has_as_many(objectives: Any):
+    stage, _, _ = made({"news": {"objectives": objectives}})
+    rows = {row["language"]: row for row in describe_stage(stage)["mixture"]}
+    stage.batches.close()
+    for language in ("eng_Latn", "ell_Grek"):
+        assert (rows[language]["records"], rows[language]["documents"]) == (LINES, LINES)
+    estimated = estimated_columns(stage)
+    assert "tokens seen" in estimated
+    assert not {"records", "documents", "left out"} & {*estimated}
+
+
+def test_documents_of_one_direction_are_its_slots_in_all_languages_together():
+    """One in three objectives is denoising, which answers in the language that the direction begins with."""
+    entry = {"objectives": ["denoising", "translation", "similarity"], "direction": "eng_Latn-ell_Grek"}
+    stage, _, _ = made({"news": entry})
+    rows = {row["language"]: row for row in describe_stage(stage)["mixture"]}
+    stage.batches.close()
+    assert (rows["eng_Latn"]["documents"], rows["eng_Latn"]["records"]) == (LINES / 3, LINES / 3)
+    assert (rows["ell_Grek"]["documents"], rows["ell_Grek"]["records"]) == (LINES * 2 / 3, LINES * 2 / 3)
+
+
+def test_only_heads_of_estimates_are_marked_on_the_console(stage: Stage):
+    console = Console(file=io.StringIO(), width=1000, highlight=False)
+    show(
+        console, describe_data({"news": Sentences()}, Leaks("refuse", 0, ()), [stage], tiny_tokenizer(), "x")
+    )
+    lines = console.file.getvalue().split("Mixture, over all its steps")[1].splitlines()
+    assert lines[0] == "; ≈ is estimated from its first window"
+    heads = set(re.split(r"\s{2,}", lines[1].strip()) + re.split(r"\s{2,}", lines[2].strip()))
+    assert {"entry", "language", "documents", "≈ passes", "≈ tokens", "≈ cut"} <= heads
+    assert "≈ documents" not in heads
+
+
+def test_fertility_is_told_of_the_language_that_is_translated_from():
+    stage, sources, leaks = made({"news": {"direction": "eng_Latn-ell_Grek"}})
+    facts = describe_data(sources, leaks, [stage], tiny_tokenizer(), "learned")
+    texts = {row["language"]: row["texts"] for row in facts["fertility"]}
+    assert texts == {"ell_Grek": LINES, "eng_Latn": LINES}
+    (english,) = [row for row in facts["fertility"] if row["language"] == "eng_Latn"]
+    assert english["characters"] == len("".join(tiny_parallel()["eng_Latn"][:LINES]))
+    both, _, _ = made({"news": {"direction": ["eng_Latn-ell_Grek", "ell_Grek-eng_Latn"]}})
+    facts = describe_data(sources, leaks, [both], tiny_tokenizer(), "learned")
+    assert {row["texts"] for row in facts["fertility"]} == {LINES}
 
 
 def test_an_entry_in_one_direction_is_told_in_every_language_it_is_answered_in(stage: Stage):

@@ -66,7 +66,7 @@ def stage() -> Stage:
 def numbers_of(value: Any, key: str = "") -> list[tuple[str, str]]:
     """(path, text) of every number and every text of facts, as the page writes them."""
     if isinstance(value, dict):
-        skip = ("fingerprint", "count", "is estimated", "begins with BOS")
+        skip = ("fingerprint", "count", "begins with BOS")
         return [(f"{key}.{k}", t) for k, v in value.items() if k not in skip for _, t in numbers_of(v, k)]
     if isinstance(value, ShownDocument):
         tokens = sum(piece.tokens for piece in value.pieces)
@@ -271,6 +271,31 @@ def test_what_stands_out_has_one_line(stage: Stage, place: list, changes: dict, 
     facts = clean(stage)
     facts["stages"][0]["mixture"][0]["tokens seen"] = 3000
     assert one_more(facts, place, **changes).warnings == [line]
+
+
+def test_sentences_that_are_drawn_anew_may_be_gone_through_more_often(stage: Stage):
+    facts = clean(stage)
+    facts["stages"][0]["draws"] = [{"entry": "tiny"}]
+    assert one_more(facts, ROW, passes=199.0).warnings == []
+    line = "sentences gone through often, drawn anew each time: tiny 240 times"
+    assert one_more(facts, ROW, passes=240.0).warnings == [line]
+
+
+def test_replay_that_is_shown_often_has_words_of_its_own(stage: Stage):
+    facts = clean(stage)
+    row = {"entry": "tiny", "stratum": "none", "language": "eng_Latn", "records": 5000}
+    facts["stages"][0]["replay"] = [row, row | {"language": "tha_Thai"}]
+    assert one_more(facts, ROW, passes=9.0).warnings == []
+    assert one_more(facts, ROW, passes=26.3).warnings == ["replay: 10,000 records shown 26 times (tiny)"]
+
+
+def test_filters_that_drop_one_in_twenty_are_told(stage: Stage):
+    facts = clean(stage)
+    place, skipped = ["sources", 0], {"identical sides": 4}
+    assert one_more(facts, place, skipped=skipped).warnings == []
+    skipped = {"identical sides": 8, "duplicate": 6}
+    line = "records left out while reading: 12.3 % of given"
+    assert one_more(facts, place, skipped=skipped).warnings == [line]
 
 
 def test_languages_are_measured_against_english(stage: Stage):
