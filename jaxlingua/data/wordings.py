@@ -158,6 +158,8 @@ def wording_of(template: str, frames: str = "english") -> Wording:
 def name_in(code: str, language: str) -> str:
     """The name of language `code` in `language`, as Unicode CLDR has it; "" where it has none.
 
+    Vietnamese CLDR writes "Tiếng Anh" as at the beginning of a list; within a sentence it is "tiếng Anh".
+
     Example:
         >>> name_in("deu_Latn", "ind_Latn"), name_in("hat_Latn", "spa_Latn"), name_in("deu_Latn", "min_Latn")
         ('Jerman', 'criollo haitiano', '')
@@ -167,7 +169,8 @@ def name_in(code: str, language: str) -> str:
     keys = [other, other.partition("_")[0], code.partition("_")[0]]  # CLDR names more than it has text in
     if not is_of_several_scripts(code):
         keys.append(hub_language(code))
-    return next((names[key] for key in keys if names.get(key)), "")
+    found = next((names[key] for key in keys if names.get(key)), "")
+    return found.replace("Tiếng ", "tiếng ", 1) if language == "vie_Latn" else found
 
 
 def _localized_frames(

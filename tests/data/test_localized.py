@@ -65,6 +65,13 @@ def test_a_translation_is_asked_for_in_the_language_of_the_answer(language):
     assert one(record, direction=direction).prompt == GOLDEN[language]
 
 
+def test_names_within_vietnamese_sentences_are_not_capitalized():
+    record, direction = pair("eng_Latn", "vie_Latn", index=4)
+    example = one(record, "raw", training=True, direction=direction)
+    assert example.prompt == "Hãy dịch từ tiếng Anh sang tiếng Việt.\n\nTwo men.\n"
+    assert LOCALIZED["raw"].name("pcm_Latn", "vie_Latn") == "Pidgin Nigeria"  # a name of its own
+
+
 def test_into_english_all_is_as_with_english_frames():
     record, direction = pair("deu_Latn", "eng_Latn")
     for template, wording in LOCALIZED.items():
