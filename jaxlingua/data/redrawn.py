@@ -151,7 +151,7 @@ class Objectives:
             kinds, bounds = self.negatives
             negative = kinds[bisect_right(bounds, random.random())]
             if negative == "noised":
-                recipe, slots["target_text"] = self._changed(record, way, random)
+                negative, recipe, slots["target_text"] = self._changed(record, way, random)
             else:
                 slots["target_text"] = self.mismatches.draw(negative, record, way, random)
         slots["label"] = self.wording.labels[label]
@@ -171,14 +171,14 @@ class Objectives:
             return noised_as_released(text, recipe, random)
         return noised(_segmented(text), recipe, random)
 
-    def _changed(self, record: int, way: Way, random: Random) -> tuple[tuple[str, ...], str]:
-        """The target sentence with noise that changes it, or a mismatch if no noise does."""
+    def _changed(self, record: int, way: Way, random: Random) -> tuple[str, tuple[str, ...], str]:
+        """The target sentence with noise that changes it, or a mismatch if no noise does; and which it is."""
         recipe, text = draw_recipe(random), self.sentences[record][way[1]]
         for _ in range(NOISE_TRIES):
             changed = noised(_segmented(text), recipe, random)
             if not self.mismatches.means_the_same(record, way, changed):
-                return recipe, changed
-        return recipe, self.mismatches.draw("random", record, way, random)
+                return "noised", recipe, changed
+        return "random", (), self.mismatches.draw("random", record, way, random)
 
     def _example(self, index: int, template: str, filled: _Filled) -> Example:
         if self.faithful:

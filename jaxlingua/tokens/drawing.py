@@ -86,6 +86,10 @@ class Drawer:
         self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._processes: list[SpawnProcess] = []
 
+    def draw(self, wanted: Mapping[str, Wanted]) -> dict[str, Drawn]:
+        """Draw now, here."""
+        return self._drawing.draw(wanted, self._tokenizer)
+
     def submit(self, wanted: Mapping[str, Wanted]) -> Future[dict[str, Drawn]]:
         """Begin to draw. The future raises MachineError if the worker died, and what drawing raises."""
         if self._threads is None:
@@ -110,8 +114,9 @@ class Drawer:
         except (EOFError, OSError):
             self._free.put(worker)  # whoever comes next is told the same
             raise MachineError(
-                f"data.workers: one of {self.workers} that draw examples died, most often since memory ran "
-                f"out; fewer need less; set data.workers=0 and run the same command again"
+                f"data.workers: one of {self.workers} that draw examples died or could not start; each needs "
+                f"memory, and a script that calls jaxlingua needs `if __name__ == '__main__':`; set "
+                f"data.workers=0 and run the same command again"
             ) from None
         self._free.put(worker)
         if isinstance(drawn, BaseException):

@@ -14,10 +14,10 @@ class RowCounts:
         identity: all that decides the counts; another one has another file.
         """
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        self._path = folder and folder / f"windows-{name}.jsonl"
+        self.path = folder and folder / f"windows-{name}.jsonl"
         self._rows: dict[int, int] = {}
-        if self._path and self._path.is_file():
-            for line in self._path.read_text(errors="replace").splitlines():
+        if self.path and self.path.is_file():
+            for line in self.path.read_text(errors="replace").splitlines():
                 try:
                     number, rows = json.loads(line)
                 except (ValueError, TypeError):
@@ -32,7 +32,7 @@ class RowCounts:
     def put(self, number: int, rows: int) -> None:
         """Keep the rows of a window."""
         self._rows[number] = rows
-        if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
                 file.write(f"[{number}, {rows}]\n")

@@ -99,7 +99,9 @@ def make_stages(
         limit = config.train.held_out_documents
         kept = {}
         if limit:
-            kept = held_out_examples(stage, sources, wording, limit=limit, seed=config.run.seed).by_entry
+            kept = held_out_examples(
+                stage, sources, wording, limit=limit, seed=config.run.seed, leaking=made.leaking
+            ).by_entry
         kept = _tokenize(config, kept, tokenizer, cache, on_progress)
         kept = {entry: held for entry, held in kept.items() if len(held)}  # all of one may be too long
         held_out = None

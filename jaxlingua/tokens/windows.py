@@ -25,6 +25,7 @@ from jaxlingua.errors import DataError
 from jaxlingua.tokens.balance import documents_per_epoch
 from jaxlingua.tokens.batches import WINDOW_DOCUMENTS, GroupCount, entropy, refuse_empty
 from jaxlingua.tokens.drawing import Drawer, Drawing, Drawn, Wanted
+from jaxlingua.tokens.expected import Sample, expected_counts
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.packing import PackingPlan, one_per_row, pack_in_windows, permutation
 from jaxlingua.tokens.row_counts import RowCounts
@@ -33,6 +34,7 @@ from jaxlingua.tokens.store import Documents, Group
 
 CHANGING_WINDOW_DOCUMENTS = 2048  # where weights change by step: so often they are looked at
 _KEPT_WINDOWS = 3
+_SAMPLE_DOCUMENTS = 256
 
 
 class Members(NamedTuple):
@@ -101,7 +103,8 @@ class WindowBatches:
         self._epoch_order: tuple[int, Members] | None = None
         self._passes: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.RLock()  # the thread that feeds and the one that tells of a bad step
-        self._refuse_empty()
+        self._is_fed = False
+        self._samples = self._sampled()
         rows_per_document = self._window(0).plan.rows / len(self._members(0).entries)
         self._rows_per_epoch = epoch * rows_per_document
         self.steps = (
@@ -138,6 +141,7 @@ class WindowBatches:
         stop_row = self.batch_rows if stop_row is None else stop_row
         if not 0 <= start_row <= stop_row <= self.batch_rows:
             raise ValueError(f"batch: rows {start_row} to {stop_row}; a batch has {self.batch_rows}")
+        self._is_fed = True
         first = step * self.batch_rows
         parts = [
             window.corpus.fill(plan, self.row_length_tokens)
@@ -156,30 +160,7 @@ class WindowBatches:
 
     def describe(self) -> dict[Group, GroupCount]:
         """What the steps of the stage show, per (entry, language), estimated from the first window."""
-        first = self._window(0)
-        members = self._members_of_stage(first)
-        groups, shown = first.corpus.groups[first.plan.documents], first.plan.documents
-        entry = np.searchsorted(first.corpus.bounds, shown, side="right") - 1
-        targets = np.concatenate([store.target_tokens for store in first.corpus.stores])[shown]
-        times = (members / np.maximum(first.members, 1))[entry]  # that each document stands for
-
-        def total(per_document: np.ndarray) -> np.ndarray:
-            return np.bincount(groups, per_document * times, len(self.group_names))
-
-        documents, target_tokens = total(np.ones(len(shown))), total(targets)
-        tokens = total(first.corpus.lengths[shown] + 1)
-        passes = dict(zip(self._sizes, members / np.array(list(self._sizes.values())), strict=True))
-        return {
-            group: GroupCount(
-                documents=round(documents[i]),
-                tokens=round(tokens[i]),
-                target_tokens=round(target_tokens[i]),
-                share_of_documents=float(documents[i] / documents.sum()),
-                share_of_target_tokens=float(target_tokens[i] / target_tokens.sum()),
-                epochs=float(passes[group[0]]),
-            )
-            for i, group in enumerate(self.group_names)
-        }
+        return expected_counts(self._samples, self._members_of_stage(), self._sizes, self.group_names)
 
     def close(self) -> None:
         """End the workers that draw."""
@@ -225,15 +206,35 @@ class WindowBatches:
         with self._lock:
             window = self._windows.get(number)
             if window is None:
-                members, future = self._ahead.pop(number, None) or self._submit(number)
-                window = self._packed(number, members, future.result())
-                self._windows[number] = window
+                window = self._windows[number] = self._made(number)
+                self._refuse_other_rows(number, window)
                 for old in [known for known in self._windows if 0 < known <= number - _KEPT_WINDOWS]:
                     del self._windows[old]
                 if number == len(self._first_rows) - 1:
                     self._count(number)
+            if self._is_fed:
                 self._look_ahead(number)
             return window
+
+    def _made(self, number: int) -> Window:
+        """Draw a window: where no batch was asked for yet, here, since workers take their time to start."""
+        if self._is_fed:
+            members, future = self._ahead.pop(number, None) or self._submit(number)
+            return self._packed(number, members, future.result())
+        members = self._members(number)
+        return self._packed(number, members, self._drawer.draw(self._wanted(members)))
+
+    def _refuse_other_rows(self, number: int, window: Window) -> None:
+        """Raises: DataError if the window has not the rows that were counted when it was made before."""
+        if number + 1 >= len(self._first_rows):
+            return
+        known = self._first_rows[number + 1] - self._first_rows[number]
+        if known != window.plan.rows:
+            raise DataError(
+                f"stage '{self.stage}': window {number:,} has {window.plan.rows:,} rows, where {known:,} "
+                f"were counted before, so text is drawn otherwise than at first; install the versions "
+                f"of its provenance.json, or, if {self._counts.path} was changed, remove it"
+            )
 
     def _look_ahead(self, number: int) -> None:
         """Begin to draw what comes after a window, and forget what is no longer wanted."""
@@ -246,12 +247,15 @@ class WindowBatches:
 
     def _submit(self, number: int) -> tuple[Members, Future]:
         members = self._members(number)
+        return members, self._drawer.submit(self._wanted(members))
+
+    def _wanted(self, members: Members) -> dict[str, Wanted]:
         wanted = {}
         for i, entry in enumerate(self._sizes):
             if entry not in self._fixed:
                 slots, passes = self._placed(i, members.numbers[members.entries == i])
                 wanted[entry] = Wanted(slots, passes)
-        return members, self._drawer.submit(wanted)
+        return wanted
 
     def _packed(self, number: int, members: Members, drawn: Mapping[str, Drawn]) -> Window:
         stores = {entry: self._fixed.get(entry) or drawn[entry].documents for entry in self._sizes}
@@ -267,8 +271,8 @@ class WindowBatches:
         documents = documents[documents >= 0]
         if not len(documents):
             raise DataError(
-                f"stages.{self.stage}: none of {len(members.entries):,} drawn examples fits a row of "
-                f"{self.row_length_tokens} tokens; raise tokens.row_length_tokens"
+                f"stage '{self.stage}': none of {len(members.entries):,} drawn examples fits a row of "
+                f"{self.row_length_tokens:,} tokens; raise tokens.row_length_tokens"
             )
         if self.packing:
             lengths, key = numbered.lengths[documents], entropy(self.seed, self.stage, "rows", number)
@@ -334,15 +338,13 @@ class WindowBatches:
 
     # ── estimates, checks, identity ───────────────────────────────────────────────────────────────────────
 
-    def _members_of_stage(self, first: Window) -> Int64[np.ndarray, "entries"]:
+    def _members_of_stage(self) -> Float64[np.ndarray, "entries"]:
         """About how many documents of each entry the stage shows."""
         rows = self.steps * self.batch_rows
         if not self._changes:
-            return np.round(rows / self._rows_per_epoch * self._per_epoch).astype(np.int64)
-        lengths = first.corpus.lengths[first.plan.documents]
-        entry = np.searchsorted(first.corpus.bounds, first.plan.documents, side="right") - 1
-        positions = np.bincount(entry, lengths, len(self._sizes)) / np.maximum(first.members, 1)
-        kept = np.bincount(entry, minlength=len(self._sizes)) / np.maximum(first.members, 1)
+            return rows / self._rows_per_epoch * self._per_epoch
+        positions = np.array([sample.positions for sample in self._samples.values()])
+        kept = np.array([sample.kept for sample in self._samples.values()])
         row_positions = self.row_length_tokens * self.use
         taken, row = np.zeros(len(self._sizes)), 0.0
         while row < rows:
@@ -350,21 +352,33 @@ class WindowBatches:
             used = float((quota * positions).sum() / row_positions if self.packing else (quota * kept).sum())
             part = min(1.0, (rows - row) / used)
             taken, row = taken + part * quota, row + part * used
-        return np.round(taken).astype(np.int64)
+        return taken
 
-    def _refuse_empty(self) -> None:
+    def _sampled(self) -> dict[str, Sample]:
+        """Of each entry all that is fixed, or what the first window drew, or some draws where that is little.
+
+        Raises: DataError if nothing of an entry fits.
+        """
+        first, samples = self._window(0), {}
         for i, (entry, size) in enumerate(self._sizes.items()):
+            where = f"stage '{self.stage}', mixture.{entry}"
             if not size:
+                raise DataError(f"{where}: no example is left; every entry needs one; see what was dropped")
+            if entry in self._fixed:
+                samples[entry] = Sample(self._fixed[entry], size)
+                continue
+            sample = Sample(first.corpus.stores[i], int(first.members[i]))
+            if sample.members < min(_SAMPLE_DOCUMENTS, size):
+                slots = np.arange(min(_SAMPLE_DOCUMENTS, size))
+                drawn = self._drawer.draw({entry: Wanted(slots, np.zeros_like(slots))})[entry]
+                sample = Sample(drawn.documents, len(slots))
+            if not len(sample.documents):
                 raise DataError(
-                    f"stages.{self.stage}.mixture.{entry}: no example is left; see what was dropped"
+                    f"{where}: none of its first {sample.members:,} examples fits a row of "
+                    f"{self.row_length_tokens:,} tokens; raise tokens.row_length_tokens"
                 )
-            first = self._window(0)
-            here = first.corpus.bounds[i + 1] - first.corpus.bounds[i]
-            if not here and first.members[i]:
-                raise DataError(
-                    f"stages.{self.stage}.mixture.{entry}: none of its {first.members[i]:,} first examples "
-                    f"fits a row of {self.row_length_tokens} tokens; raise tokens.row_length_tokens"
-                )
+            samples[entry] = sample
+        return samples
 
     def _identity(self) -> str:
         """All that decides how many rows the windows have."""
@@ -407,7 +421,7 @@ def window_batches(
     Raises: DataError if an entry has no document, as far as the first window tells.
     """
     for entry, documents in fixed.items():
-        refuse_empty(f"stages.{stage.name}.mixture.{entry}", documents, row_length_tokens)
+        refuse_empty(f"stage '{stage.name}', mixture.{entry}", documents, row_length_tokens)
     names = {
         entry: tuple((entry, language) for language in each.languages) for entry, each in redrawn.items()
     }
@@ -424,7 +438,7 @@ def window_batches(
             group_names += fixed[entry].group_names
     return WindowBatches(
         fixed,
-        Drawer(Drawing(redrawn, names, row_length_tokens, too_long), tokenizer, workers),
+        Drawer(Drawing(redrawn, names, row_length_tokens, too_long), tokenizer, workers if redrawn else 0),
         sizes,
         fingerprints,
         group_names,

@@ -192,6 +192,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                         store.save(step, state, meta, metric=lost.get(config.checkpoint.best_by))
                 if is_stopped:
                     asked.stop(step)
+            stage.batches.close()
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if has_tasks:

@@ -46,7 +46,7 @@ from jaxlingua.tokens.tokenizer import is_learned
 # Packages whose version can change what a run computes or how it is stored.
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
-    *("transformers", "tokenizers", "sacrebleu", "babel"),
+    *("transformers", "tokenizers", "sacrebleu", "babel", "regex", "pycountry"),
 )
 DIFFERENCES_SHOWN = 5
 SEEN_SECONDS = 30.0  # in which a shared file system shows what another process wrote

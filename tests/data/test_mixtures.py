@@ -11,7 +11,7 @@ from jaxlingua.data.mixtures import RecordSource, held_out_examples, stage_examp
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
 from jaxlingua.data.sources import open_source
 from jaxlingua.data.wordings import wording_of
-from jaxlingua.errors import DataError
+from jaxlingua.errors import ConfigError, DataError
 
 
 @dataclass
@@ -280,3 +280,78 @@ def test_real_parallel_text_gives_an_example_per_sentence(shared_data):
     for example in result.by_entry["captions"]:
         assert example.answer_texts == (texts[example.index]["fra_Latn"],)
         assert texts[example.index]["eng_Latn"] in example.prompt
+
+
+# ── entries that are drawn anew ─────────────────────────────────────────────────────────────────────────────
+
+
+def parallel(count=60, held_out=0):
+    names = ["river", "mountain", "window", "garden", "kitchen", "letter"]
+    texts = [f"the {names[n % 6]} of house number {n} is old and quiet" for n in range(count)]
+    pairs = [Pair(n, {"eng_Latn": text, "deu_Latn": f"{text} zu deutsch"}) for n, text in enumerate(texts)]
+    return Records("verses", ["eng_Latn", "deu_Latn"], pairs, held_out)
+
+
+def leaking(source, indices):
+    return refuse_leaks(
+        {source.name: source.everything}, {"task": [source.everything[n] for n in indices]}, "drop"
+    )
+
+
+def test_drawn_entries_leave_out_what_leaks_and_count_it():
+    source, leaks = parallel(), leaking(parallel(), range(0, 40, 2))
+    made = stage_examples(
+        stage(verses={"objectives": "pair"}), {"verses": source}, wording_of("short"), leaks=leaks
+    )
+    drawn = made.redrawn["verses"]
+    assert {drawn.draw(slot, 0).index for slot in range(len(drawn))} == set(range(60)) - set(range(0, 40, 2))
+    assert {language: count.dropped for (_, language), count in made.counts.items()} == {
+        "eng_Latn": {"equals evaluation text": 20},
+        "deu_Latn": {"equals evaluation text": 20},
+    }
+
+
+def test_rows_that_a_faithful_stage_holds_out_are_not_learned_also_where_records_leak():
+    source, leaks = parallel(), leaking(parallel(), range(0, 40, 2))
+    config = stage(verses={"objectives": "translation"}).model_copy(update={"faithful": True})
+    sources, wording = {"verses": source}, wording_of("raw")
+    made = stage_examples(config, sources, wording, leaks=leaks)
+    kept = held_out_examples(config, sources, wording, limit=1000, leaking=made.leaking).by_entry["verses"]
+    drawn = made.redrawn["verses"]
+    learned = {
+        (example.index, example.language)
+        for example in map(lambda slot: drawn.draw(slot, 0), range(len(drawn)))
+    }
+    held_out = {(example.index, example.language) for example in kept}
+    assert len(held_out) == 8  # a tenth of 80 rows
+    assert len(learned) == 72
+    assert not learned & held_out
+
+
+def test_one_held_out_record_is_enough_for_what_needs_no_other_sentence():
+    source = parallel(held_out=1)
+    for objectives in ("denoising", "translation", ["translation", "similarity"]):
+        config = stage(verses={"objectives": objectives})
+        kept = held_out_examples(config, {"verses": source}, wording_of("short"), limit=10).by_entry["verses"]
+        assert bool(kept) == (objectives != ["translation", "similarity"])
+
+
+def test_what_is_told_of_replay_is_what_is_learned_of_it():
+    source, leaks = parallel(), leaking(parallel(), range(0, 40, 2))
+    for entry in ({"replay": {"records": 30}}, {"replay": {"records": 30}, "objectives": "pair"}):
+        made = stage_examples(stage(verses=entry), {"verses": source}, wording_of("short"), leaks=leaks)
+        if "objectives" in entry:
+            drawn = made.redrawn["verses"]
+            learned = {drawn.draw(slot, 0).index for slot in range(len(drawn))}
+        else:
+            learned = {example.index for example in made.by_entry["verses"]}
+        assert {record.index for record in made.replay["verses"]} == learned
+        assert not learned & set(range(0, 40, 2))
+        assert 5 < len(learned) < 30
+
+
+def test_a_direction_given_twice_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"direction: 'eng_Latn-deu_Latn' given twice; each may appear once"
+    ):
+        stage(verses={"direction": ["eng_Latn-deu_Latn", "deu_Latn-eng_Latn", "eng_Latn-deu_Latn"]})

@@ -242,12 +242,55 @@ def test_an_entry_of_which_nothing_fits_is_refused(replay):
         )  # fmt: skip
 
 
+def test_rows_that_were_counted_otherwise_are_refused(replay, tmp_path):
+    first = make(replay, folder=tmp_path)
+    list(map(first.batch, range(first.steps)))
+    [file] = tmp_path.iterdir()
+    lines = file.read_text().splitlines()
+    number, rows = json.loads(lines[2])
+    lines[2] = json.dumps([number, rows + 1])
+    file.write_text("\n".join(lines) + "\n")
+    changed = make(replay, folder=tmp_path)
+    with pytest.raises(DataError, match=rf"window 2 has {rows} rows, where {rows + 1} were counted before"):
+        list(map(changed.batch, range(first.steps)))
+
+
+def test_a_rare_entry_is_told_of_though_the_first_window_lacks_it(replay):
+    weights = {"drawn": {"steps": [0, 300], "weights": [1e-4, 3.0]}, "replay": 1.0}
+    batches = make(replay, weights=weights, steps=300)
+    assert batches._window(0).members[0] == 0
+    told = batches.describe()
+    seen = shown(batches, range(300))
+    drawn = sum(count for (entry, _), count in seen.items() if entry == "drawn")
+    told_of = told["drawn", "eng_Latn"].documents + told["drawn", "tha_Thai"].documents
+    assert told_of == pytest.approx(drawn, rel=0.1)
+    assert told["replay", "tha_Thai"].documents == pytest.approx(seen.total() - drawn, rel=0.1)
+
+
+def test_a_tiny_weight_is_made_up_for_in_later_windows(replay):
+    weights = {"drawn": {"steps": [0, 1], "weights": [1.0, 1.0]}, "replay": 0.004}
+    batches = make(replay, weights=weights, steps=2000)
+    members = sum(batches._window(number).members for number in range(20))
+    assert members.tolist() == [1992, 8]
+
+
+def test_no_worker_starts_before_a_batch_is_asked_for(replay):
+    batches = make(replay, workers=2)
+    batches.describe()
+    assert batches._drawer._processes == []
+    batches.batch(0)
+    assert len(batches._drawer._processes) == 2
+    batches.close()
+
+
 def test_a_worker_that_dies_is_told_in_one_line(replay):
     batches = make(replay, workers=1)
     batches.batch(0)
     for process in batches._drawer._processes:
         process.kill()
-    with pytest.raises(MachineError, match=r"data.workers: one of 1 that draw examples died"):
+    with pytest.raises(
+        MachineError, match=r"data.workers: one of 1 that draw examples died or could not start"
+    ):
         list(map(batches.batch, range(batches.steps)))
 
 
@@ -262,7 +305,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     program = (
         "import os, sys; from tests.tokens.test_windows import *;"
         "batches = make(tokenize(tiny_translations(source='replay')[:40], tiny_tokenizer(),"
-        " row_length_tokens=ROW), workers=1);"
+        " row_length_tokens=ROW), workers=1); batches.batch(0);"
         "print(batches._drawer._processes[0].pid, flush=True); os._exit(3)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
