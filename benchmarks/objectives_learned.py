@@ -22,7 +22,8 @@ from scipy.stats import binomtest
 from train_cpu import cpu_model
 
 # Similarity has one word to learn from in each example, the others a sentence.
-STEPS = {"denoising": 3000, "translation": 3000, "bilingual_denoising": 3000, "similarity": 8000}
+STEPS = {"denoising": 3000, "translation": 3000, "bilingual_denoising": 3000, "similarity": 5000}
+PEAK_LR = {"denoising": 3e-3, "translation": 3e-3, "bilingual_denoising": 3e-3, "similarity": 1e-3}
 LEAST_SIMILARITY = 0.9
 
 
@@ -46,7 +47,7 @@ def configured(objective: str, folder: Path) -> Path:
             "remat": "none",
             "held_out_documents": 0,
             "optimizer": {
-                "peak_lr": 3.0e-3,
+                "peak_lr": PEAK_LR[objective],
                 "schedule": "wsd",
                 "decay_ratio": 0.3,
                 "warmup_steps": 100,

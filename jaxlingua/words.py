@@ -111,7 +111,9 @@ _WORD = regex.compile(
         rf"(?:(?=[{_INITIAL}{_INVISIBLE}])\X)",
         _DECIMAL,
         _HEBREW,
-        rf"(?!{_SPACE})\X(?:(?=\p{{M}})\X)*{_INVISIBLE}*",  # Burmese vowels are clusters of their own
+        # A sign that is written around what follows, such as ۝, takes no space; Burmese vowels are clusters
+        # of their own.
+        rf"(?!{_SPACE})(?:{_PREPENDED}+(?={_SPACE})|\X)(?:(?=\p{{M}})\X)*{_INVISIBLE}*",
     )
 )
 _IS_UNSPACED = regex.compile(f"(?V1){_UNSPACED}")

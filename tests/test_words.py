@@ -286,3 +286,7 @@ def test_all_real_text_comes_back(shared_data):
     for text in texts:
         found = segment(text)
         assert join(found.words, found.gaps) == text
+
+
+def test_a_sign_that_is_written_around_what_follows_takes_no_space():
+    assert segment("\u0622\u064a\u0629 \u06dd \u0646\u0635").words[1] == "\u06dd"
