@@ -1,8 +1,8 @@
 """Text that is not what its language says: a look at some records of each source, whatever filters are set.
 
 Each text is counted once, under the first of: the same as another side, garbled (UTF-8 that was read in
-another encoding), in another script, in another language. What these find of faults, and in clean text, is
-measured in docs/filters.md.
+another encoding), in another script, in another language. What the filters that are used here find of faults,
+and in clean text, is measured in docs/filters.md.
 """
 
 from collections import Counter
@@ -60,7 +60,7 @@ def describe_faults(source: RecordSource) -> list[dict[str, Any]]:
             "fault": Counter(detail for detail, _ in cases).most_common(1)[0][0],
             "texts": len(cases),
             "looked at": looked_at[language],
-            "share": len(cases) / looked_at[language],
+            "share of texts": len(cases) / looked_at[language],
             "example": cases[0][1],
         }
         for (language, _), cases in sorted(found.items(), key=lambda item: -len(item[1]))
@@ -121,7 +121,7 @@ def _language(sides: Sides, language: str) -> str:
         return ""
     code = finding.detail.split()[0]
     known = pycountry.languages.get(alpha_3=code)
-    return f"in {known.name.partition(' (')[0] if known else code}"
+    return known.name.partition(" (")[0] if known else code
 
 
 def _name(code: str) -> str:

@@ -14,7 +14,7 @@ from jaxlingua.tokens.summary import language_name, percent
 COLORS = 8  # that the page has names for, --c0 …
 SHARES = ("share of documents", "share of target tokens", "byte fallback", "unknown", "share")
 _DRAWN_SHARES = ("share of documents", "share of target tokens", "byte fallback", "share")  # with a bar below
-_PERCENT = (*SHARES, "share of entry", "share of other")
+_PERCENT = (*SHARES, "share of texts", "share of entry", "share of other")
 
 
 def render_page(facts: Mapping[str, Any], name: str) -> str:

@@ -96,7 +96,7 @@ def _show_sources(console: Console, facts: Mapping[str, Any]) -> None:
         {
             "source": source["name"],
             **row,
-            "share": percent(row["share"]),
+            "share of texts": percent(row["share of texts"]),
             "example": shortened(row["example"], 40),
         }
         for source in facts["sources"]

@@ -110,14 +110,12 @@ def _leaks(facts: Mapping[str, Any]) -> str:
 
 
 def _faults(facts: Mapping[str, Any]) -> str:
-    cases = [
-        (
-            row["share"],
-            f"{percent(row['share'])} of {name} in {language_name(row['language'])} are {row['fault']}",
-        )
-        for name, row in ((source["name"], row) for source in facts["sources"] for row in source["faults"])
-        if row["share"] >= (GARBLED_TEXTS if row["fault"] == GARBLED else FAULTS)
-    ]
+    cases = []
+    for source in facts["sources"]:
+        for row in source["faults"]:
+            share, where = row["share of texts"], f"{source['name']} in {language_name(row['language'])}"
+            if share >= (GARBLED_TEXTS if row["fault"] == GARBLED else FAULTS):
+                cases.append((share, f"{percent(share)} of {where} are {row['fault']}"))
     return _told("not what its language says", cases)
 
 

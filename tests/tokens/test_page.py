@@ -91,6 +91,10 @@ def test_every_fact_is_on_the_page(stage: Stage):
     facts["sources"][0] |= {
         "skipped": {"length ratio above 3": 77},
         "skipped examples": {"length ratio above 3": ["xyz"]},
+        "faults": [
+            {"language": "sun_Latn", "fault": "the same as English", "texts": 345, "looked at": 500}
+            | {"share of texts": 0.69, "example": "It is raining."}
+        ],
     }
     page = Page(render_page(facts, "small"))
     text = " ".join(page.text.split())
@@ -134,7 +138,9 @@ def test_markup_in_the_data_is_text():
     stage = replace(stage_of([replace(example, source="x")], tiny_tokenizer(), 1024), config=config)
     facts = facts_of([stage])
     source = facts["sources"][0]
+    fault = {"language": EVIL, "fault": EVIL, "texts": 1, "looked at": 1, "share of texts": 1.0}
     source |= {
+        "faults": [fault | {"example": EVIL}],
         "skipped": {EVIL: 3},
         "skipped examples": {EVIL: [EVIL]},
         "repeated examples": [EVIL],
