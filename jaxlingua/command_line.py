@@ -70,6 +70,7 @@ def flags_from_command_line(
     arguments: list[str] | None = None,
     *,
     usage: str = "CONFIG",
+    others: Sequence[str] = (),
 ) -> tuple[dict[str, str], list[str]]:
     """The flags of `CONFIG FLAGS [key=value …]` by name, and what else was given.
 
@@ -77,12 +78,13 @@ def flags_from_command_line(
 
     Args:
         usage: what stands in the place of CONFIG.
+        others: calls with a help of their own, for the help.
 
     Raises: ConfigError for a flag that is unknown, given twice or without its value, or missing.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text(program, purpose, (usage,), sections, flags))
+        print(help_text(program, purpose, (usage,), sections, flags, others))
         sys.exit(0 if arguments else 2)
     known = {flag.name: flag for flag in flags}
     given: dict[str, str] = {}
@@ -501,6 +503,7 @@ def help_text(
     usages: Sequence[str] = ("CONFIG",),
     sections: Sequence[str] = tuple(Config.model_fields),
     flags: Sequence[Flag] = (),
+    others: Sequence[str] = (),
 ) -> str:
     """Usage and every option with type, default and description, made from the configuration's classes.
 
@@ -508,11 +511,13 @@ def help_text(
         usages: what stands before the options, a line for each way to call it.
         sections: the parts of the configuration that matter to the program.
         flags: options that are no part of it.
+        others: calls with a help of their own, which is all that is told of them.
     """
     recipes = sorted({f"configs/{file.name}" for folder in RECIPE_FOLDERS for file in folder.glob("*.yaml")})
     shown = "".join(f"{flag.usage()} " for flag in flags)
     lines = [
         *(f"usage: python -m {program} {usage} {shown}[key=value …]" for usage in usages),
+        *(f"       python -m {program} {other} --help" for other in others),
         "",
         purpose,
         "",

@@ -12,7 +12,8 @@ from jaxlingua.errors import ConfigError, Stopped, exit_with_one_line
 
 PURPOSE = (
     "Shows what the model will see: a summary, sources, realised mixture, lengths, tokens per language and "
-    "sample rows; starts no run."
+    "sample rows; starts no run.\n"
+    "translate FILE writes an instruction file in another language."
 )
 FLAGS = (Flag("--html", "Page to write it to instead, and the same as JSON beside it.", "FILE.html"),)
 COLUMNS = 120  # where the output is no terminal
@@ -24,7 +25,7 @@ def main() -> None:
         translate(sys.argv[2:])
         return
     flags, (name, *overrides) = flags_from_command_line(
-        "jaxlingua.data", PURPOSE, FLAGS, tuple(Config.model_fields)
+        "jaxlingua.data", PURPOSE, FLAGS, tuple(Config.model_fields), others=("translate",)
     )
     config = load_config(name, overrides)
     page = _page_file(flags["--html"]) if "--html" in flags else None
@@ -93,7 +94,7 @@ def translate(arguments: list[str]) -> None:
 
     wanted = wanted_from(arguments)
 
-    from jaxlingua.eval.translate.asking import translate_file
+    from jaxlingua.eval.translate.asking import check_early, translate_file
     from jaxlingua.processes.start import together
     from jaxlingua.processes.stop import signals_stop
     from jaxlingua.progress import told
@@ -102,6 +103,7 @@ def translate(arguments: list[str]) -> None:
     from jaxlingua.train.open_model import other_model
     from jaxlingua.train.run import refuse_wrong_platform
 
+    check_early(wanted)
     with together(wanted.config) as group:
         say = Console(is_primary=group.is_primary).say
         refuse_wrong_platform(wanted.config)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxlingua.data.fields import MISSING, lookup, text_field
-from jaxlingua.data.readers import PARQUET, Row, find_file, opened, read_rows
+from jaxlingua.data.readers import PARQUET, Row, cut, find_file, listed, opened, read_rows
 from jaxlingua.errors import ConfigError, DataError
 
 FIELDS = ("instruction", "input", "output")
@@ -35,6 +35,7 @@ class InstructionFile:
         """
         found = []
         for row in self.rows:
+            _refuse_other_names(row)
             texts = {name: text_field(row, name, {}) for name in FIELDS if name != "input"}
             if lookup(row.fields, "input") not in (None, MISSING):
                 texts["input"] = text_field(row, "input", {})
@@ -45,6 +46,7 @@ class InstructionFile:
 def read_instruction_file(path: str, where: str) -> InstructionFile:
     """All records of a file. Raises: DataError where it cannot be read or holds none."""
     file = find_file(path, "", where)
+    _refuse_other_forms(file, where)
     rows = list(read_rows(file, where))
     if not rows:
         raise DataError(f"{where} ({file}): no record in it; one or more is needed; write the file again")
@@ -100,6 +102,27 @@ def _write_parquet(file: InstructionFile, texts: Sequence[dict[str, str]], parti
             column = pyarrow.array([new.get(name) for new in texts], field.type)
             table = table.set_column(place, field, column)
     pyarrow.parquet.write_table(table, partial)
+
+
+def _refuse_other_names(row: Row) -> None:
+    for name in ("instruction", "output"):
+        if lookup(row.fields, name) is MISSING:
+            raise DataError(
+                f"{row.place}: no field '{name}'; the record has {listed(row.fields)}; instruction and "
+                f"output are needed, input may be there; rename the fields to these"
+            )
+
+
+def _refuse_other_forms(file: Path, where: str) -> None:
+    """A table, or any other text, would be told of as broken JSON."""
+    with opened(file, where) as content:
+        start = content.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start and not start.startswith((b"[", b"{", PARQUET)):
+        first = start.split(b"\n")[0].decode("utf-8", "replace").strip()
+        raise DataError(
+            f"{where} ({file}): begins with '{cut(first)}'; a JSON array of objects, JSON lines or Parquet "
+            f"is read; convert the file"
+        )
 
 
 def _form(file: Path, where: str) -> Form:

@@ -104,8 +104,18 @@ def test_what_is_written_is_read_as_instructions_with_the_same_indices(tmp_path)
         (b"", "FILE ({path}): the file is empty; one record or more is needed; write the file again"),
         (
             b'{"output": "a"}',
-            "FILE ({path}:1): no field 'instruction'; the record has 'output'; add it, or name the right one "
-            "in the source's columns",
+            "FILE ({path}:1): no field 'instruction'; the record has 'output'; instruction and output are "
+            "needed, input may be there; rename the fields to these",
+        ),
+        (
+            b'[{"instruction": "a", "targets": "b"}]',
+            "FILE ({path}, record 1): no field 'output'; the record has 'instruction', 'targets'; instruction and "
+            "output are needed, input may be there; rename the fields to these",
+        ),
+        (
+            b"\xef\xbb\xbf\r\ninstruction,output\r\na,b\r\n",
+            "FILE ({path}): begins with 'instruction,output'; a JSON array of objects, JSON lines or Parquet is "
+            "read; convert the file",
         ),
         (
             b'[{"instruction": "a", "output": 3}]',

@@ -129,7 +129,9 @@ def test_the_mixture_is_what_two_passes_show(config: Path, capsys: pytest.Captur
     count = tokens_of(config.parent)
     groups = documents(config.parent)
     targets = {group: sum(count(answer) + 1 for _, answer in texts) for group, texts in groups.items()}
-    tokens = {group: sum(count(prompt + answer) + 2 for prompt, answer in texts) for group, texts in groups.items()}
+    tokens = {
+        group: sum(count(prompt + answer) + 2 for prompt, answer in texts) for group, texts in groups.items()
+    }
     expected = [
         [
             *group, str(len(texts)), "2.00", f"{2 * tokens[group]:,}", f"{2 * targets[group]:,}", f"{100 * len(texts) / 76:.1f} %",
@@ -180,7 +182,9 @@ def test_fertility_counts_characters_and_bytes(config: Path, capsys: pytest.Capt
     answers: dict[str, list[str]] = {}
     for (_, language), texts in documents(config.parent).items():
         answers.setdefault(language, []).extend(answer for _, answer in texts)
-    rows = table(shown(config, capsys=capsys), "Fertility, on at most 2,000 texts a language, 2,000 characters each")
+    rows = table(
+        shown(config, capsys=capsys), "Fertility, on at most 2,000 texts a language, 2,000 characters each"
+    )
     assert [row[0] for row in rows] == ["ell_Grek", "eng_Latn"]
     for language, *told in rows:
         joined = "".join(answers[language])
@@ -264,7 +268,7 @@ def test_the_demo_is_told_in_seconds(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - began < 60
     assert "stage coit: 2,000 steps" in done.stdout
-    assert "<h2 id=\"stage1\">Stage coit</h2>" in page.read_text("utf-8")
+    assert '<h2 id="stage1">Stage coit</h2>' in page.read_text("utf-8")
 
 
 def test_it_runs_where_jax_cannot_be_imported(config: Path):
@@ -286,6 +290,7 @@ def test_help_is_made_from_the_fields_and_comes_at_once():
     assert time.perf_counter() - began < 2
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m jaxlingua.data CONFIG [--html FILE.html] [key=value …]")
+    assert "\n       python -m jaxlingua.data translate --help\n" in done.stdout
     assert "tokens.row_length_tokens" in done.stdout
     assert not re.search(r"\| +(jax|numpy|tokenizers|rich)\b", done.stderr)
 

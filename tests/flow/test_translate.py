@@ -22,6 +22,7 @@ from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.eval.translate import asking
+from jaxlingua.processes import start
 from tests.flow.small import train, write_config
 from tests.flow.test_eval import public
 
@@ -231,6 +232,27 @@ def test_an_output_that_is_there_is_kept(home, tmp_path, capsys, monkeypatch):
         f"allowed; choose one"
     )
     assert output.read_bytes() == before
+
+
+def test_what_can_be_refused_without_devices_is_refused_before_they_start(
+    home, tmp_path, capsys, monkeypatch
+):
+    def starts(*_):
+        raise AssertionError("devices are started")
+
+    monkeypatch.setattr(start, "together", starts)
+    output = tmp_path / "out.json"
+    assert refused(capsys, *asked(home, output, model="nobody")).startswith(f"--model: '{home}/nobody' does")
+    (tmp_path / "empty").mkdir()
+    assert "holds no config.json" in refused(capsys, *asked(home, output, model=tmp_path / "empty"))
+    for name in ("once.json", "once.json.report.json"):
+        shutil.copy(home / name, tmp_path / name.replace("once", "out"))
+    line = refused(capsys, *asked(home, output, "generate.max_new_tokens=7"))
+    assert "which was begun with max_new_tokens '6'; now '7' is given" in line
+    (tmp_path / "out.json.report.json").unlink()
+    assert "no translation of ours" in refused(capsys, *asked(home, output))
+    with pytest.raises(AssertionError):
+        command(*asked(home, tmp_path / "new.json"))
 
 
 def test_two_processes_do_not_write_one_output(home, tmp_path, capsys):

@@ -4,11 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 
-from jaxlingua.errors import ConfigError
+from jaxlingua.bucket import is_bucket
+from jaxlingua.checkpoint.huggingface.config_json import read_config
+from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
+from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.eval.answer import decoding_of
 from jaxlingua.eval.journal import Journal, Prediction, opened_journal
 from jaxlingua.eval.translate import files
@@ -18,6 +22,7 @@ from jaxlingua.eval.translate.report import report_line
 from jaxlingua.generate.decoding import Answer, Request
 from jaxlingua.generate.engine import generate
 from jaxlingua.generate.prompts import prompt_room
+from jaxlingua.hub import find_folder
 from jaxlingua.processes.roll_call import Group
 from jaxlingua.sharding.rules import check_rows
 from jaxlingua.tokens.interface import Tokenizer
@@ -34,6 +39,33 @@ class Model(Protocol):
     source: str | None
     tokenizer: Tokenizer
     open: Callable[[Telling], Any]
+
+
+def check_early(wanted: Wanted) -> None:
+    """Refuse, before devices start, an output of other settings, and a public model that is not there or not
+    understood.
+
+    Raises: ConfigError or CheckpointError.
+    """
+    files.is_done(wanted.output, _settings(wanted), are_all=False)
+    if not is_bucket(wanted.model) and not (Path(wanted.model) / "config.yaml").is_file():
+        folder = find_folder(wanted.model, [CONFIG], where="--model", error=CheckpointError)
+        read_config(read_json(folder / CONFIG), str(folder))
+
+
+def _settings(wanted: Wanted) -> dict[str, Any]:
+    """All that the output depends on but the model."""
+    config = wanted.config
+    return files.settings_of(
+        wanted.file,
+        source_language=wanted.direction[0],
+        target_language=wanted.direction[1],
+        decoding=decoding_of(config).signature,
+        max_new_tokens=config.generate.max_new_tokens,
+        stop=config.generate.stop,
+        compute_dtype=config.model.compute_dtype,
+        wording=wanted.wording.fingerprint,
+    )
 
 
 def translate_file(
@@ -54,17 +86,7 @@ def translate_file(
     """
     config, output = wanted.config, wanted.output
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
-    settings = files.settings_of(
-        wanted.file,
-        source_language=wanted.direction[0],
-        target_language=wanted.direction[1],
-        model=_hash([model.source, model.tokenizer.fingerprint]),
-        decoding=decoding_of(config).signature,
-        max_new_tokens=config.generate.max_new_tokens,
-        stop=config.generate.stop,
-        compute_dtype=config.model.compute_dtype,
-        wording=wanted.wording.fingerprint,
-    )
+    settings = _settings(wanted) | {"model": _hash([model.source, model.tokenizer.fingerprint])}
     if group.share(files.is_done(output, settings)):
         say(f"{output}: translated already; {files.report_path(output)} tells of it")
         return

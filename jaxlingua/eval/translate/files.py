@@ -37,15 +37,18 @@ def settings_of(file: InstructionFile, **settings: Any) -> dict[str, Any]:
     return {"file": file.path.name, "file_sha256": content, **settings}
 
 
-def is_done(output: Path, settings: Mapping[str, Any]) -> bool:
+def is_done(output: Path, settings: Mapping[str, Any], *, are_all: bool = True) -> bool:
     """Whether the output of these settings is there already, or else may be written.
 
+    Args:
+        are_all: whether settings of further names are other settings; False while some are not known.
     Raises: ConfigError for a file that is not ours, for an output of other settings, and for answers of other
         settings.
     """
     folder, report = journal_folder(output), report_path(output)
     if (folder / "settings.json").is_file():
-        _refuse_other(_settings_in(folder / "settings.json"), settings, output, f"remove {folder}")
+        before = _settings_in(folder / "settings.json")
+        _refuse_other(before if are_all else _part(before, settings), settings, output, f"remove {folder}")
         return False
     if not output.exists():
         return False
@@ -55,7 +58,9 @@ def is_done(output: Path, settings: Mapping[str, Any]) -> bool:
             f"allowed; choose one"
         )
     before = _settings_in(report)
-    _refuse_other(before, settings, output, f"remove it and {report.name}")
+    _refuse_other(
+        before if are_all else _part(before, settings), settings, output, f"remove it and {report.name}"
+    )
     return True
 
 
@@ -91,6 +96,10 @@ def finish(
     write_like(file, [{name: fields[text].text for name, text in one.items()} for one in texts], output)
     _write(report_path(output), report)
     return report
+
+
+def _part(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in before.items() if name in now}
 
 
 def _refuse_other(before: Mapping[str, Any], now: Mapping[str, Any], output: Path, remedy: str) -> None:
