@@ -2,19 +2,25 @@
 
 import json
 import random
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from jaxlingua.config import InstructionsSource, ReplayConfig
+from jaxlingua.config import InstructionsSource, ReplayConfig, SourceConfig
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Text
 from jaxlingua.data.replay import choose_replay, describe_replay, equal_parts, write_replay
 from jaxlingua.data.sources import open_source
 from jaxlingua.errors import DataError
 
 WHERE = "stage 'align', mixture.old"
+DOCS = Path(__file__).parents[2] / "docs" / "mixtures.md"
+SOURCE = TypeAdapter(SourceConfig)
 
 
 def texts(count: int, first: int = 0, stratum: str = "", language: str = "eng_Latn") -> list[Text]:
@@ -233,3 +239,16 @@ def test_what_was_written_can_be_read_as_a_source(tmp_path):
     columns = {"instruction": "prompt", "output": "answer", "stratum": "stratum"}
     config = InstructionsSource(path="old.jsonl", language="eng_Latn", columns=columns)
     assert open_source("old", config, str(tmp_path)).records("all") == records
+
+
+def test_what_was_written_can_be_read_as_the_docs_say(tmp_path):
+    told = DOCS.read_text("utf-8")
+    pairs = [Pair(i, {"eng_Latn": f"one {i}", "deu_Latn": f"eins {i}"}) for i in range(5)]
+    chats = [Conversation(i, "eng_Latn", (("user", f"Hi {i}."), ("assistant", "Hello."))) for i in range(5)]
+    asked = [Instruction(i, "eng_Latn", f"Say {i}.", "", f"{i}", f"task {i}") for i in range(5)]
+    for records, kind in ((pairs, "parallel"), (chats, "chat"), (asked, "instructions")):
+        write_replay(tmp_path / "align.old.jsonl", records)
+        [options] = [line for line in told.splitlines() if f"`kind: {kind}`" in line]
+        given = yaml.safe_load("\n".join(re.findall(r"`([^`]+: [^`]+)`", options)))
+        config = SOURCE.validate_python({**given, "path": "align.old.jsonl", "held_out_records": 0})
+        assert open_source("old", config, str(tmp_path)).records("train") == records
