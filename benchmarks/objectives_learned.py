@@ -30,7 +30,9 @@ LEAST_SIMILARITY = 0.9
 def configured(objective: str, folder: Path) -> Path:
     """The configuration of one run."""
     path = folder / f"{objective}.yaml"
-    entry = {"objectives": objective, "negatives": {"random": 1.0}}
+    entry = {"objectives": objective}
+    if objective == "similarity":
+        entry["negatives"] = {"random": 1.0}
     content = {
         "run": {"folder": str(folder / objective)},
         "model": {"preset": "tiny-0.6m", "compute_dtype": "float32"},
