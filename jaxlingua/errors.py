@@ -81,8 +81,9 @@ _ENDED_BY_SIGPIPE = 128 + 13  # as a shell tells it of other programs
 def exit_with_one_line(main: Callable[[], None], *, has_checkpoints: bool = False) -> None:
     """Run `main` and turn errors that a user can mend into one line on stderr and an exit code.
 
-    Ctrl-C is one line too; of checkpoints it speaks only where the program makes them. Output that nobody reads any more, as behind `| head`, ends it without a word. Everything else keeps its
-    traceback: it is our bug.
+    Ctrl-C is one line too; of checkpoints it speaks only where the program makes them. Output that nobody
+    reads any more, as behind `| head`, ends it without a word. Everything else keeps its traceback: it is
+    our bug.
     """
     try:
         try:

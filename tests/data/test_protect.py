@@ -108,7 +108,18 @@ def test_protected_text_tells_nothing_of_the_language():
     assert unprotected("Nimm `the value` und\n```\nthe code\n```\nend").split() == ["Nimm", "und", "end"]
 
 
-CODE = ["`x = 1`", "{name}", "%s", "$HOME", "[MASK]", "<b>", "</p>", "https://a.org/b?c=d", "me@x.org", "____"]
+CODE = [
+    "`x = 1`",
+    "{name}",
+    "%s",
+    "$HOME",
+    "[MASK]",
+    "<b>",
+    "</p>",
+    "https://a.org/b?c=d",
+    "me@x.org",
+    "____",
+]
 BLOCKS = ["\n```py\nprint(1)\n\n# two\n```\n", "\n~~~\nx\n~~~\n", "\n1234\n", "\n - ", "\n"]
 TEXTS = st.lists(
     st.one_of(
