@@ -1,6 +1,9 @@
 """Runs whose text is drawn anew: repeated, resumed in mid-epoch, with other numbers of workers."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import jaxlingua.data
 from tests.flow.kills import arrays
 from tests.flow.small import CONFIG, train, write_config
 
+ROOT = Path(__file__).parents[2]
 DATA = {
     "template": "short",
     "workers": 0,
@@ -111,3 +115,41 @@ def test_a_run_with_wording_of_its_own_goes_on_from_its_folder_and_other_wording
         train(tmp_path / "run")
     assert ended.value.code == 2
     assert "stages.align.mixture.phrases" in capsys.readouterr().err
+
+
+ROWS = """
+import hashlib, sys
+from jaxlingua.config import Config
+from jaxlingua.tokens import stages as flow
+from jaxlingua.tokens.tokenizer import load_tokenizer
+from tests.flow.small import CONFIG
+from tests.flow.test_redrawn import CHANGES
+
+if __name__ == "__main__":
+    config = Config.model_validate({**CONFIG, **CHANGES})
+    sources = flow.open_sources(config)
+    examples, _ = flow.make_examples(config, sources, {})
+    tokenizer = load_tokenizer(config.tokens, lambda: flow.learned_texts(examples), None)
+    [stage] = flow.make_stages(
+        config, sources, examples, tokenizer, cache=None, on_progress=lambda done, total: None
+    )
+    first, last = map(int, sys.argv[1:])
+    for row in range(first, last):
+        batch = stage.batches.batch(5, row, row + 1)
+        print(row, hashlib.sha256(b"".join(array.tobytes() for array in batch)).hexdigest())
+"""
+
+
+def test_processes_that_each_draw_for_themselves_have_rows_of_one_batch():
+    """Whatever the seed of Python's hashes, as on several hosts."""
+
+    def rows(first: int, last: int, seed: str) -> list[str]:
+        command = [sys.executable, "-c", ROWS, str(first), str(last)]
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+
+    whole = rows(0, 8, "1")
+    assert len(set(whole)) == 8
+    assert rows(0, 4, "2") + rows(4, 8, "3") == whole
