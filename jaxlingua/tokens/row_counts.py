@@ -31,6 +31,8 @@ class RowCounts:
 
     def put(self, number: int, rows: int) -> None:
         """Keep the rows of a window."""
+        if self._rows.get(number) == rows:
+            return
         self._rows[number] = rows
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)

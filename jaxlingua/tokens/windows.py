@@ -175,6 +175,7 @@ class WindowBatches:
             while first < end:
                 number = self._window_of(first)
                 window, begin = self._window(number), self._first_rows[number]
+                self._look_ahead(number)
                 stop = min(end, self._first_rows[number + 1])
                 parts.append((window, _part(window.plan, first - begin, stop - begin)))
                 first = stop
@@ -188,12 +189,14 @@ class WindowBatches:
 
     def _count(self, number: int) -> None:
         """Note how many rows window `number` has, the first whose rows are not yet counted."""
-        rows = self._counts.get(number)
-        if rows is None:
-            window = self._windows.get(number)
-            if window is None:
-                self._window(number)  # which counts it
-                return
+        rows, window = self._counts.get(number), self._windows.get(number)
+        if rows is None and window is None:
+            if self._is_fed:
+                self._look_ahead(number - 1)
+            self._window(number)  # which counts it
+            return
+        if window is not None:
+            self._refuse_other_rows(number, window, rows)
             rows = window.plan.rows
             self._counts.put(number, rows)
         if self._changes:
@@ -202,18 +205,18 @@ class WindowBatches:
         self._first_rows.append(self._first_rows[number] + rows)
 
     def _window(self, number: int) -> Window:
-        """Make a window, unless it is at hand, and begin to draw the next ones."""
+        """Make a window, unless it is at hand."""
         with self._lock:
             window = self._windows.get(number)
             if window is None:
                 window = self._windows[number] = self._made(number)
-                self._refuse_other_rows(number, window)
                 for old in [known for known in self._windows if 0 < known <= number - _KEPT_WINDOWS]:
                     del self._windows[old]
                 if number == len(self._first_rows) - 1:
                     self._count(number)
-            if self._is_fed:
-                self._look_ahead(number)
+                else:
+                    known = self._first_rows[number + 1] - self._first_rows[number]
+                    self._refuse_other_rows(number, window, known)
             return window
 
     def _made(self, number: int) -> Window:
@@ -224,12 +227,9 @@ class WindowBatches:
         members = self._members(number)
         return self._packed(number, members, self._drawer.draw(self._wanted(members)))
 
-    def _refuse_other_rows(self, number: int, window: Window) -> None:
+    def _refuse_other_rows(self, number: int, window: Window, known: int | None) -> None:
         """Raises: DataError if the window has not the rows that were counted when it was made before."""
-        if number + 1 >= len(self._first_rows):
-            return
-        known = self._first_rows[number + 1] - self._first_rows[number]
-        if known != window.plan.rows:
+        if known is not None and known != window.plan.rows:
             raise DataError(
                 f"stage '{self.stage}': window {number:,} has {window.plan.rows:,} rows, where {known:,} "
                 f"were counted before, so text is drawn otherwise than at first; install the versions "

@@ -242,17 +242,17 @@ def test_an_entry_of_which_nothing_fits_is_refused(replay):
         )  # fmt: skip
 
 
-def test_rows_that_were_counted_otherwise_are_refused(replay, tmp_path):
+@pytest.mark.parametrize("place", [0, 2])
+def test_rows_that_were_counted_otherwise_are_refused(place, replay, tmp_path):
     first = make(replay, folder=tmp_path)
     list(map(first.batch, range(first.steps)))
     [file] = tmp_path.iterdir()
     lines = file.read_text().splitlines()
-    number, rows = json.loads(lines[2])
-    lines[2] = json.dumps([number, rows + 1])
+    number, rows = json.loads(lines[place])
+    lines[place] = json.dumps([number, rows + 1])
     file.write_text("\n".join(lines) + "\n")
-    changed = make(replay, folder=tmp_path)
-    with pytest.raises(DataError, match=rf"window 2 has {rows} rows, where {rows + 1} were counted before"):
-        list(map(changed.batch, range(first.steps)))
+    with pytest.raises(DataError, match=rf"window {place} has {rows} rows, where {rows + 1} were counted"):
+        list(map(make(replay, folder=tmp_path).batch, range(first.steps)))
 
 
 def test_a_rare_entry_is_told_of_though_the_first_window_lacks_it(replay):
@@ -272,6 +272,16 @@ def test_a_tiny_weight_is_made_up_for_in_later_windows(replay):
     batches = make(replay, weights=weights, steps=2000)
     members = sum(batches._window(number).members for number in range(20))
     assert members.tolist() == [1992, 8]
+
+
+def test_asking_about_the_stage_while_it_is_fed_draws_nothing_again(replay):
+    batches = make(replay)
+    list(map(batches.batch, range(batches.steps)))
+    drawn = []
+    submit = batches._drawer.submit
+    batches._drawer.submit = lambda wanted: drawn.append(1) or submit(wanted)
+    batches.describe(), batches.use, batches.lengths
+    assert not drawn
 
 
 def test_no_worker_starts_before_a_batch_is_asked_for(replay):
