@@ -56,7 +56,7 @@ def language_name(code: str) -> str:
 def percent(share: float) -> str:
     """A share as people read it.
 
-    >>> percent(0.984), percent(0.0004), percent(0), percent(0.00001)
+    >>> percent(0.984), percent(0.0004), percent(0.0), percent(0.00001)
     ('98.4 %', '0.04 %', '0.0 %', '< 0.01 %')
     """
     if 0 < share < 0.0001:

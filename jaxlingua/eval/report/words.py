@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from jaxlingua.errors import ConfigError
 from jaxlingua.languages import display_name, find_language
 from jaxlingua.progress import duration
 
@@ -80,7 +81,7 @@ def language_name(code: str) -> str:
         return "any language"
     try:
         return display_name(code)
-    except (KeyError, ValueError, IndexError):
+    except ConfigError:
         return code
 
 
