@@ -136,6 +136,15 @@ def test_two_passes_seeds_stages_and_entries_draw_differently():
             assert sum(a == b for a, b in zip(one, other, strict=True)) < len(one) / 20  # translations may
 
 
+def test_the_directions_of_a_sentence_are_drawn_apart(many):
+    by_record: dict[int, list[tuple[str, int]]] = {}
+    for drawn in many:
+        by_record.setdefault(drawn.example.index, []).append((drawn.objective, drawn.template))
+    pairs = [pair for drawn in by_record.values() for pair in zip(drawn[::2], drawn[1::2], strict=True)]
+    alike = sum(one == other for one, other in pairs)
+    assert_share(alike, len(pairs), 1 / 24)  # four objectives of six templates
+
+
 def test_a_draw_depends_neither_on_the_order_of_records_nor_on_other_records():
     source = sentences(40)
     everything = made(source, "random")

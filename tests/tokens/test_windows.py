@@ -324,3 +324,21 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     while Path(f"/proc/{int(ended.stdout)}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_counts_go_with_weights_and_rows_and_packing(replay, tmp_path):
+    made_with = [
+        {},
+        {"weights": {"drawn": 2.0, "replay": 1.0}},
+        {"packing": False},
+    ]
+    for number, changed in enumerate(made_with, 1):
+        make(replay, folder=tmp_path, **changed).batch(0)
+        assert len(list(tmp_path.iterdir())) == number
+
+
+def test_every_pass_has_an_order_of_its_own(replay):
+    batches = make(replay, weights={"drawn": "auto", "replay": 0.25}, steps=400)
+    first, second = (batches._placed(0, np.arange(200) + 200 * number)[0] for number in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(200))
+    assert (first != second).mean() > 0.9
