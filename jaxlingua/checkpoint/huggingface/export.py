@@ -125,7 +125,7 @@ def write_weights(
         nonlocal done
         for name in names:
             place = by_name[name]
-            array = np.asarray(_take(flat[place.path], place.layer, place.layout, padded, dtype, gathered))
+            array = np.asarray(take(flat[place.path], place.layer, place.layout, padded, dtype, gathered))
             if "v" in place.layout.ours:
                 array = array[:rows]
             _check_finite(name, array, dtype)
@@ -147,7 +147,7 @@ def write_weights(
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "sizes", "dtype", "sharding"))
-def _take(
+def take(
     param: Array,
     layer: int | Array | None,
     layout: Layout,

@@ -26,6 +26,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _SHOWN = 5
+_ROWS_COMPARED = 8192
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ class StoredTensor:
             raise CheckpointError(f"{self.file}: became shorter while it was read; download it again")
         return flat.view(dtype).reshape(stop - first, *self.shape[1:])
 
+    def holds(self, other: "StoredTensor") -> bool:
+        """Whether this is `other` bit by bit, or what `other` becomes in this type.
+
+        Cost: reads both, some thousand rows at a time.
+        """
+        if self.shape != other.shape or {self.dtype, other.dtype} - DTYPES.keys():
+            return False
+        for first in range(0, self.shape[0], _ROWS_COMPARED):
+            stop = min(first + _ROWS_COMPARED, self.shape[0])
+            ours, theirs = (tensor.read_rows(first, stop) for tensor in (self, other))
+            if ours.tobytes() != theirs.astype(ours.dtype).tobytes():
+                return False
+        return True
+
 
 def weight_files(folder: Path) -> list[str]:
     """Names of the files that hold the weights of a folder in which they may not be yet."""
@@ -74,7 +89,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
     Cost: reads headers only.
     """
     if (folder / SINGLE).is_file():
-        return _read_header(folder / SINGLE)
+        return read_header(folder / SINGLE)
     if not (folder / INDEX).is_file():
         raise CheckpointError(f"{folder}: holds no {SINGLE} and no {INDEX}; {_what_else(folder)}")
     shard_of = _read_index(folder / INDEX)
@@ -87,7 +102,7 @@ def read_tensors(folder: Path) -> dict[str, StoredTensor]:
         )
     tensors: dict[str, StoredTensor] = {}
     for shard in shards:
-        header = _read_header(folder / shard)
+        header = read_header(folder / shard)
         wrong = sorted(set(header) ^ {name for name, of in shard_of.items() if of == shard})
         if wrong:
             raise CheckpointError(
@@ -112,7 +127,12 @@ def _read_index(path: Path) -> dict[str, str]:
     return shard_of
 
 
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file by name.
+
+    Raises: CheckpointError for a file that is cut short or damaged.
+    Cost: reads its header only.
+    """
     try:
         with path.open("rb") as file:  # before the library, whose error names no file if it cannot be read
             with safe_open(path, "np"):
