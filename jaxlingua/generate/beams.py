@@ -26,6 +26,7 @@ from jaxlingua.generate.sampling import Sampling
 from jaxlingua.generate.stops import StopSearch
 from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache
 from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.model.lora import collections
 from jaxlingua.sharding.rules import MeshFunction, batch_sharding, replicated, rows_multiple
 from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
@@ -191,7 +192,7 @@ def _search(
     positions = jnp.arange(padded, dtype=jnp.int32) - (padded - lengths)[:, None]  # negative where padding
     inputs = (tokens, jnp.maximum(positions, 0), (positions >= 0).astype(jnp.int32))
     cache = _constrained(empty_cache(config, rows, padded), CACHE_AXES)
-    hidden, cache = model.apply({"params": params}, *inputs, cache, method=Llama.hidden)
+    hidden, cache = model.apply(collections(params), *inputs, cache, method=Llama.hidden)
     first = logprobs_of(hidden[:, -1])
     first = jnp.broadcast_to(first[:, None], (rows, search.beams, first.shape[-1]))
     beams, _ = _extended(search, _no_beams(search, lengths > 0), first, limits, divisors)
@@ -204,7 +205,7 @@ def _search(
         last = jax.lax.dynamic_index_in_dim(beams.tokens, beams.step - 1, axis=2, keepdims=False).reshape(-1)
         positions = jnp.repeat(lengths + beams.step - 1, search.beams)
         inputs = (last, positions, jnp.ones_like(last), ring)
-        hidden, ring = model.apply({"params": weights}, *inputs, method=Llama.next_hidden)
+        hidden, ring = model.apply(collections(weights), *inputs, method=Llama.next_hidden)
         logprobs = logprobs_of(hidden).reshape(rows, search.beams, -1)
         beams, parents = _extended(search, beams, logprobs, limits, divisors)
         return beams, _reordered(ring, parents, padded)

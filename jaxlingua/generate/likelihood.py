@@ -21,6 +21,7 @@ from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.programs import check_batch_rows, check_finite, on_mesh
 from jaxlingua.generate.prompts import padded_length
 from jaxlingua.model.llama import Llama, head_kernel, logits
+from jaxlingua.model.lora import collections
 from jaxlingua.sharding.rules import (
     MeshFunction,
     batch_sharding,
@@ -185,7 +186,7 @@ def _score(
     """Log-probability of each target, and whether it is the most probable token, of equal ones the first."""
     config, (rows, length) = model.config, tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
-    hidden, _ = model.apply({"params": params}, tokens, positions, segments, method=Llama.hidden)
+    hidden, _ = model.apply(collections(params), tokens, positions, segments, method=Llama.hidden)
     kernel = head_kernel(params, config).astype(hidden.dtype)
     kernel = nn.with_logical_constraint(kernel, (None, "activation_vocab"))  # gathered once, not per chunk
 

@@ -19,6 +19,7 @@ from jaxlingua.generate.choices import Choices, next_of_choices
 from jaxlingua.generate.sampling import Sampling, next_tokens
 from jaxlingua.model.cache import CACHE_AXES, RING_AXES, Cache, Ring, empty_cache, empty_ring, turned
 from jaxlingua.model.llama import Llama, head_kernel, layers_apart, logits
+from jaxlingua.model.lora import collections, joined
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import (
     RULES,
@@ -211,7 +212,7 @@ def _fill(model: Llama, params: Any, state: State, prompts: Prompts, choose: Any
         )
     )
     hidden, cache = model.apply(
-        {"params": params}, prompts.tokens, positions, segments, cache, method=Llama.hidden
+        collections(params), prompts.tokens, positions, segments, cache, method=Llama.hidden
     )
     scores = logits(hidden[:, -1:], head_kernel(params, config), config)[:, 0]
     zeros = jnp.zeros(count, jnp.int32)
@@ -257,7 +258,7 @@ def _decode(model: Llama, weights: Any, state: State, pause_at: Array, steps: Ar
         step, (ring, rows) = carry
         place = ring.index
         inputs = (rows.token, rows.position, (~rows.has_ended).astype(jnp.int32), ring)
-        hidden, ring = model.apply({"params": weights}, *inputs, method=Llama.next_hidden)
+        hidden, ring = model.apply(collections(weights), *inputs, method=Llama.next_hidden)
         scores = logits(hidden[:, None], kernel, config)[:, 0]
         after = choose(scores, rows)
         here = (0, place)
@@ -281,18 +282,28 @@ def _shorten(state: State, length: int) -> State:
 
 def weight_shardings(model: Llama, mesh: Mesh) -> Any:
     """Of `Programs.weights`: as of the parameters, but for the axis of layers."""
-    shardings = param_shardings(model, mesh)
-    of_layer = jax.tree.map(
-        lambda one: NamedSharding(mesh, PartitionSpec(*one.spec[1:])), shardings["layers"]
-    )
-    return {**shardings, "layers": (of_layer,) * model.config.layers}
+
+    def apart(shardings: dict) -> dict:
+        of_layer = jax.tree.map(
+            lambda one: NamedSharding(mesh, PartitionSpec(*one.spec[1:])), shardings["layers"]
+        )
+        return {**shardings, "layers": (of_layer,) * model.config.layers}
+
+    shardings = collections(param_shardings(model, mesh))
+    return joined({name: apart(tree) for name, tree in shardings.items()})
 
 
 def _weights(config: LlamaConfig, params: Any) -> Any:
-    """Matrices as they are multiplied, cast and parted once instead of at every token; norms stay float32."""
+    """Matrices as they are multiplied, cast and parted once instead of at every token.
+
+    Norms stay float32, codes stay codes with their scales.
+    """
 
     def cast(path: Any, leaf: Array) -> Array:
-        return leaf if path[-1].key == "scale" else leaf.astype(config.compute_dtype)
+        is_kept = path[-1].key.endswith(("scale", "magnitude")) or not jnp.issubdtype(
+            leaf.dtype, jnp.floating
+        )
+        return leaf if is_kept else leaf.astype(config.compute_dtype)
 
     return layers_apart(jax.tree_util.tree_map_with_path(cast, params), config)
 

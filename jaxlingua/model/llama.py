@@ -16,15 +16,28 @@ from jaxtyping import Float, Int
 
 from jaxlingua.model.attention import Call, attention, kind_for
 from jaxlingua.model.cache import Cache, Ring, note_token, note_tokens, write_layer, write_token
+from jaxlingua.model.lora import (
+    ADAPTER,
+    AXES,
+    CODES,
+    COLLECTION,
+    adapter,
+    collections,
+    frozen_products,
+    joined,
+    looked_up,
+    matrix_dtype,
+    sizes_of,
+    with_adapter,
+)
 from jaxlingua.model.platform import device_kind
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.products import products
+from jaxlingua.model.quantized import block_size
 from jaxlingua.model.remat import with_remat
 from jaxlingua.model.rope import check_length, rotate, rotations
 
 IntRows = Int[Array | np.ndarray, "batch length"]
-# Letters of products with weights: a size of LlamaConfig and, by the same name, a logical axis.
-_AXES = {"d": "embed", "n": "heads", "k": "kv_heads", "h": "head_dim", "f": "mlp"}
 _RESIDUAL = ("activation_batch", "activation_length", "activation_embed")
 _HEADS = ("activation_batch", "activation_length", "activation_heads", None)
 _KV_HEADS = ("activation_batch", "activation_length", "activation_kv_heads", None)
@@ -59,19 +72,19 @@ def _project(
     benchmarks/train_cpu.py.
 
     Args:
-        inputs: letters of the axes that are summed over (`_AXES`).
+        inputs: letters of the axes that are summed over (`AXES` of model/lora.py).
         outputs: letters of the axes that result, by the name of the weight.
     """
     config = module.config
-    weights = []
-    for name, out in outputs.items():
-        axes = tuple(_AXES[letter] for letter in inputs + out)
-        sizes = tuple(getattr(config, axis) for axis in axes)
-        weights.append(module.param(name, _normal(std, axes), sizes, jnp.float32).astype(x.dtype))
-    results = products(
-        x.reshape(-1, *x.shape[2:]), weights, inputs, tuple(outputs.values()),
-        precision=config.precision, is_ordered=has_barriers(config),
-    )  # fmt: skip
+    weights = {name: _weight(module, name, inputs, out, std) for name, out in outputs.items()}
+    rows = x.reshape(-1, *x.shape[2:])
+    if config.lora is None:
+        results = products(
+            rows, [weight.astype(x.dtype) for weight, _ in weights.values()], inputs, tuple(outputs.values()),
+            precision=config.precision, is_ordered=has_barriers(config),
+        )  # fmt: skip
+    else:
+        results = frozen_products(module, rows, weights, inputs, outputs)
     if bias:
         results = tuple(
             result + _bias(module, name, out).astype(x.dtype)
@@ -80,9 +93,22 @@ def _project(
     return tuple(result.reshape(*x.shape[:2], *result.shape[1:]) for result in results)
 
 
+def _weight(module: nn.Module, name: str, inputs: str, out: str, std: float) -> tuple[Array, Array | None]:
+    """A matrix as it is stored: numbers, or codes and the scales of their blocks along the last input."""
+    config = module.config
+    axes, sizes = tuple(AXES[letter] for letter in inputs + out), sizes_of(inputs + out, config)
+    if config.lora is None or not config.lora.is_quantized:
+        return module.param(name, _normal(std, axes), sizes, matrix_dtype(config)), None
+    blocked = len(inputs) - 1
+    blocks = sizes[blocked] // block_size(sizes[blocked])
+    zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
+    codes = module.param(name, zeros, sizes, CODES[config.lora.base])
+    sizes = (*sizes[:blocked], blocks, *sizes[blocked + 1 :])
+    return codes, module.param(f"{name}_scale", zeros, sizes, jnp.float32)
+
+
 def _bias(module: nn.Module, name: str, out: str) -> Array:
-    axes = tuple(_AXES[letter] for letter in out)
-    sizes = tuple(getattr(module.config, axis) for axis in axes)
+    axes, sizes = tuple(AXES[letter] for letter in out), sizes_of(out, module.config)
     axes = ("bias",) if axes == ("embed",) else axes
     init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
     return module.param(f"{name}_bias", init, sizes, jnp.float32)
@@ -232,22 +258,30 @@ class Embed(nn.Module):
         # models: an early form of the demo had a loss of 0.33 after 750 steps with it, of 0.11 so.
         shape = (self.config.vocab_size, self.config.embed)
         std = self.config.embed**-0.5
-        self.embedding = self.param("embedding", _normal(std, ("vocab", "embed")), shape, jnp.float32)
+        self.embedding = self.param(
+            "embedding", _normal(std, ("vocab", "embed")), shape, matrix_dtype(self.config)
+        )
+        if _has_adapter(self.config, "embed"):
+            self.embedding_adapter = adapter(self, "embedding", "v", "d")
 
     def __call__(self, tokens: IntRows) -> Float[Array, "batch length embed"]:
-        x = jnp.take(self.embedding.astype(self.config.compute_dtype), tokens, axis=0)
-        return nn.with_logical_constraint(x, _RESIDUAL)
+        return nn.with_logical_constraint(looked_up(self, self.embedding, tokens), _RESIDUAL)
 
 
 class Head(nn.Module):
-    """Owner of an untied head's matrix."""
+    """Owner of an untied head's matrix, and of the head's adapter."""
 
     config: LlamaConfig
 
     def setup(self):
         shape = (self.config.embed, self.config.vocab_size)
         std = self.config.embed**-0.5
-        self.kernel = self.param("kernel", _normal(std, ("embed", "vocab")), shape, jnp.float32)
+        if not self.config.tie_embeddings:
+            self.kernel = self.param(
+                "kernel", _normal(std, ("embed", "vocab")), shape, matrix_dtype(self.config)
+            )
+        if _has_adapter(self.config, "head"):
+            self.kernel_adapter = adapter(self, "kernel", "d", "v")
 
 
 class Llama(nn.Module):
@@ -259,7 +293,7 @@ class Llama(nn.Module):
         self.embed = Embed(self.config)
         self.layers = _scanned(self.config)(self.config)
         self.final_norm = RmsNorm(self.config)
-        if not self.config.tie_embeddings:
+        if not self.config.tie_embeddings or _has_adapter(self.config, "head"):
             self.head = Head(self.config)
 
     def __call__(
@@ -268,6 +302,8 @@ class Llama(nn.Module):
         """Logits of the next token at every position."""
         hidden, _ = self.hidden(tokens, positions, segments)
         kernel = self.embed.embedding.T if self.config.tie_embeddings else self.head.kernel
+        if _has_adapter(self.config, "head"):
+            kernel = with_adapter(kernel, *self.head.kernel_adapter, self.config.lora, "d", "v")
         return logits(hidden, kernel, self.config)
 
     def hidden(
@@ -301,14 +337,16 @@ class Llama(nn.Module):
             *rotations(positions, self.config.rope_scaling, self.config.head_dim, self.config.rope_theta),
             segments, ring.segments, positions, ring.positions, ring.index, None,
         )  # fmt: skip
-        x, layers, apart = self.embed(tokens[:, None]), [], self.variables["params"]["layers"]
+        x, layers = self.embed(tokens[:, None]), []
+        apart = [
+            dict(zip(self.variables, of_layer, strict=True))
+            for of_layer in zip(*(tree["layers"] for tree in self.variables.values()), strict=True)
+        ]
         is_split = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1) > 1
         for layer, kv in enumerate(zip(ring.k, ring.v, strict=True)):
             # With fsdp each layer's weights are gathered where they are used, not all of them at one time.
             weights, x = jax.lax.optimization_barrier((apart[layer], x)) if is_split else (apart[layer], x)
-            (x, kv), _ = Layer(self.config, parent=None).apply(
-                {"params": weights}, (x, kv), jnp.int32(layer), row
-            )
+            (x, kv), _ = Layer(self.config, parent=None).apply(weights, (x, kv), jnp.int32(layer), row)
             layers.append(kv)
         k, v = zip(*layers, strict=True)
         index = (ring.index + 1) % ring.segments.shape[1]
@@ -327,19 +365,23 @@ class Llama(nn.Module):
         return jnp.concatenate([inputs, self.final_norm(x)[None]])
 
 
-def layers_apart(params: dict, config: LlamaConfig) -> dict:
-    """The parameters with arrays of its own for each layer, instead of stacked ones for all."""
-    apart = tuple(
-        jax.tree.map(operator.itemgetter(layer), params["layers"]) for layer in range(config.layers)
-    )
-    return {**params, "layers": apart}
+def layers_apart(weights: dict, config: LlamaConfig) -> dict:
+    """The weights with arrays of its own for each layer, instead of stacked ones for all."""
+
+    def apart(tree: dict) -> dict:
+        layers = tuple(
+            jax.tree.map(operator.itemgetter(layer), tree["layers"]) for layer in range(config.layers)
+        )
+        return {**tree, "layers": layers}
+
+    return joined({name: apart(tree) for name, tree in collections(weights).items()})
 
 
 def _scanned(config: LlamaConfig):
     """The layers as one, with stacked parameters: compiled once, whatever their number."""
     return nn.scan(
         with_remat(Layer, config.remat),
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, COLLECTION: 0},
         split_rngs={"params": True},
         in_axes=(0, nn.broadcast),
         length=config.layers,
@@ -375,6 +417,22 @@ def logits(
     return nn.with_logical_constraint(out, ("activation_batch", "activation_length", "activation_vocab"))
 
 
-def head_kernel(params: dict, config: LlamaConfig) -> Float[Array, "embed vocab"]:
-    """The matrix that turns hidden states into logits: the transposed embedding where the head is tied."""
-    return params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"]
+def head_kernel(weights: dict, config: LlamaConfig) -> Float[Array, "embed vocab"]:
+    """The matrix that turns hidden states into logits: the transposed embedding where the head is tied.
+
+    Where the head has an adapter, with it, in float32: gain ⊙ (W + s·A·B).
+    """
+    kernel = weights["embed"]["embedding"].T if config.tie_embeddings else weights["head"]["kernel"]
+    if not _has_adapter(config, "head"):
+        return kernel
+    of = weights[COLLECTION]["head"]
+    return with_adapter(kernel, *(of.get(f"kernel_{name}") for name in ADAPTER), config.lora, "d", "v")
+
+
+def learns_head(config: LlamaConfig) -> bool:
+    """Whether anything in `head_kernel` is trained."""
+    return config.lora is None or _has_adapter(config, "head")
+
+
+def _has_adapter(config: LlamaConfig, target: str) -> bool:
+    return config.lora is not None and target in config.lora.targets

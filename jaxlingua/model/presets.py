@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from jaxlingua.errors import ConfigError
+from jaxlingua.model.lora import Lora, check_lora
 from jaxlingua.model.remat import check_remat
 from jaxlingua.model.rope import RopeScaling, rope_frequencies
 
@@ -25,7 +26,8 @@ class LlamaConfig:
     `vocab_size` is the model's (padded_vocab_size); `max_positions` is the length the model is meant for.
     What other families have where LLaMA has nothing is off: biases (Qwen2), norms of every head's query and
     key (Qwen3), and the window of positions that a query sees, its own included (Mistral), in all layers or,
-    where `sliding_layers` is given, in those that it marks (some Qwen2).
+    where `sliding_layers` is given, in those that it marks (some Qwen2). With `lora` the weights are frozen
+    and adapters stand beside them (model/lora.py).
     Hashable, so that it can be a static argument of a jitted function.
     """
 
@@ -52,6 +54,7 @@ class LlamaConfig:
     barriers: bool | Literal["auto"] = "auto"
     attention: Literal["auto", "reference", "blockwise", "splash", "cudnn"] = "auto"
     attention_block_tokens: int = 512
+    lora: Lora | None = None
 
     def __post_init__(self):
         """Refuse sizes that no LLaMA can have. Raises: ConfigError."""
@@ -81,6 +84,8 @@ class LlamaConfig:
                     f"model.layers={self.layers}; give one for each layer"
                 )
         check_remat(self.remat)
+        if self.lora is not None:
+            check_lora(self)
         rope_frequencies(self.rope_scaling, self.head_dim, self.rope_theta)  # refuses kinds it does not know
 
     @property

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlingua.errors import ShardingError
+from jaxlingua.model.lora import joined
 
 # Rows of a batch are spread over both of these; weights are split over fsdp and tensor.
 BATCH_AXES = ("data", "fsdp")
@@ -27,6 +28,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("mlp", "tensor"),
     ("norm", None),
     ("bias", None),
+    ("rank", None),
     ("activation_batch", BATCH_AXES),
     ("activation_length", None),
     ("activation_embed", None),
@@ -142,7 +144,7 @@ def init_params(model: nn.Module, key: jax.Array, mesh: Mesh) -> Any:
     model = model.clone(config=replace(model.config, attention="reference"))
     tokens = jnp.zeros((rows_multiple(mesh), 8), jnp.int32)  # values do not matter, rows must divide
     positions = jnp.broadcast_to(jnp.arange(8, dtype=jnp.int32), tokens.shape)
-    return model.init(key, tokens, positions, jnp.ones_like(tokens))["params"]
+    return joined(model.init(key, tokens, positions, jnp.ones_like(tokens)))
 
 
 def param_shardings(model: nn.Module, mesh: Mesh) -> Any:

@@ -41,9 +41,9 @@ class HeldOut:
     target_bytes: np.ndarray  # int64 [groups]
     sums: MeshFunction
 
-    def measure(self, params: Any) -> tuple[LossSums, ...]:
+    def measure(self, weights: Any) -> tuple[LossSums, ...]:
         """Sums per batch, still on the device."""
-        return tuple(self.sums(params, batch) for batch in self.batches)
+        return tuple(self.sums(weights, batch) for batch in self.batches)
 
     def tell(self, sums: Sequence[LossSums]) -> dict[Group, HeldOutLoss]:
         """What `measure` gave, fetched to the host, as one value per (entry, language)."""
@@ -61,7 +61,7 @@ class HeldOut:
 
 
 def make_held_out(
-    documents: OnePass, model: nn.Module, objective: Objective, param_shardings: Any
+    documents: OnePass, model: nn.Module, objective: Objective, weight_shardings: Any
 ) -> HeldOut:
     """Place the held-out documents on the mesh, once, and prepare the program.
 
@@ -77,14 +77,14 @@ def make_held_out(
             "data.sources: no held-out document is left to measure; raise held_out_records or set "
             "train.held_out_documents=0"
         )
-    mesh = jax.tree.leaves(param_shardings)[0].mesh
+    mesh = jax.tree.leaves(weight_shardings)[0].mesh
     corpus = documents.corpus
     byte_counts = np.concatenate([store.target_bytes for store in corpus.stores])
     target_bytes = np.bincount(corpus.groups, byte_counts, len(documents.group_names)).astype(np.int64)
     objective = replace(objective, groups=len(documents.group_names))
     jitted = jax.jit(
         partial(_sums, model, objective),
-        in_shardings=(param_shardings, batch_sharding(mesh)),
+        in_shardings=(weight_shardings, batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )
     batches = tuple(
@@ -93,5 +93,5 @@ def make_held_out(
     return HeldOut(batches, tuple(documents.group_names), target_bytes, MeshFunction(jitted, mesh))
 
 
-def _sums(model: nn.Module, objective: Objective, params: Any, batch: Batch) -> LossSums:
-    return summed_loss(model, params, batch, objective)[1]
+def _sums(model: nn.Module, objective: Objective, weights: Any, batch: Batch) -> LossSums:
+    return summed_loss(model, weights, batch, objective)[1]

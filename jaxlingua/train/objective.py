@@ -10,7 +10,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxlingua.model.llama import Llama, head_kernel
+from jaxlingua.model.llama import Llama, head_kernel, learns_head
+from jaxlingua.model.lora import collections
 from jaxlingua.sharding.rules import batch_shards
 from jaxlingua.tokens.batches import Batch
 
@@ -40,19 +41,20 @@ class LossSums(NamedTuple):
 
 
 def summed_loss(
-    model: Llama, params: Any, batch: Batch, objective: Objective
+    model: Llama, weights: Any, batch: Batch, objective: Objective
 ) -> tuple[Float[Array, ""], LossSums]:
     """Sum over target tokens of -log p(target) in nats, and the same per group.
 
     The first value is to be differentiated; the sums beside it carry no gradient.
     """
     hidden, _ = model.apply(
-        {"params": params}, batch.tokens, batch.positions, batch.segments, method="hidden"
+        collections(weights), batch.tokens, batch.positions, batch.segments, method="hidden"
     )
-    kernel = head_kernel(params, model.config)
+    kernel = head_kernel(weights, model.config)
     loss, group_loss = summed_cross_entropy(
-        objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups
-    )
+        objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups,
+        learns_kernel=learns_head(model.config),
+    )  # fmt: skip
     counts = _sum_by_group(batch.target_mask.astype(jnp.int32), batch.groups, objective.groups)
     sums = LossSums(loss, jnp.sum(batch.target_mask, dtype=jnp.int32), group_loss, counts)
     return loss, jax.lax.stop_gradient(sums)
@@ -65,6 +67,8 @@ def summed_cross_entropy(
     targets: Int32[Array | np.ndarray, "batch length"],
     target_mask: Bool[Array | np.ndarray, "batch length"],
     groups: Int32[Array | np.ndarray, "batch length"],
+    *,
+    learns_kernel: bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, "groups"]]:
     """Summed cross-entropy of the logits `hidden @ kernel`, in all and per group; softmax in fp32.
 
@@ -72,14 +76,17 @@ def summed_cross_entropy(
     forward pass, chunk by chunk, so nothing is computed twice: each chunk costs three matrix products
     where recomputing the logits would cost four. The kernel is gathered once in the type of `hidden`, and
     each device adds up its own share of the kernel's gradient: one reduction at the end, none per chunk.
+    A kernel that is not learned has no gradient, which spares the third product and the room for it.
     """
     flat = partial(_by_shard, shards=batch_shards())
     kernel = kernel.astype(hidden.dtype)
-    return _cross_entropy(objective, flat(hidden), kernel, flat(targets), flat(target_mask), flat(groups))
+    return _cross_entropy(
+        objective, learns_kernel, flat(hidden), kernel, flat(targets), flat(target_mask), flat(groups)
+    )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(objective, hidden, kernel, targets, target_mask, groups):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _cross_entropy(objective, learns_kernel, hidden, kernel, targets, target_mask, groups):
     kernel = _gathered(kernel)
 
     def add(sums, chunk):
@@ -94,7 +101,7 @@ def _cross_entropy(objective, hidden, kernel, targets, target_mask, groups):
     return jax.lax.scan(add, zero, chunks)[0]
 
 
-def _forward(objective, hidden, kernel, targets, target_mask, groups):
+def _forward(objective, learns_kernel, hidden, kernel, targets, target_mask, groups):
     gathered = _gathered(kernel)
 
     def add(carry, chunk):
@@ -103,6 +110,8 @@ def _forward(objective, hidden, kernel, targets, target_mask, groups):
         nll, d_logits = _chunk_nll(objective, hidden, gathered, targets, mask)
         d_logits = d_logits.astype(hidden.dtype)  # s c v
         d_hidden = _einsum("scv,dv->scd", d_logits, gathered).astype(hidden.dtype)
+        if not learns_kernel:
+            return (_add_nll(objective, sums, nll, groups), None), d_hidden
         d_kernel = d_kernel + _einsum("scd,scv->sdv", hidden, d_logits)  # one sum per shard s of the rows
         d_kernel = nn.with_logical_constraint(d_kernel, ("activation_batch", None, "activation_vocab"))
         return (_add_nll(objective, sums, nll, groups), d_kernel), d_hidden
@@ -112,21 +121,27 @@ def _forward(objective, hidden, kernel, targets, target_mask, groups):
     if chunks[0].shape[0] == 1:
         (sums, d_kernel), d_hidden = add((zero, jnp.float32(0)), jax.tree.map(lambda x: x[0], chunks))
     else:
-        zero_kernel = jnp.zeros((hidden.shape[0], *kernel.shape), jnp.float32)
-        zero_kernel = nn.with_logical_constraint(zero_kernel, ("activation_batch", None, "activation_vocab"))
+        zero_kernel = None
+        if learns_kernel:
+            zero_kernel = jnp.zeros((hidden.shape[0], *kernel.shape), jnp.float32)
+            zero_kernel = nn.with_logical_constraint(
+                zero_kernel, ("activation_batch", None, "activation_vocab")
+            )
         (sums, d_kernel), d_hidden = jax.lax.scan(add, (zero, zero_kernel), chunks)
         d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])  # s m d
         d_hidden = d_hidden[:, : hidden.shape[1]]
+    if not learns_kernel:
+        return sums, (d_hidden, None)
     d_kernel = jnp.sum(d_kernel.astype(kernel.dtype), axis=0)
     return sums, (d_hidden, nn.with_logical_constraint(d_kernel, ("embed", "vocab")))
 
 
-def _backward(objective, residuals, cotangents):
+def _backward(objective, learns_kernel, residuals, cotangents):
     d_hidden, d_kernel = residuals
     scale = cotangents[0]  # that of the group sums is zero: summed_loss stops gradients there
     return (
         (d_hidden * scale).astype(d_hidden.dtype),
-        (d_kernel * scale).astype(d_kernel.dtype),
+        None if d_kernel is None else (d_kernel * scale).astype(d_kernel.dtype),
         None,
         None,
         None,

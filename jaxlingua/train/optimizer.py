@@ -47,10 +47,10 @@ _DIRECTIONS: dict[str, Callable[[OptimizerConfig], optax.GradientTransformation]
 
 
 def decayed(params: Any) -> Any:
-    """True for parameters that weight decay applies to: all but the scales of norms and biases."""
+    """True for what weight decay applies to: all but scales of norms, biases, and DoRA's magnitudes."""
 
     def decays(path: Any, _: Any) -> bool:
-        return not jax.tree_util.keystr(path, simple=True).endswith(("scale", "bias"))
+        return not jax.tree_util.keystr(path, simple=True).endswith(("scale", "bias", "magnitude"))
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -1,4 +1,4 @@
-"""Everything that a step changes, as one value that is created in its shards."""
+"""What a step changes, and what it leaves as it is, as one value that is created in its shards."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from jaxlingua.model.lora import COLLECTION
 from jaxlingua.sharding.rules import (
     abstract_params,
     init_params,
@@ -22,6 +23,8 @@ from jaxlingua.sharding.rules import (
 class TrainState:
     """Parameters, optimizer state and counters. The same class holds their shapes or their shardings.
 
+    `params` is what is trained: the whole model, or adapters alone, and then `frozen` is the model that they
+    stand beside. A checkpoint holds all but `frozen`, which is read again from where it came from.
     `step` counts every step, `skipped_steps` those that changed nothing because a loss or gradient was not
     finite, and `nonfinite_in_a_row` the latest of these without a good one between.
     """
@@ -31,19 +34,33 @@ class TrainState:
     opt_state: Any
     nonfinite_in_a_row: Any
     skipped_steps: Any
+    frozen: Any = flax.struct.field(default_factory=dict)
+
+    @property
+    def weights(self) -> Any:
+        """All that the model computes with."""
+        return self.frozen | self.params
+
+    @property
+    def saved(self) -> "TrainState":
+        """What a checkpoint holds."""
+        return self.replace(frozen={})
 
 
-def state_from_params(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 with the given parameters."""
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), zero, zero)
+def state_from_weights(weights: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0 with the given weights; where there are adapters among them, these alone are trained."""
+    zero, params, frozen = jnp.zeros((), jnp.int32), weights, {}
+    if COLLECTION in weights:
+        params = {COLLECTION: weights[COLLECTION]}
+        frozen = {name: tree for name, tree in weights.items() if name != COLLECTION}
+    return TrainState(zero, params, optimizer.init(params), zero, zero, frozen)
 
 
 def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
-    params = nn.unbox(abstract_params(model, mesh))
-    shapes = jax.eval_shape(lambda params: state_from_params(params, optimizer), params)
-    shardings = tree_shardings(shapes, params, param_shardings(model, mesh), mesh)
+    weights = nn.unbox(abstract_params(model, mesh))
+    shapes = jax.eval_shape(lambda weights: state_from_weights(weights, optimizer), weights)
+    shardings = tree_shardings(shapes, weights, param_shardings(model, mesh), mesh)
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
         shapes,
@@ -63,21 +80,21 @@ def initial_state(
     shardings = shardings_of(abstract_state(model, optimizer, mesh))
 
     def create(key: jax.Array) -> TrainState:
-        params = nn.unbox(init_params(model, key, mesh))
-        return state_from_params(params, optimizer)
+        weights = nn.unbox(init_params(model, key, mesh))
+        return state_from_weights(weights, optimizer)
 
     with sharding_context(mesh):
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
 
 
 def state_around(
-    params: Any, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+    weights: Any, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Step 0 with parameters that are there already, sharded; they go into the state and are not copied."""
+    """Step 0 with weights that are there already, sharded; they go into the state and are not copied."""
     shardings = shardings_of(abstract_state(model, optimizer, mesh))
     with sharding_context(mesh):
-        create = jax.jit(state_from_params, static_argnums=1, out_shardings=shardings, donate_argnums=0)
-        return create(params, optimizer)
+        create = jax.jit(state_from_weights, static_argnums=1, out_shardings=shardings, donate_argnums=0)
+        return create(weights, optimizer)
 
 
 def with_fresh_optimizer(

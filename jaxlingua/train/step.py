@@ -66,9 +66,11 @@ def train_step(
 ):
     """One optimizer update; loss and gradient are means over the target tokens of the whole batch.
 
+    Gradients are taken of `state.params` alone; `state.frozen` goes through as it is.
+
     Where either is not finite the parameters and the optimizer stay as they were.
     """
-    loss_and_grads = partial(_summed_loss_and_grads, model, objective, param_shardings)
+    loss_and_grads = partial(_summed_loss_and_grads, model, objective, param_shardings, state.frozen)
     if micro_batches == 1:
         sums, grads = loss_and_grads(state.params, batch)
     else:
@@ -86,7 +88,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
 
     skipped = jnp.logical_not(finite)
-    new_state = TrainState(
+    new_state = state.replace(
         step=state.step + 1,
         params=_where(finite, params, state.params),
         opt_state=_where(finite, opt_state, state.opt_state),
@@ -121,8 +123,12 @@ def split_rows(batch: Any, micro_batches: int) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _summed_loss_and_grads(model, objective, param_shardings, params, batch: Batch) -> tuple[LossSums, Any]:
-    grad_fn = jax.value_and_grad(lambda params: summed_loss(model, params, batch, objective), has_aux=True)
+def _summed_loss_and_grads(
+    model, objective, param_shardings, frozen, params, batch: Batch
+) -> tuple[LossSums, Any]:
+    grad_fn = jax.value_and_grad(
+        lambda params: summed_loss(model, frozen | params, batch, objective), has_aux=True
+    )
     (_, sums), grads = grad_fn(params)
     return sums, jax.lax.with_sharding_constraint(grads, param_shardings)
 
