@@ -108,9 +108,11 @@ def test_halves_of_an_int8_step_go_to_the_even_code():
 def test_a_block_of_zeros_stays_zero_and_one_with_nan_is_not_finite_while_others_are_as_ever(kind):
     weight = draw((256, 3))
     odd = weight.at[64:128].set(0).at[130, 1].set(jnp.nan).at[200, 2].set(jnp.inf).at[192:, 0].set(1e-40)
-    found = np.asarray(dequantize(*quantize(odd, kind, 0), jnp.float32, 0))
+    codes, scales = quantize(odd, kind, 0)
+    found = np.asarray(dequantize(codes, scales, jnp.float32, 0))
     expected = np.asarray(dequantize(*quantize(weight, kind, 0), jnp.float32, 0))
     assert (found[64:128] == 0).all()
+    assert (np.asarray(codes)[64:128] == {"int8": 0, "nf4": 7}[kind]).all()
     assert not np.isfinite(found[128:192, 1]).any()
     assert not np.isfinite(found[192:, 2]).any()
     assert (np.abs(found[192:, 0]) < 1e-38).all()
