@@ -114,7 +114,7 @@ def import_model(config: Config) -> None:
             )
         tokenizer.save(home.path / "tokenizer")
         run_folder.write_facts(
-            home, config, {}, tokenizer, [], mesh, public=origin.fingerprint, program="jaxlingua.checkpoint"
+            home, config, {}, tokenizer, [], mesh, public=origin.fingerprints, program="jaxlingua.checkpoint"
         )
         replace(origin, folder=home.path).keep(vocab_rows)
         store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)

@@ -35,7 +35,7 @@ from jaxlingua.config.evaluation import (
     task_files,
 )
 from jaxlingua.config.fields import STRICT, LanguageCode, Text, free, identity
-from jaxlingua.config.model import MODEL_SIZES, ModelConfig, check_model
+from jaxlingua.config.model import MODEL_SIZES, LoraConfig, ModelConfig, check_model
 from jaxlingua.config.stages import (
     OBJECTIVES,
     MixtureEntry,
@@ -80,6 +80,7 @@ __all__ = [
     "InstructionsSource",
     "JudgeConfig",
     "LanguageCode",
+    "LoraConfig",
     "MeshConfig",
     "MixtureEntry",
     "ModelConfig",

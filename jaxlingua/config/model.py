@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from jaxlingua.config.fields import STRICT, Auto, Positive, PositiveFloat, Text, free, identity
+from jaxlingua.config.fields import STRICT, Auto, Off, Positive, PositiveFloat, Text, free, identity
 from jaxlingua.errors import ConfigError
 
 # Fields of ModelConfig that say how large a model is that begins from nothing.
@@ -12,6 +12,39 @@ MODEL_SIZES = (
     *("preset", "embed", "layers", "heads", "kv_heads", "head_dim", "mlp"),
     *("rope_theta", "norm_eps", "tie_embeddings", "max_positions"),
 )
+
+
+Target = Literal["q", "k", "v", "o", "gate", "up", "down", "embed", "head"]
+
+
+class LoraConfig(BaseModel):
+    """Adapters that are learned beside frozen weights."""
+
+    model_config = STRICT
+    rank: Positive | Auto = identity(
+        "auto", "Width of the adapters; auto is that of `adapter`, and 16 without one."
+    )
+    alpha: PositiveFloat | Auto = identity(
+        "auto",
+        "Adapters count alpha / rank times; auto is that of `adapter`, and twice the rank without one.",
+    )
+    targets: list[Target] | Auto = identity(
+        "auto",
+        "Matrices that get an adapter; auto is those of `adapter`, and without one the seven projections q, "
+        "k, v, o, gate, up and down; embed and head are possible too.",
+    )
+    rank_stabilized: bool | Auto = identity(
+        "auto", "Whether adapters count alpha / √rank times (rsLoRA); auto is as in `adapter`, or false."
+    )
+    dora: bool | Auto = identity(
+        "auto", "Whether each output has a magnitude of its own (DoRA); auto is as in `adapter`, or false."
+    )
+    base: Literal["auto", "float32", "bfloat16", "int8", "nf4"] = identity(
+        "auto",
+        "Type in which the frozen weights are kept: auto is model.compute_dtype; int8 and nf4, of four bits, "
+        "are QLoRA.",
+    )
+    adapter: Text = identity("", "PEFT folder or hub name of an adapter to go on from; empty for a new one.")
 
 
 class ModelConfig(BaseModel):
@@ -50,6 +83,10 @@ class ModelConfig(BaseModel):
     compute_dtype: Literal["bfloat16", "float32"] = identity(
         "bfloat16", "Type of activations and of weights while computing; parameters are kept in float32."
     )
+    lora: LoraConfig | Off = identity(
+        "off",
+        "Adapters that are learned beside the frozen weights of the checkpoint; off trains all weights.",
+    )
     attention: Literal["auto", "reference", "blockwise", "splash", "cudnn"] = free(
         "auto",
         "Attention: reference holds all scores, blockwise never does, splash is for TPUs and cudnn for GPUs; "
@@ -65,6 +102,11 @@ def check_model(model: ModelConfig) -> None:
             raise ConfigError(
                 f"model.path: '{model.path}' given; model.init=scratch draws its parameters and needs no "
                 f"path; leave it out, or set model.init=huggingface"
+            )
+        if model.lora != "off":
+            raise ConfigError(
+                "model.lora: given with model.init=scratch, whose frozen weights would have learned nothing; "
+                "set model.init=huggingface and model.path, or leave model.lora out"
             )
         return
     if not model.path:

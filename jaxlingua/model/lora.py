@@ -23,6 +23,7 @@ from jaxlingua.errors import ConfigError
 from jaxlingua.model.quantized import dequantize
 
 if TYPE_CHECKING:
+    from jaxlingua.config import ModelConfig
     from jaxlingua.model.presets import LlamaConfig
 
 COLLECTION = "lora"
@@ -87,6 +88,33 @@ def check_lora(config: "LlamaConfig") -> None:
                 f"{shape[1]}, so {min(shape)} at most; lower it, or leave '{target}' out of "
                 f"model.lora.targets"
             )
+
+
+def resolved(model: "ModelConfig", first: Lora | None) -> Lora | None:
+    """What `model.lora` of a configuration means, with what is "auto" in place; None where it is off.
+
+    Args:
+        first: what the adapter of `model.lora.adapter` is.
+    Raises: ConfigError where the configuration asks for another one than this adapter.
+    """
+    given = model.lora
+    if given == "off":
+        return None
+    rank = 16 if given.rank == "auto" else given.rank
+    default = first or Lora(rank, 2.0 * rank, tuple(PROJECTIONS))
+    values = {name: getattr(given, name) for name in ("rank", "alpha", "rank_stabilized", "dora")}
+    values["targets"] = given.targets
+    if given.targets != "auto":
+        values["targets"] = tuple(target for target in TARGETS if target in given.targets)
+    values = {name: value for name, value in values.items() if value != "auto"}
+    for name, value in values.items() if first else ():
+        if value != (has := getattr(first, name)):
+            value, has = (" ".join(x) if isinstance(x, tuple) else x for x in (value, has))
+            raise ConfigError(
+                f"model.lora.{name}: {value} given; the adapter '{given.adapter}' has {has}; leave it out"
+            )
+    base = model.compute_dtype if given.base == "auto" else given.base
+    return replace(default, **values, base=base)
 
 
 # ── the two collections and the one tree ───────────────────────────────────────────────────────────────────

@@ -158,6 +158,7 @@ def llama_config(
     remat: str = "none",
     public: LlamaConfig | None = None,
     barriers: bool | Literal["auto"] = "auto",
+    lora: Lora | None = None,
 ) -> LlamaConfig:
     """What `model` of a configuration means: its preset, with every field that is not "auto" in place.
 
@@ -167,6 +168,7 @@ def llama_config(
 
     Args:
         public: the sizes of the public checkpoint that the model begins from, which are taken as they are.
+        lora: what `model.lora` means.
     Raises: ConfigError for an unknown preset or remat policy, and for sizes that do not go together.
     """
     return replace(
@@ -177,6 +179,7 @@ def llama_config(
         compute_dtype=model.compute_dtype,
         attention=model.attention,
         attention_block_tokens=model.attention_block_tokens,
+        lora=lora,
     )
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxlingua.checkpoint.huggingface.adapter import open_adapter
 from jaxlingua.checkpoint.huggingface.config_json import read_config
 from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
 from jaxlingua.config import Config, DataConfig, OptimizerConfig, StageConfig, source_languages
@@ -23,6 +24,7 @@ from jaxlingua.errors import CheckpointError
 from jaxlingua.hub import find_folder
 from jaxlingua.model import presets
 from jaxlingua.model.llama import Llama
+from jaxlingua.model.lora import resolved
 from jaxlingua.model.presets import PRESETS, LlamaConfig
 from jaxlingua.plan.executable import schedule_text
 from jaxlingua.plan.store import Compiled
@@ -104,7 +106,10 @@ def planned_origin(config: Config) -> Origin:
     if public is None:
         found = find_folder(path, [CONFIG], where="model.path", error=CheckpointError)
         public = read_config(read_json(found / CONFIG), str(found))
-    return Origin(config, folder, None, public)
+    first = None
+    if config.model.lora != "off" and config.model.lora.adapter:
+        first = open_adapter(config.model.lora.adapter).lora
+    return Origin(config, folder, None, public, resolved(config.model, first))
 
 
 def planned_vocab_size(config: Config, origin: Origin) -> int:

@@ -100,7 +100,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
     abstract = abstract_state(model, optimizers[0][0], mesh)
     shardings = shardings_of(abstract)
-    run_folder.write_facts(home, config, sources, tokenizer, stages, mesh, public=origin.fingerprint)
+    run_folder.write_facts(home, config, sources, tokenizer, stages, mesh, public=origin.fingerprints)
     run.refuse_unknown_best(config.checkpoint, stages)
     origin.keep(vocab_rows)
     announce.say_what_will_run(
@@ -117,7 +117,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     def evaluated(what: str, **where) -> None:
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
-                model, state.params, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
+                model, state.weights, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
                 overlaps=overlaps, eos_ids=ends_of(folder / run_folder.KEPT), say=console.say,
                 on_progress=asked.stoppable(on_progress, step or None), **where,
             )  # fmt: skip
@@ -136,7 +136,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────
     store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
     if restored_step is not None:
-        state, _ = store.restore(abstract, restored_step, is_checked=True)
+        frozen = state.frozen if base_is_due else origin.frozen(model, mesh, telling)
+        state = store.restore(abstract.saved, restored_step, is_checked=True)[0].replace(frozen=frozen)
         console.say(f"going on from step {restored_step:,}")
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
@@ -161,7 +162,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             train_step = make_train_step(
                 model, optimizer, schedule, objective, shardings, micro_batches, options
             )
-            held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.params)
+            held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.weights)
             measured_every = run.held_out_every(config, stage)
             allowed = config.train.max_nonfinite_steps
             stop_if_bad = partial(stop_if_nonfinite, stage=stage, allowed=allowed, saved=store.latest_step)
@@ -181,7 +182,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 is_measured = is_due(batch_step + 1, measured_every, stage.batches.steps)
                 if held_out and (is_measured or (is_saved and config.checkpoint.keep_best)):
                     with tracker.paused("held_out"):
-                        lost = run.held_out_line(held_out.tell(fetch(held_out.measure(state.params))))
+                        lost = run.held_out_line(held_out.tell(fetch(held_out.measure(state.weights))))
                         tracker.add(lost)
                 # ── 5 checkpoint ─────────────────────────────────────────────────────────────────────────
                 is_saved, is_stopped = asked.after_step(step, is_saved=is_saved)
@@ -189,7 +190,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                     stop_if_bad(tracker.flush())
                     with tracker.paused("checkpoint"):
                         meta = {"stage": name, "step": step, "seed": config.run.seed}
-                        store.save(step, state, meta, metric=lost.get(config.checkpoint.best_by))
+                        store.save(step, state.saved, meta, metric=lost.get(config.checkpoint.best_by))
                 if is_stopped:
                     asked.stop(step)
             stage.batches.close()

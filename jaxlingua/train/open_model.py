@@ -22,6 +22,7 @@ from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.tokenizer import load_tokenizer
 from jaxlingua.train.origin import open_origin
 from jaxlingua.train.run_folder import kept_fingerprint, opened_run
+from jaxlingua.train.state import parted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def open_base(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any)
     origin = open_origin(config, folder, step)
     tokenizer = kept_tokenizer(config, folder)
     model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
-    params = origin.first_state(model, optax.identity(), mesh, telling).params
+    params = origin.first_state(model, optax.identity(), mesh, telling).weights
     return Opened(model, params, tokenizer, ends_of(folder / "model"), config.model.path)
 
 
@@ -71,8 +72,9 @@ def open_step(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any)
     model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
     store = open_store(located(f"{config.run.folder}/checkpoints"), config.checkpoint)
     with telling(f"reading step {step:,}"):
-        abstract = {"params": abstract_sharded_params(model, mesh)}
+        abstract = {"params": parted(abstract_sharded_params(model, mesh))[0]}
         params = store.restore(abstract, step, is_part=True, is_checked=True)[0]["params"]
+    params |= origin.frozen(model, mesh, telling)
     return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
 
 
@@ -109,10 +111,10 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[
     ends = ends_of(origin.public.folder)
 
     def open_public(telling: Any) -> Opened:
-        params = origin.first_state(model, optax.identity(), mesh, telling).params
+        params = origin.first_state(model, optax.identity(), mesh, telling).weights
         return Opened(model, params, tokenizer, ends, path)
 
-    source = f"{origin.fingerprint} {tokenizer.fingerprint} {ends}"
+    source = f"{' '.join(origin.fingerprints.values())} {tokenizer.fingerprint} {ends}"
     return Candidate(name, 0, name, source, tokenizer, open_public)
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optax
 from jax.sharding import Mesh
 
+from jaxlingua.checkpoint.huggingface.adapter import PublicAdapter, check_base, load_adapter, open_adapter
 from jaxlingua.checkpoint.huggingface.config_json import config_fields, read_config, with_dtype
 from jaxlingua.checkpoint.huggingface.model import (
     CONFIG,
@@ -21,11 +22,14 @@ from jaxlingua.checkpoint.huggingface.model import (
 from jaxlingua.config import Config
 from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.model.llama import Llama
+from jaxlingua.model.lora import COLLECTION, Lora, resolved
 from jaxlingua.model.presets import LlamaConfig, llama_config
 from jaxlingua.sharding.rules import padded_vocab_size
 from jaxlingua.tokens.interface import Tokenizer
-from jaxlingua.train.run_folder import KEPT, PUBLIC, kept_fingerprint, write_json
-from jaxlingua.train.state import TrainState, initial_state, state_around
+from jaxlingua.train.run_folder import ADAPTER, KEPT, PUBLIC, kept_fingerprint, write_json
+from jaxlingua.train.state import TrainState, first_adapters, initial_state, state_around
+
+LORA = "lora.json"  # in the run folder, beside config.json: what `model.lora` became
 
 # `told` of progress.py with where to speak: called with what takes long.
 Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -43,17 +47,22 @@ class Origin:
     folder: Path
     public: PublicModel | None
     public_sizes: LlamaConfig | None
+    lora: Lora | None = None
+    adapter: PublicAdapter | None = None
 
     @property
-    def fingerprint(self) -> str | None:
-        """Of the public checkpoint, where it is opened."""
-        return self.public.fingerprint if self.public else None
+    def fingerprints(self) -> dict[str, str]:
+        """Of the public checkpoint and of the adapter that training begins with, where they are opened."""
+        opened = {PUBLIC: self.public, ADAPTER: self.adapter}
+        return {name: each.fingerprint for name, each in opened.items() if each}
 
     def sizes(self, vocab_rows: int) -> LlamaConfig:
         """The model, with a vocabulary padded so that it can be spread."""
         rows = padded_vocab_size(vocab_rows)
         train = self.config.train
-        return llama_config(self.config.model, rows, train.remat, self.public_sizes, train.barriers)
+        return llama_config(
+            self.config.model, rows, train.remat, self.public_sizes, train.barriers, self.lora
+        )
 
     def vocab_rows(self, tokenizer: Tokenizer) -> int:
         """Rows of the embedding that mean something: the tokenizer's, and all that the checkpoint has.
@@ -91,6 +100,8 @@ class Origin:
         home.mkdir(exist_ok=True)
         fields = {name: value for name, value in self.public.fields.items() if name != "_name_or_path"}
         write_json(home / CONFIG, with_dtype(fields, self.public.dtype) | {"vocab_size": vocab_rows})
+        if self.lora is not None:
+            write_json(home / LORA, asdict(self.lora))
         if self.public.generation is not None:
             write_json(home / GENERATION_CONFIG, self.public.generation)
 
@@ -100,26 +111,43 @@ class Origin:
         """The state at step 0."""
         if self.config.model.init == "scratch":
             return initial_state(model, optimizer, mesh, self.config.run.seed)
-        public = self.public or self._open_again()
-        with telling(f"reading {public.path} (MiB)") as on_progress:
-            params = load_params(public, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
-        return state_around(params, model, optimizer, mesh)
-
-    def _open_again(self) -> PublicModel:
         try:
-            public = open_model(self.config.model.path)
-            kept = kept_fingerprint(self.folder, PUBLIC)
-            if kept not in (None, public.fingerprint):
-                raise CheckpointError(
-                    f"model.path: '{public.path}' holds other weights than the run began with (fingerprint "
-                    f"{kept[:12]} there, {public.fingerprint[:12]} now); bring them back"
-                )
-            return public
+            weights = self._read(model, mesh, telling)
+            if self.lora is not None:
+                weights |= {COLLECTION: self._first_adapters(weights, model, mesh, telling)}
         except CheckpointError as error:
+            raise (error if self.public else _needed_for_base(error)) from None
+        return state_around(weights, model, optimizer, mesh)
+
+    def frozen(self, model: Llama, mesh: Mesh, telling: Telling) -> dict[str, Any]:
+        """The weights that stand beside adapters, of which checkpoints hold nothing; {} where there are none.
+
+        Raises: CheckpointError where they are gone, or others than those the run began with.
+        """
+        return {} if self.lora is None else self._read(model, mesh, telling)
+
+    def _read(self, model: Llama, mesh: Mesh, telling: Telling) -> dict[str, Any]:
+        public = self.public or self._open_again(PUBLIC, self.config.model.path, open_model)
+        with telling(f"reading {public.path} (MiB)") as on_progress:
+            return load_params(public, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
+
+    def _first_adapters(self, base: dict, model: Llama, mesh: Mesh, telling: Telling) -> dict[str, Any]:
+        path = self.config.model.lora.adapter
+        if not path:
+            return first_adapters(base, model, mesh, self.config.run.seed)
+        adapter = self.adapter or self._open_again(ADAPTER, path, open_adapter)
+        with telling(f"reading {path} (MiB)") as on_progress:
+            return load_adapter(adapter, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
+
+    def _open_again(self, name: str, path: str, open_: Callable[[str], Any]) -> Any:
+        """Raises: CheckpointError where it is not what the run began with."""
+        opened, kept = open_(path), kept_fingerprint(self.folder, name)
+        if kept not in (None, opened.fingerprint):
             raise CheckpointError(
-                f"{error}; it is needed to evaluate the model before training; set eval.base_model=false "
-                f"to go on without"
-            ) from None
+                f"{name}: '{path}' holds other weights than the run began with (fingerprint {kept[:12]} "
+                f"there, {opened.fingerprint[:12]} now); bring them back"
+            )
+        return opened
 
 
 def open_origin(config: Config, folder: Path, step: int | None) -> Origin:
@@ -134,6 +162,21 @@ def open_origin(config: Config, folder: Path, step: int | None) -> Origin:
     if config.model.init == "scratch":
         return Origin(config, folder, None, None)
     if step is None:
-        public = open_model(config.model.path)
-        return Origin(config, folder, public, public.config)
-    return Origin(config, folder, None, read_config(read_json(folder / KEPT / CONFIG), str(folder / KEPT)))
+        public, adapter, first = open_model(config.model.path), None, None
+        if config.model.lora != "off" and config.model.lora.adapter:
+            adapter = open_adapter(config.model.lora.adapter)
+            check_base(adapter, public)
+            first = adapter.lora
+        return Origin(config, folder, public, public.config, resolved(config.model, first), adapter)
+    kept, lora = folder / KEPT, None
+    if config.model.lora != "off":
+        fields = read_json(kept / LORA)
+        lora = Lora(**fields | {"targets": tuple(fields["targets"])})
+    return Origin(config, folder, None, read_config(read_json(kept / CONFIG), str(kept)), lora)
+
+
+def _needed_for_base(error: CheckpointError) -> CheckpointError:
+    return CheckpointError(
+        f"{error}; it is needed to evaluate the model before training; set eval.base_model=false to go on "
+        f"without"
+    )

@@ -50,7 +50,7 @@ PACKAGES = (
 )
 DIFFERENCES_SHOWN = 5
 SEEN_SECONDS = 30.0  # in which a shared file system shows what another process wrote
-PUBLIC = "model.path"  # in the fingerprints of provenance.json
+PUBLIC, ADAPTER = "model.path", "model.lora.adapter"  # in the fingerprints of provenance.json
 KEPT = "model"  # config.json and generation_config.json of the public checkpoint that a run begins from
 
 
@@ -283,7 +283,7 @@ def write_facts(
     stages: Sequence[Stage],
     mesh: Mesh,
     *,
-    public: str | None,
+    public: Mapping[str, str],
     program: str = "jaxlingua.train",
 ) -> None:
     """config.yaml; provenance.json: versions, command, commit and hashes; data.json: what is learned.
@@ -294,14 +294,15 @@ def write_facts(
     after that.
 
     Args:
-        public: fingerprint of the public checkpoint that the run begins from; None where it is not opened.
+        public: fingerprints of the public checkpoint and adapter that the run begins from, as far as they are
+            opened.
     Raises: ConfigError if tokenizer or data are not those that the folder's checkpoints were made with.
     """
     folder, step = home.path, home.step
     path = folder / "provenance.json"
     fingerprints = {"tokenizer": tokenizer.fingerprint}
     fingerprints |= {f"data.sources.{name}": source.fingerprint for name, source in sources.items()}
-    fingerprints |= {PUBLIC: public} if public else {}
+    fingerprints |= public
     fingerprints |= {
         f"stages.{stage.config.name}.mixture.{entry}": fingerprint
         for stage in stages
@@ -323,8 +324,9 @@ def write_facts(
         content["resumed"] = [*before["resumed"], {"step": step, **start}]
         begun = [stage.config.name for stage in stages if stage.first_step < step]
         _refuse_other_data(config, before["fingerprints"], fingerprints, begun)
-        if PUBLIC in before["fingerprints"]:
-            fingerprints.setdefault(PUBLIC, before["fingerprints"][PUBLIC])
+        for name in (PUBLIC, ADAPTER):
+            if name in before["fingerprints"]:
+                fingerprints.setdefault(name, before["fingerprints"][name])
     repeat = (
         f"python -m jaxlingua.train {config.run.folder} run.folder=ANOTHER" if stages else content["command"]
     )

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlingua.model.lora import COLLECTION
+from jaxlingua.model.lora import COLLECTION, with_first_magnitudes
 from jaxlingua.sharding.rules import (
     abstract_params,
     init_params,
@@ -48,12 +48,17 @@ class TrainState:
 
 
 def state_from_weights(weights: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 with the given weights; where there are adapters among them, these alone are trained."""
-    zero, params, frozen = jnp.zeros((), jnp.int32), weights, {}
-    if COLLECTION in weights:
-        params = {COLLECTION: weights[COLLECTION]}
-        frozen = {name: tree for name, tree in weights.items() if name != COLLECTION}
+    """Step 0 with the given weights."""
+    zero, (params, frozen) = jnp.zeros((), jnp.int32), parted(weights)
     return TrainState(zero, params, optimizer.init(params), zero, zero, frozen)
+
+
+def parted(weights: dict) -> tuple[dict, dict]:
+    """What is trained and what is frozen: where there are adapters, these alone are trained."""
+    if COLLECTION not in weights:
+        return weights, {}
+    frozen = {name: tree for name, tree in weights.items() if name != COLLECTION}
+    return {COLLECTION: weights[COLLECTION]}, frozen
 
 
 def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
@@ -85,6 +90,26 @@ def initial_state(
 
     with sharding_context(mesh):
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
+
+
+def first_adapters(base: Any, model: nn.Module, mesh: Mesh, seed: int) -> Any:
+    """New adapters for weights that are there, sharded; with them the model answers as it does without.
+
+    Cost: with DoRA, whose magnitudes are the norms of the weights, one matrix in float32 at a time.
+    """
+    shardings = param_shardings(model, mesh)
+
+    def create(key: jax.Array) -> Any:
+        return nn.unbox(init_params(model, key, mesh))[COLLECTION]
+
+    def with_magnitudes(base: Any, adapters: Any) -> Any:
+        return with_first_magnitudes({**base, COLLECTION: adapters}, model.config)[COLLECTION]
+
+    with sharding_context(mesh):
+        adapters = jax.jit(create, out_shardings=shardings[COLLECTION])(jax.random.key(seed))
+        if not model.config.lora.dora:
+            return adapters
+        return jax.jit(with_magnitudes, out_shardings=shardings[COLLECTION])(base, adapters)
 
 
 def state_around(

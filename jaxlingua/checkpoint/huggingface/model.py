@@ -31,7 +31,8 @@ from jaxlingua.errors import CheckpointError
 from jaxlingua.hub import find_folder
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig
-from jaxlingua.sharding.rules import param_shardings
+from jaxlingua.model.quantized import quantize
+from jaxlingua.sharding.rules import abstract_sharded_params
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -170,11 +171,11 @@ def load_params(
     mesh: Mesh,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
-    """The parameters in float32, sharded over `mesh`.
+    """The parameters in the types in which the model keeps them, sharded over `mesh`.
 
     Tensors are read in the order in which they lie on disk, each by the rows that this process needs, and go
     to their devices in the type of the file. Rows of embedding and head beyond the file's are the mean of
-    those in the file.
+    those in the file; 0 in an embedding that DoRA adapts, whose norm is over the rows.
 
     Args:
         model: with the sizes of the checkpoint, and a vocabulary of as many rows or more.
@@ -184,10 +185,12 @@ def load_params(
     Paper: arXiv:2308.04948, mean of the rows for new tokens.
     """
     config = model.config
-    shardings = flatten_dict(param_shardings(model, mesh), sep="/")
+    stored = flatten_dict(abstract_sharded_params(model, mesh), sep="/")
+    shardings = {path: leaf.sharding for path, leaf in stored.items()}
     sizes = axis_sizes(config, config.vocab_size)
     in_order = sorted(places(config), key=lambda place: _on_disk(public.tensors[place.name]))
     total, done = sum(public.tensors[place.name].size for place in in_order), 0
+    has_dora = config.lora is not None and config.lora.dora and "embed" in config.lora.targets
 
     def read(place: Place) -> Array:
         return _spread(public.tensors[place.name], place.layout, sizes, shardings[place.path])
@@ -202,12 +205,19 @@ def load_params(
             path, sharding = place.path, shardings[place.path]
             if place.layer is None:
                 axes = place.layout.ours.split()
-                along = axes.index("v") if "v" in axes else None
-                params[path] = _whole(array, public.config.vocab_size, along, sharding)
+                has_mean_rows = "v" in axes and not (path == "embed/embedding" and has_dora)
+                along = axes.index("v") if has_mean_rows else None
+                params[path] = _whole(array, public.config.vocab_size, along, sharding, stored[path].dtype)
             else:
-                if path not in params:
-                    params[path] = _empty((config.layers, *array.shape), sharding)
-                params[path] = _put(params[path], array, place.layer, sharding)
+                parts = {path: array}
+                if f"{path}_scale" in stored:
+                    last_input = len(place.layout.theirs.split()[1]) - 1
+                    parts[path], parts[f"{path}_scale"] = _quantized(array, config.lora.base, last_input)
+                for name, part in parts.items():
+                    if name not in params:
+                        params[name] = _empty(stored[name].shape, shardings[name], stored[name].dtype)
+                    params[name] = _put(params[name], part, place.layer, shardings[name])
+                del parts
             params[path].block_until_ready()  # so that what was read can be let go
             del array
             done += public.tensors[place.name].size
@@ -254,24 +264,27 @@ def _spread(tensor: StoredTensor, layout: Layout, sizes: Mapping[str, int], shar
 # Compiled once for each shape and sharding, whatever the parameter and the model.
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "sharding"))
-def _empty(shape: tuple[int, ...], sharding: NamedSharding) -> Array:
-    return jax.lax.with_sharding_constraint(jnp.zeros(shape, jnp.float32), sharding)
+@functools.partial(jax.jit, static_argnames=("shape", "sharding", "dtype"))
+def _empty(shape: tuple[int, ...], sharding: NamedSharding, dtype: Any) -> Array:
+    return jax.lax.with_sharding_constraint(jnp.zeros(shape, dtype), sharding)
+
+
+_quantized = jax.jit(quantize, static_argnames=("kind", "axis"))
 
 
 @functools.partial(jax.jit, static_argnames="sharding", donate_argnames="stacked")
 def _put(stacked: Array, array: Array, layer: int | Array, sharding: NamedSharding) -> Array:
     """A parameter of all layers with one of them put in its place."""
-    stacked = jax.lax.dynamic_update_index_in_dim(stacked, array.astype(jnp.float32), layer, 0)
+    stacked = jax.lax.dynamic_update_index_in_dim(stacked, array.astype(stacked.dtype), layer, 0)
     return jax.lax.with_sharding_constraint(stacked, sharding)
 
 
-@functools.partial(jax.jit, static_argnames=("file_rows", "along", "sharding"))
-def _whole(array: Array, file_rows: int, along: int | None, sharding: NamedSharding) -> Array:
+@functools.partial(jax.jit, static_argnames=("file_rows", "along", "sharding", "dtype"))
+def _whole(array: Array, file_rows: int, along: int | None, sharding: NamedSharding, dtype: Any) -> Array:
     """A parameter that is one tensor; `along` is its axis of the vocabulary, if it has one."""
     array = array.astype(jnp.float32)
     array = array if along is None else with_mean_rows(array, along, file_rows)
-    return jax.lax.with_sharding_constraint(array, sharding)
+    return jax.lax.with_sharding_constraint(array.astype(dtype), sharding)
 
 
 def with_mean_rows(weight: Float[Array, "..."], axis: int, rows: int) -> Float[Array, "..."]:
