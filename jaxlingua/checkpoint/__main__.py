@@ -21,8 +21,12 @@ PURPOSE = """\
 import  reads a Hugging Face folder or hub name, checks that it is understood, and makes RUN of it: the
         folder of a run at step 0, with parameters, tokenizer and config.
 export  writes the latest step of RUN as a Hugging Face folder, by default RUN/export: weights, tokenizer,
-        chat template, generation config and a card filled from the run. It loads with from_pretrained."""
-USAGES = ("import MODEL RUN", "export RUN")
+        chat template, generation config and a card filled from the run. It loads with from_pretrained. Of a
+        run that has learned adapters (model.lora) it writes these alone, as a PEFT folder.
+merge   writes the same for adapters as a whole model, by default into RUN/merged: the weights with the
+        adapters in them. Instead of RUN it takes a PEFT folder or hub name, and its base from there or from
+        model.path; then checkpoint.export.folder says where to."""
+USAGES = ("import MODEL RUN", "export RUN", "merge RUN|ADAPTER")
 SECTIONS = ("run", "model", "tokens", "sharding", "checkpoint")
 
 
@@ -40,7 +44,7 @@ def main() -> None:
     verb, rest = arguments[0], arguments[1:]
     overrides = [argument for argument in rest if re.match(r"\w+\.[\w.]+=", argument)]
     names = [argument for argument in rest if argument not in overrides]
-    wanted = {"import": ("MODEL", "RUN"), "export": ("RUN",)}
+    wanted = {"import": ("MODEL", "RUN"), "export": ("RUN",), "merge": ("RUN|ADAPTER",)}
     if verb not in wanted:
         raise ConfigError(f"jaxlingua.checkpoint: '{verb}' given; {nearest(verb, list(wanted))}; see --help")
     if len(names) != len(wanted[verb]):
@@ -48,16 +52,13 @@ def main() -> None:
             f"jaxlingua.checkpoint {verb}: {len(names)} names given; {' and '.join(wanted[verb])} needed; "
             f"see --help"
         )
+    is_run = is_bucket(names[0]) or (Path(names[0]) / "config.yaml").is_file()
     if verb == "import":
-        given: dict[str, Any] = {
-            "model": {"init": "huggingface", "path": names[0]},
-            "run": {"folder": names[1]},
-        }
-        for override in overrides:
-            apply_override(given, override)
-        import_model(check_config(given, f"import {' '.join(names)}"))
+        import_model(adapted_config(names[0], {"run": {"folder": names[1]}}, overrides, verb))
+    elif verb == "merge" and not is_run:
+        merge_adapter(names[0], adapted_config(names[0], {}, overrides, verb))
     else:
-        if not is_bucket(names[0]) and not (Path(names[0]) / "config.yaml").is_file():
+        if not is_run:
             raise ConfigError(
                 f"RUN: '{names[0]}' given, which is not the folder of a run; one that training or import "
                 f"made is allowed; give its path"
@@ -66,12 +67,35 @@ def main() -> None:
         from jaxlingua.train.run_folder import opened_run
 
         with opened_run(names[0], partial(print, flush=True)) as home:
-            export_run(names[0], home, kept, config)
+            export_run(names[0], home, kept, config, is_merged=verb == "merge")
+
+
+def adapted_config(path: str, given: dict[str, Any], overrides: list[str], verb: str) -> Config:
+    """The configuration of a model that is nobody's run: a checkpoint, or an adapter with its base.
+
+    Args:
+        path: of a checkpoint, or of a PEFT folder; for merge of the latter alone.
+    """
+    from jaxlingua.checkpoint.huggingface.adapter import is_adapter, open_adapter
+
+    given |= {"model": {"init": "huggingface", "path": path}}
+    if verb == "merge" or is_adapter(path):
+        given["model"] = {"init": "huggingface", "path": "", "lora": {"adapter": path}}
+    for override in overrides:
+        apply_override(given, override)
+    if not given["model"]["path"]:
+        given["model"]["path"] = open_adapter(path).base_model
+    if not given["model"]["path"]:
+        raise ConfigError(
+            f"model.path: not given, and '{path}' does not name its base; give the base of the adapter"
+        )
+    return check_config(given, f"{verb} {path}")
 
 
 def import_model(config: Config) -> None:
     """A public checkpoint into the folder of a run, at step 0."""
-    from jaxlingua.checkpoint.huggingface.model import load_params
+    import optax
+
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.model.llama import Llama
     from jaxlingua.model.presets import parameter_count
@@ -108,10 +132,7 @@ def import_model(config: Config) -> None:
             raise ConfigError(
                 f"RUN: '{folder}' given, which holds checkpoints; a new folder is allowed; choose one"
             )
-        with told(say, f"reading {config.model.path} (MiB)") as on_progress:
-            params = load_params(
-                public, Llama(sizes), mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20)
-            )
+        state = origin.first_state(Llama(sizes), optax.identity(), mesh, partial(told, say))
         tokenizer.save(home.path / "tokenizer")
         run_folder.write_facts(
             home, config, {}, tokenizer, [], mesh, public=origin.fingerprints, program="jaxlingua.checkpoint"
@@ -119,7 +140,7 @@ def import_model(config: Config) -> None:
         replace(origin, folder=home.path).keep(vocab_rows)
         store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
         with told(say, "writing"):
-            store.save(0, {"params": params}, {"stage": "import"})
+            store.save(0, {"params": state.params}, {"stage": "import"})
             store.close()
     say(f"{folder}: step 0; python -m jaxlingua.checkpoint export {folder} writes it for other programs")
 
@@ -133,19 +154,24 @@ def refuse_something_else(folder: str, path: Path) -> None:
         )
 
 
-def export_run(run: str, home: "RunFolder", kept: Config, config: Config) -> None:
-    """A step of a run as a Hugging Face folder.
+def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_merged: bool) -> None:
+    """A step of a run as a Hugging Face folder, or its adapters as a PEFT folder.
 
     Args:
         kept: the run's configuration; `config` may differ from it in what does not belong to what a run is.
+        is_merged: whether adapters are merged into the weights.
     """
+    import jax
+
     from jaxlingua.checkpoint.huggingface import export
+    from jaxlingua.checkpoint.huggingface.adapter import write_adapter
     from jaxlingua.checkpoint.huggingface.config_json import stored_dtype
     from jaxlingua.checkpoint.huggingface.generation_config import generation_config
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.eval.card import model_card
     from jaxlingua.eval.report import read_run
     from jaxlingua.model.llama import Llama
+    from jaxlingua.model.lora import COLLECTION
     from jaxlingua.model.presets import parameter_count
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
@@ -154,8 +180,15 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config) -> Non
     from jaxlingua.train import run_folder
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.run import refuse_wrong_platform
+    from jaxlingua.train.state import parted
 
     refuse_wrong_platform(config)
+    if is_merged and config.model.lora == "off":
+        raise ConfigError(
+            f"RUN: '{run}' given, which has no adapters; python -m jaxlingua.checkpoint export {run} writes "
+            f"it whole"
+        )
+    is_adapter = config.model.lora != "off" and not is_merged
     if differences := list(run_folder.identity_differences(kept, config)):
         raise ConfigError(f"{run}: {differences[0]}; a run is exported as it was trained; leave it out")
     wanted, say = config.checkpoint.export, partial(print, flush=True)
@@ -169,7 +202,9 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config) -> Non
             f"checkpoint.export.folder: 'auto' given, and '{run}' is in a bucket; a folder of this machine "
             f"is allowed; give one"
         )
-    folder = home.path / "export" if wanted.folder == "auto" else Path(wanted.folder).expanduser().resolve()
+    folder = home.path / ("merged" if is_merged else "export")
+    if wanted.folder != "auto":
+        folder = Path(wanted.folder).expanduser().resolve()
     export.check_folder(folder)
     origin = open_origin(config, home.path, home.step)
     tokenizer = load_tokenizer(config.tokens, list, home.path / "tokenizer", model_path=config.model.path)
@@ -179,33 +214,88 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config) -> Non
     sizes = origin.sizes(vocab_rows)
     fields, generation = origin.kept(tokenizer, vocab_rows)
     dtype = stored_dtype(fields, str(run)) if wanted.dtype == "auto" else wanted.dtype
+    dtype = "float32" if is_adapter else dtype
     say(describe_mesh(mesh))
 
     step = exported_step(wanted.step, home)
     store = open_store(home.checkpoints, config.checkpoint)
     with told(say, f"reading step {step:,}"):
-        abstract = {"params": abstract_sharded_params(Llama(sizes), mesh)}
+        abstract = {"params": parted(abstract_sharded_params(Llama(sizes), mesh))[0]}
         is_checked = step == home.step
-        params = store.restore(abstract, step, is_part=True, is_checked=is_checked)[0]["params"]
+        weights = store.restore(abstract, step, is_part=True, is_checked=is_checked)[0]["params"]
+    if is_merged:
+        weights |= origin.frozen(Llama(sizes), mesh, partial(told, say))
     with export.whole_folder(folder, {"step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
-            export.write_weights(
-                partial_folder, params, sizes, fields, dtype=dtype, shard_gib=wanted.shard_gib, mesh=mesh,
-                on_progress=lambda done, all_: on_progress(done >> 20, all_ >> 20),
-            )  # fmt: skip
+            mib = lambda done, all_: on_progress(done >> 20, all_ >> 20)  # noqa: E731
+            if is_adapter:
+                write_adapter(
+                    partial_folder, weights[COLLECTION], sizes, vocab_rows=vocab_rows,
+                    base_model=config.model.path, mesh=mesh, on_progress=mib,
+                )  # fmt: skip
+            else:
+                export.write_weights(
+                    partial_folder, weights, sizes, fields, dtype=dtype, shard_gib=wanted.shard_gib,
+                    mesh=mesh, on_progress=mib,
+                )  # fmt: skip
         if run_folder.is_primary():
             ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
             settings = generation_config(generation, **ids, is_trained=step > 0)
-            export.write_json(partial_folder / "generation_config.json", settings)
+            if not is_adapter:
+                export.write_json(partial_folder / "generation_config.json", settings)
             has_template = write_tokenizer(partial_folder, tokenizer, config, step, say)
             parameters = parameter_count(replace(sizes, vocab_size=vocab_rows))
+            if is_adapter:
+                parameters = sum(leaf.size for leaf in jax.tree.leaves(weights))
             card = model_card(
                 read_run(home.path), config, parameters=parameters,
                 family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
                 is_scratch=config.model.init == "scratch", has_chat_template=has_template,
+                is_adapter=is_adapter,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
     say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
+
+
+def merge_adapter(path: str, config: Config) -> None:
+    """An adapter and its base as a Hugging Face folder."""
+    import optax
+
+    from jaxlingua.checkpoint.huggingface import export
+    from jaxlingua.model.llama import Llama
+    from jaxlingua.progress import told
+    from jaxlingua.sharding.mesh import describe_mesh, make_mesh
+    from jaxlingua.tokens.tokenizer import load_tokenizer
+    from jaxlingua.train.origin import open_origin
+    from jaxlingua.train.run import refuse_wrong_platform
+
+    refuse_wrong_platform(config)
+    wanted, say = config.checkpoint.export, partial(print, flush=True)
+    if wanted.folder == "auto":
+        raise ConfigError(
+            f"checkpoint.export.folder: 'auto' given, and '{path}' is no run; a new folder is allowed; give "
+            f"one"
+        )
+    folder = Path(wanted.folder).expanduser().resolve()
+    export.check_folder(folder)
+    origin = open_origin(config, Path(config.run.folder), None)
+    public = origin.public
+    tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=config.model.path)
+    model, mesh = Llama(origin.sizes(public.config.vocab_size)), make_mesh(config.sharding)
+    dtype = public.dtype if wanted.dtype == "auto" else wanted.dtype
+    say(describe_mesh(mesh))
+    weights = origin.first_state(model, optax.identity(), mesh, partial(told, say)).weights
+    with export.whole_folder(folder, {"adapter": path, "dtype": dtype}) as partial_folder:
+        with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
+            export.write_weights(
+                partial_folder, weights, model.config, public.fields, dtype=dtype,
+                shard_gib=wanted.shard_gib, mesh=mesh,
+                on_progress=lambda done, all_: on_progress(done >> 20, all_ >> 20),
+            )  # fmt: skip
+        if public.generation is not None:
+            export.write_json(partial_folder / "generation_config.json", public.generation)
+        tokenizer.save(partial_folder)
+    say(f"{folder}: AutoModelForCausalLM.from_pretrained('{folder}') loads it")
 
 
 def exported_step(wanted: int | str, home: "RunFolder") -> int:

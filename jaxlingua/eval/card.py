@@ -37,6 +37,7 @@ def model_card(
     base: str,
     is_scratch: bool,
     has_chat_template: bool,
+    is_adapter: bool = False,
 ) -> str:
     """A model card as the hub reads it: YAML, then Markdown. No path of this machine is in it.
 
@@ -46,6 +47,7 @@ def model_card(
         step: that of the weights; scores and stages of later steps are not told, 0 is before training.
         base: the public checkpoint, as `model.path` names it; ignored where the model began from nothing.
         is_scratch: whether the first parameters were drawn.
+        is_adapter: whether the weights are adapters alone, in a PEFT folder.
         has_chat_template: whether the tokenizer beside it lays out messages as in training.
     """
     stages = _stages(run, config, step) if run else []
@@ -65,7 +67,8 @@ def model_card(
     )
     base_name = "" if is_scratch else hub_name(base) or last_part(base)
     return page.render(
-        front=_front_matter(config, stages, "" if is_scratch else hub_name(base)),
+        front=_front_matter(config, stages, "" if is_scratch else hub_name(base), is_adapter=is_adapter),
+        is_adapter=is_adapter,
         title=run["name"] if run else base_name or "Model",
         base=base_name,
         base_is_public=bool(base_name) and base_name == hub_name(base),
@@ -99,7 +102,7 @@ def model_card(
 # ── front matter ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _front_matter(config: Config, stages: list[dict[str, Any]], base: str) -> str:
+def _front_matter(config: Config, stages: list[dict[str, Any]], base: str, *, is_adapter: bool) -> str:
     languages = list(dict.fromkeys(code for stage in stages for code in stage["languages"]))
     sources = {row["source"] for stage in stages for row in stage["mixture"]}
     used = [config.data.sources[name] for name in sorted(sources)]
@@ -109,7 +112,7 @@ def _front_matter(config: Config, stages: list[dict[str, Any]], base: str) -> st
     is_crosslingual = len(languages) > 1 and any(source.kind != "text" for source in used)
     front = {
         "language": list(dict.fromkeys(map(hub_language, languages))),
-        "library_name": "transformers",
+        "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "base_model": base,
         "datasets": list(dict.fromkeys(filter(None, datasets))),

@@ -36,8 +36,11 @@ def name_of(weights: str, tokenizer: str, eos_ids: Sequence[int]) -> str:
 
 @jax.jit
 def _sums(leaf: Array) -> UInt[Array, "2"]:
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+    if jnp.issubdtype(leaf.dtype, jnp.integer):  # codes, some of four bits
+        bits = leaf.astype(jnp.uint32)
+    else:
+        unsigned = {2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
     place = jnp.zeros(leaf.shape, jnp.uint32)
     for axis in range(leaf.ndim):
         place = place * jnp.uint32(leaf.shape[axis] % 2**32) + jax.lax.broadcasted_iota(

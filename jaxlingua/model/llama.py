@@ -104,6 +104,9 @@ def _weight(module: nn.Module, name: str, inputs: str, out: str, std: float) -> 
     zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
     codes = module.param(name, zeros, sizes, CODES[config.lora.base])
     sizes = (*sizes[:blocked], blocks, *sizes[blocked + 1 :])
+    zeros = nn.with_logical_partitioning(
+        nn.initializers.zeros_init(), (*axes[:blocked], "blocks", *axes[blocked + 1 :])
+    )
     return codes, module.param(f"{name}_scale", zeros, sizes, jnp.float32)
 
 

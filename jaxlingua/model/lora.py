@@ -301,6 +301,16 @@ def with_adapter(
     return whole if magnitude is None else whole * gain(magnitude, weight, a, b, lora.scaling, inputs, out)
 
 
+def parts_of(flat: dict[str, Array], path: str, config: "LlamaConfig") -> dict[str, Array]:
+    """Of the weights by path those that `merged_at` reads for `path`."""
+    names = [path, f"{path}_scale"]
+    if path == "head/kernel" and config.tie_embeddings:
+        names = ["embed/embedding"]
+    if (target := _TARGET_AT.get(path)) in config.lora.targets:
+        names += [f"{PATHS[target][1]}_{ending}" for ending in ADAPTER]
+    return {name: flat[name] for name in names if name in flat}
+
+
 def merge(weights: dict, config: "LlamaConfig") -> dict:
     """The parameters of `merged_config`, float32, with the adapters in them.
 

@@ -29,6 +29,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("norm", None),
     ("bias", None),
     ("rank", None),
+    ("blocks", None),  # of codes: too few to be split wherever the codes are
     ("activation_batch", BATCH_AXES),
     ("activation_length", None),
     ("activation_embed", None),

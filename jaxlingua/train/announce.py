@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from jaxlingua.config import Config
@@ -71,6 +72,8 @@ def say_what_will_run(
         console.say(f"task {task.describe()}")
     console.say(describe_mesh(mesh))
     console.say(f"model: {parameter_count(sizes):,} parameters; {_computes(config, sizes, mesh)}")
+    if sizes.lora is not None:
+        console.say(_adapters(sizes, state))
     rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
     memory = step_memory(
         state,
@@ -84,6 +87,17 @@ def say_what_will_run(
     console.say(f"memory by arithmetic: {memory.describe()}")
     if doubt := warning(memory, mesh):
         console.say(f"warning: {doubt}")
+
+
+def _adapters(sizes: LlamaConfig, state: Any) -> str:
+    """What is trained and what is frozen; what "auto" became."""
+    lora, trained = sizes.lora, sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    kinds = ["rank-stabilized"] * lora.rank_stabilized + ["DoRA" if lora.dora else "LoRA"]
+    return (
+        f"adapters: {' '.join(kinds)} of rank {lora.rank}, alpha {lora.alpha:g}, on "
+        f"{', '.join(lora.targets)}: {trained:,} numbers trained ({100 * trained / parameter_count(sizes):.2f} % of the model); the "
+        f"weights are frozen, in {lora.base}"
+    )
 
 
 def _computes(config: Config, sizes: LlamaConfig, mesh: Mesh) -> str:

@@ -10,11 +10,12 @@ import optax
 from jax.sharding import Mesh
 
 from jaxlingua.bucket import is_bucket
+from jaxlingua.checkpoint.huggingface.adapter import is_adapter, open_adapter
 from jaxlingua.checkpoint.huggingface.generation_config import ends_of
 from jaxlingua.checkpoint.steps import read_record
 from jaxlingua.checkpoint.store import located, open_store
 from jaxlingua.command_line import load_config
-from jaxlingua.config import Config, ModelConfig, TokensConfig
+from jaxlingua.config import Config, LoraConfig, ModelConfig, TokensConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import abstract_sharded_params, param_shardings
@@ -79,7 +80,7 @@ def open_step(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any)
 
 
 def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[[str], None]) -> Candidate:
-    """A Hugging Face folder or hub name, or the newest step of a run other than that of `config`.
+    """A Hugging Face folder or hub name, a PEFT folder, or the newest step of a run other than `config`'s.
 
     Its dtype and attention are those of `config`.
 
@@ -102,10 +103,17 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[
                 return open_step(other, home.path, home.step, mesh, telling)
 
         return Candidate(name, 0, name, source, tokenizer, open_run)
-    model_config = ModelConfig(init="huggingface", path=path, **computed)
+    given = {"path": path}
+    if is_adapter(path):
+        given = {"path": open_adapter(path).base_model, "lora": LoraConfig(adapter=path)}
+        if not given["path"]:
+            raise ConfigError(
+                f"'{path}' given, an adapter that does not name its base; merge it with one first"
+            )
+    model_config = ModelConfig(init="huggingface", **given, **computed)
     other = config.model_copy(update={"model": model_config, "tokens": TokensConfig()})
     origin = open_origin(other, Path(config.run.folder), None)
-    tokenizer = load_tokenizer(other.tokens, list, None, model_path=path)
+    tokenizer = load_tokenizer(other.tokens, list, None, model_path=model_config.path)
     model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
     param_shardings(model, mesh)
     ends = ends_of(origin.public.folder)

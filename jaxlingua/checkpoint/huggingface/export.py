@@ -25,8 +25,9 @@ from jaxlingua.checkpoint.huggingface.safetensors_file import (
     write_file,
     write_index,
 )
-from jaxlingua.checkpoint.huggingface.tensors import Layout, axis_sizes, places
+from jaxlingua.checkpoint.huggingface.tensors import LAYOUTS, Layout, axis_sizes, places
 from jaxlingua.errors import CheckpointError, ConfigError
+from jaxlingua.model.lora import merged_at, merged_config, parts_of
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import replicated
 
@@ -88,7 +89,7 @@ def whole_folder(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
 
 def write_weights(
     folder: Path,
-    params: Any,
+    weights: Any,
     config: LlamaConfig,
     fields: Mapping[str, Any],
     *,
@@ -99,8 +100,10 @@ def write_weights(
 ) -> None:
     """config.json and the weights as safetensors, in files of at most `shard_gib`.
 
+    Adapters are merged into the weights, one tensor of a layer at a time.
+
     Args:
-        params: sharded over `mesh`.
+        weights: sharded over `mesh`.
         fields: config.json, whose vocab_size says how many rows of the padded vocabulary are written.
         dtype: float32, bfloat16 or float16.
         on_progress: called with bytes written and bytes in all.
@@ -109,13 +112,14 @@ def write_weights(
         one of them whole.
     """
     rows, stored = fields["vocab_size"], np.dtype(jnp.dtype(dtype))
-    by_name = {place.name: place for place in places(config)}
+    after = config if config.lora is None else merged_config(config)
+    by_name = {place.name: place for place in places(after)}
     sizes = axis_sizes(config, rows)
     shapes = {name: place.layout.shape(sizes) for name, place in by_name.items()}
     size_of = {name: int(np.prod(shape, dtype=np.int64)) * stored.itemsize for name, shape in shapes.items()}
     shards = plan_shards(shapes, stored, max(1, int(shard_gib * GIB)))
     padded = tuple(axis_sizes(config, config.vocab_size).items())
-    flat = flatten_dict(params, sep="/")
+    flat = flatten_dict(weights, sep="/")
     # A process that holds all parts puts them together itself: on eight virtual devices of a CPU, eight whole
     # copies made an export of 1.2 billion weights five times as slow.
     gathered = replicated(mesh) if jax.process_count() > 1 else None
@@ -125,7 +129,12 @@ def write_weights(
         nonlocal done
         for name in names:
             place = by_name[name]
-            array = np.asarray(take(flat[place.path], place.layer, place.layout, padded, dtype, gathered))
+            if config.lora is None:
+                tensor = take(flat[place.path], place.layer, place.layout, padded, dtype, gathered)
+            else:
+                parts = parts_of(flat, place.path, config)
+                tensor = _take_merged(parts, place.layer, place.path, config, padded, dtype, gathered)
+            array = np.asarray(tensor)
             if "v" in place.layout.ours:
                 array = array[:rows]
             _check_finite(name, array, dtype)
@@ -143,7 +152,8 @@ def write_weights(
     if jax.process_index() == 0:
         if len(shards) > 1:
             write_index(folder / INDEX, shards, total)
-        write_json(folder / CONFIG, with_dtype(fields, dtype))
+        tied = {"tie_word_embeddings": False} if config.tie_embeddings and not after.tie_embeddings else {}
+        write_json(folder / CONFIG, with_dtype(fields, dtype) | tied)
 
 
 @functools.partial(jax.jit, static_argnames=("layout", "sizes", "dtype", "sharding"))
@@ -159,6 +169,20 @@ def take(
     one = param if layer is None else jax.lax.dynamic_index_in_dim(param, layer, 0, keepdims=False)
     tensor = layout.to_file(one, dict(sizes)).astype(dtype)
     return tensor if sharding is None else jax.lax.with_sharding_constraint(tensor, sharding)
+
+
+@functools.partial(jax.jit, static_argnames=("path", "config", "sizes", "dtype", "sharding"))
+def _take_merged(
+    parts: dict[str, Array],
+    layer: int | Array | None,
+    path: str,
+    config: LlamaConfig,
+    sizes: tuple[tuple[str, int], ...],
+    dtype: str,
+    sharding: NamedSharding | None,
+) -> Array:
+    """The same of a model whose adapters are merged."""
+    return take(merged_at(parts, path, config, layer), None, LAYOUTS[path], sizes, dtype, sharding)
 
 
 def _check_finite(name: str, array: np.ndarray, dtype: str) -> None:
