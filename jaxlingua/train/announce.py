@@ -95,8 +95,8 @@ def _adapters(sizes: LlamaConfig, state: Any) -> str:
     kinds = ["rank-stabilized"] * lora.rank_stabilized + ["DoRA" if lora.dora else "LoRA"]
     return (
         f"adapters: {' '.join(kinds)} of rank {lora.rank}, alpha {lora.alpha:g}, on "
-        f"{', '.join(lora.targets)}: {trained:,} numbers trained ({100 * trained / parameter_count(sizes):.2f} % of the model); the "
-        f"weights are frozen, in {lora.base}"
+        f"{', '.join(lora.targets)}: {trained:,} numbers trained "
+        f"({100 * trained / parameter_count(sizes):.2f} % of the model); the weights are frozen, in {lora.base}"
     )
 
 
