@@ -96,7 +96,8 @@ def _adapters(sizes: LlamaConfig, state: Any) -> str:
     return (
         f"adapters: {' '.join(kinds)} of rank {lora.rank}, alpha {lora.alpha:g}, on "
         f"{', '.join(lora.targets)}: {trained:,} numbers trained "
-        f"({100 * trained / parameter_count(sizes):.2f} % of the model); the weights are frozen, in {lora.base}"
+        f"({100 * trained / parameter_count(sizes):.2f} % of the model); the weights are frozen, in "
+        f"{lora.base}"
     )
 
 
