@@ -227,9 +227,12 @@ def test_no_configuration_is_tested_on_what_it_learns():
         assert not set(tasks) & {"flores", "belebele"}
 
 
-def test_links_lead_to_files():
-    for link in re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT):
-        assert (ROOT / "docs" / link).is_file(), link
+@pytest.mark.parametrize(
+    "page", [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"], ids=lambda page: page.stem
+)
+def test_links_lead_to_files(page: Path):
+    for link in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text("utf-8")):
+        assert (page.parent / link).exists(), link
 
 
 def test_commands_of_jaxlingua_are_understood(folder: Path, monkeypatch):
