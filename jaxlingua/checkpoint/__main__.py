@@ -227,17 +227,13 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
         weights |= origin.frozen(Llama(sizes), mesh, partial(told, say))
     with export.whole_folder(folder, {"step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
-            mib = lambda done, all_: on_progress(done >> 20, all_ >> 20)  # noqa: E731
+            write = partial(export.write_weights, dtype=dtype, shard_gib=wanted.shard_gib, fields=fields)
             if is_adapter:
-                write_adapter(
-                    partial_folder, weights[COLLECTION], sizes, vocab_rows=vocab_rows,
-                    base_model=config.model.path, mesh=mesh, on_progress=mib,
-                )  # fmt: skip
-            else:
-                export.write_weights(
-                    partial_folder, weights, sizes, fields, dtype=dtype, shard_gib=wanted.shard_gib,
-                    mesh=mesh, on_progress=mib,
-                )  # fmt: skip
+                write = partial(write_adapter, vocab_rows=vocab_rows, base_model=config.model.path)
+            write(
+                partial_folder, weights[COLLECTION] if is_adapter else weights, sizes, mesh=mesh,
+                on_progress=lambda done, all_: on_progress(done >> 20, all_ >> 20),
+            )  # fmt: skip
         if run_folder.is_primary():
             ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
             settings = generation_config(generation, **ids, is_trained=step > 0)
@@ -254,7 +250,8 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
                 is_adapter=is_adapter,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
-    say(f"{folder}: step {step:,}; AutoModelForCausalLM.from_pretrained('{folder}') loads it")
+    loader = "peft.AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
+    say(f"{folder}: step {step:,}; {loader}.from_pretrained('{folder}') loads it")
 
 
 def merge_adapter(path: str, config: Config) -> None:
