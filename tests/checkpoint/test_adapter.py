@@ -176,6 +176,7 @@ def test_files_of_sixteen_bits_are_read_exactly(dtype, tmp_path):
     stored = [
         tensors[f"base_model.model.model.layers.{i}.mlp.down_proj.lora_B.weight"] for i in range(LAYERS)
     ]
+    assert adapters["embed"]["embedding_a"].dtype == adapters["layers"]["mlp"]["down_b"].dtype == np.float32
     np.testing.assert_array_equal(
         adapters["layers"]["mlp"]["down_b"], np.stack([b.T for b in stored]).astype(np.float32)
     )
@@ -212,15 +213,22 @@ def test_targets_are_what_peft_would_take(given, targets, tmp_path):
     assert open_adapter(str(folder)).lora.targets == targets
 
 
-def test_excluded_modules_are_no_targets(tmp_path):
-    fields = fields_for((), target_modules="all-linear", exclude_modules=["o_proj", "mlp.gate_proj"])
+@pytest.mark.parametrize(
+    ("given", "excluded"),
+    [
+        ("all-linear", ["o_proj", "mlp.gate_proj"]),
+        ([name_of(target) for target in MODULES], r".*o_proj|.*gate.*|lm_head|model\.embed_tokens"),
+    ],
+)
+def test_excluded_modules_are_no_targets(given, excluded, tmp_path):
+    fields = fields_for((), target_modules=given, exclude_modules=excluded)
     targets = ("q", "k", "v", "up", "down")
     assert open_adapter(str(write_peft(tmp_path, fields, tensors_for(targets)))).lora.targets == targets
 
 
 def test_what_concerns_training_alone_is_accepted_and_dropout_is_told(tmp_path):
     folder = small(
-        tmp_path, lora_dropout=0.05, init_lora_weights="gaussian", inference_mode=False, revision="main",
+        tmp_path, lora_dropout=0.05, init_lora_weights="Gaussian", inference_mode=False, revision="main",
         auto_mapping={"base_model_class": "LlamaForCausalLM"}, peft_version="0.21.2", eva_config={"rho": 2.0},
         loftq_config={}, runtime_config={"ephemeral_gpu_offload": False}, modules_to_save=None,
         rank_pattern={}, layer_replication=None, something_new=None, merge_weights=False,
@@ -298,17 +306,17 @@ def test_a_field_that_is_not_known_is_refused_unless_it_is_empty(value, tmp_path
     ("field", "value", "told"),
     [
         ("peft_type", "LOHA", "peft_type='LOHA' is not supported (LORA)"),
-        ("peft_type", None, "peft_type=None is not supported (LORA)"),
+        ("peft_type", None, "peft_type=null is not supported (LORA)"),
         ("task_type", "SEQ_CLS", "task_type='SEQ_CLS' is not supported (CAUSAL_LM)"),
         ("bias", "lora_only", "bias='lora_only' is not supported (none)"),
-        ("bias", ["none"], "bias=['none'] is not supported (none)"),
+        ("bias", ["none"], 'bias=["none"] is not supported (none)'),
         ("r", 0, "r=0 is not a whole number above 0"),
         ("r", 4.0, "r=4.0 is not a whole number above 0"),
         ("lora_alpha", 0, "lora_alpha=0 is not a number above 0"),
-        ("lora_alpha", float("inf"), "lora_alpha=inf is not a number above 0"),
+        ("lora_alpha", float("inf"), "lora_alpha=Infinity is not a number above 0"),
         ("lora_dropout", 1.0, "lora_dropout=1.0 is not a number from 0 to below 1"),
         ("use_rslora", 1, "use_rslora=1 is not true or false"),
-        ("use_dora", None, "use_dora=None is not true or false"),
+        ("use_dora", None, "use_dora=null is not true or false"),
         ("target_modules", [1], "target_modules=[1] is not a list of names, a pattern or null"),
         ("exclude_modules", {}, "exclude_modules={} is not a list of names, a pattern or null"),
         ("base_model_name_or_path", 3, "base_model_name_or_path=3 is not a text or null"),
@@ -346,7 +354,7 @@ def test_first_values_that_were_taken_from_the_base_are_refused(value, told, tmp
     [
         (
             ["fc1"],
-            "target_modules=['fc1'] names no module of this family; q_proj, k_proj, v_proj, o_proj, gate",
+            'target_modules=["fc1"] names no module of this family; q_proj, k_proj, v_proj, o_proj, gate',
         ),
         ([], "target_modules=[] names no module of this family"),
         (
@@ -446,7 +454,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path):
     assert "is there under two names" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("shape", [(RANK + 1, 64), (64,), (64, RANK)])
+@pytest.mark.parametrize("shape", [(RANK + 1, 64), (RANK,), (64, RANK)])
 def test_a_rank_that_is_not_that_of_the_fields_is_told(shape, tmp_path):
     tensors, name = (
         tensors_for(("q", "down")),

@@ -4,6 +4,7 @@ A file keeps A as [rank, input] and B as [output, rank], all heads in one axis, 
 [layer, input, rank] and [layer, rank, output].
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -229,7 +230,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = f"'{value}'" if isinstance(value, str) else str(value)
+    text = f"'{value}'" if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
