@@ -110,13 +110,17 @@ def measure(jobs: dict[str, tuple[Callable, str, int]], rounds: int) -> dict[str
     return costs
 
 
-def line(what: str, unit: str, ours: np.ndarray, theirs: np.ndarray) -> str:
-    """A line of the table; the interval is a bootstrap over pairs of rounds."""
-    ratios = ours / theirs
+def interval(ratios: np.ndarray) -> str:
+    """Their median, and its 95 % interval by a bootstrap over pairs of rounds."""
     medians = np.median(np.random.default_rng(0).choice(ratios, (10_000, len(ratios))), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
+    return f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
+
+
+def line(what: str, unit: str, ours: np.ndarray, theirs: np.ndarray) -> str:
+    """A line of the table."""
     a, b = (f"{np.median(x):{',.0f' if x.min() > 10 else '.3f'}} {unit}" for x in (ours, theirs))
-    return f"| {what} | {a} | {b} | {np.median(ratios):.2f} ({low:.2f} to {high:.2f}) |"
+    return f"| {what} | {a} | {b} | {interval(ours / theirs)} |"
 
 
 def cpu_model() -> str:

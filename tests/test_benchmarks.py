@@ -48,6 +48,35 @@ def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
     assert 1 <= packed / peers[0] < 1.3, "and ours a few more, which fill up the last step"
 
 
+def test_the_benchmark_of_adapters_compares_the_same_training_and_tells_where_bytes_are():
+    pytest.importorskip("bitsandbytes")
+    command = [sys.executable, BENCHMARKS / "lora_cpu.py", "--tiny", "--rounds", "2", "--threads", "1"]
+    alone = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [*command, "--only", "QLoRA, nf4"], capture_output=True, text=True, timeout=300, env=alone
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if re.match(r"\| (full|QLoRA)", line)]
+    assert [row[0] for row in rows] == ["| full tuning", "| QLoRA, nf4"] * 2, "by time and by memory"
+    _, time, full, adapted = rows
+    assert all(re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)( \|)?", time[i]) for i in (3, 5, 6, 7))
+    frozen, trained = ([float(row[i]) for row in (full, adapted)] for i in (1, 2))
+    assert frozen[0] == 0 < frozen[1] < trained[0] / 2, "the same weights in fewer bits"
+    assert trained[1] < trained[0]
+    found = re.search(r"differ at most by: full tuning (\S+), QLoRA, nf4 (\S+);", done.stdout).groups()
+    assert all(float(difference) <= 1e-4 for difference in found)
+
+
+def test_no_ratio_of_adapters_without_equal_losses(monkeypatch):
+    """But for LLM.int8(), which is told to be another computation."""
+    lora_cpu = load("lora_cpu", monkeypatch)
+    same, other = [[8.0, 7.9], [8.0, 7.90001]], [[8.0, 7.9], [8.0, float("nan")]]
+    found = lora_cpu.differences({"LoRA": same, "QLoRA, int8": [[8.0], [8.1]]}, 1e-4)
+    assert found == pytest.approx({"LoRA": 1e-5, "QLoRA, int8": 0.1})
+    with pytest.raises(SystemExit, match="DoRA: the first losses .* differ by nan; 0.0001 is allowed, so no"):
+        lora_cpu.differences({"LoRA": same, "DoRA": other}, 1e-4)
+
+
 def test_the_benchmark_of_generation_compares_the_same_answers():
     pytest.importorskip("torch")
     command = [sys.executable, BENCHMARKS / "generate_cpu.py", "--tiny", "--rounds", "1", "--threads", "1"]
