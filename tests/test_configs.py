@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from jaxlingua.command_line import load_config
+from jaxlingua.config import Config
 
 FOLDER = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -57,6 +58,20 @@ def plan_of(recipe: Path) -> Header:
     return Header(topology, int(chips), *map(float, (*figures, peak, hbm)), config)
 
 
+def operations_per_token(config: Config) -> int:
+    """Six for each parameter that is trained, four for one that is frozen, which has no gradient."""
+    from jaxlingua.model.presets import parameter_count, published_sizes
+
+    sizes, lora = published_sizes(config.model.path), config.model.lora
+    parameters = parameter_count(sizes)
+    if lora == "off":
+        return 6 * parameters
+    assert lora.targets == "auto"  # all seven: q and o, k and v, gate and up and down
+    queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    sides = 2 * (sizes.embed + queries) + 2 * (sizes.embed + keys) + 3 * (sizes.embed + sizes.mlp)
+    return 4 * parameters + 6 * lora.rank * sizes.layers * sides
+
+
 def test_there_are_recipes():
     assert "demo.yaml" in [recipe.name for recipe in RECIPES]
     assert {MADE_FOR.search(recipe.stem)[1] for recipe in PLANNED} == {"v4", "v5e", "v5p", "v6e"}
@@ -78,7 +93,6 @@ def test_a_recipe_loads_and_opens_with_five_lines(recipe: Path):
 @pytest.mark.parametrize("recipe", PLANNED, ids=lambda recipe: recipe.stem)
 def test_the_header_of_a_recipe_for_tpus_names_a_slice_that_exists_and_figures_that_agree(recipe: Path):
     """Seconds, MFU and chip-hours are three ways to say one thing."""
-    from jaxlingua.model.presets import parameter_count, published_sizes
     from jaxlingua.plan.topology import topology_of
 
     told, config = plan_of(recipe), load_config(str(recipe))
@@ -91,7 +105,7 @@ def test_the_header_of_a_recipe_for_tpus_names_a_slice_that_exists_and_figures_t
     assert told.hbm_gib == topology.chip.hbm_gib
     assert told.chip_hours == pytest.approx(1000 * told.seconds * told.chips / 3600, rel=ROUNDED)
     tokens = config.train.batch_rows * config.tokens.row_length_tokens
-    work = 6 * parameter_count(published_sizes(config.model.path)) * tokens
+    work = operations_per_token(config) * tokens
     ideal = work / (told.chips * topology.chip.peak_tflops * 1e12)
     assert told.cal_mfu == pytest.approx(ideal / told.seconds, rel=ROUNDED)
     assert told.xla_mfu <= told.cal_mfu
