@@ -80,7 +80,9 @@ def adapted_config(path: str, given: dict[str, Any], overrides: list[str], verb:
 
     given |= {"model": {"init": "huggingface", "path": path}}
     if verb == "merge" or is_adapter(path):
-        given["model"] = {"init": "huggingface", "path": "", "lora": {"adapter": path}}
+        # As exact as in the file, as other weights are that are imported and exported.
+        lora = {"adapter": path, "base": "float32"}
+        given["model"] = {"init": "huggingface", "path": "", "lora": lora}
     for override in overrides:
         apply_override(given, override)
     if not given["model"]["path"]:

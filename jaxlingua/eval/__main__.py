@@ -287,7 +287,7 @@ def write_facts(config: Config, folder: Path, group: "Group", tokenizer: "Tokeni
         asked = config.eval.model_copy(update={"tasks": tasks, "models": models})
         config = config.model_copy(update={"eval": asked})
     home = run_folder.RunFolder(folder, located(f"{folder}/checkpoints"), None, lambda: None, group)
-    run_folder.write_facts(home, config, {}, tokenizer, [], mesh, public=None, program="jaxlingua.eval")
+    run_folder.write_facts(home, config, {}, tokenizer, [], mesh, public={}, program="jaxlingua.eval")
 
 
 if __name__ == "__main__":

@@ -111,12 +111,14 @@ class Origin:
         """The state at step 0."""
         if self.config.model.init == "scratch":
             return initial_state(model, optimizer, mesh, self.config.run.seed)
+        weights = {}
         try:
             weights = self._read(model, mesh, telling)
             if self.lora is not None:
                 weights |= {COLLECTION: self._first_adapters(weights, model, mesh, telling)}
         except CheckpointError as error:
-            raise (error if self.public else _needed_for_base(error)) from None
+            is_needed = self.public or (self.lora and not weights)  # the base of adapters, in any case
+            raise (error if is_needed else _needed_for_base(error)) from None
         return state_around(weights, model, optimizer, mesh)
 
     def frozen(self, model: Llama, mesh: Mesh, telling: Telling) -> dict[str, Any]:
@@ -136,7 +138,8 @@ class Origin:
         if not path:
             return first_adapters(base, model, mesh, self.config.run.seed)
         adapter = self.adapter or self._open_again(ADAPTER, path, open_adapter)
-        with telling(f"reading {path} (MiB)") as on_progress:
+        dropout = f", whose dropout of {adapter.dropout} is not applied here" if adapter.dropout else ""
+        with telling(f"reading {path}{dropout} (MiB)") as on_progress:
             return load_adapter(adapter, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
 
     def _open_again(self, name: str, path: str, open_: Callable[[str], Any]) -> Any:

@@ -205,22 +205,37 @@ def _with_kept_paths(config: Config, before: Config) -> Config:
     for section, field in (("model", "path"), ("tokens", "path"), ("data", "wording_folder")):
         given, kept = getattr(config, section), getattr(getattr(before, section), field)
         path = getattr(given, field)
-        if path and str(Path(path).expanduser().absolute()) == kept:
+        if path and _absolute(path) == kept:
             config = config.model_copy(update={section: given.model_copy(update={field: kept})})
+    given, kept = config.model.lora, before.model.lora
+    if "off" not in (given, kept) and given.adapter and _absolute(given.adapter) == kept.adapter:
+        config = _with_adapter(config, kept.adapter)
     return config
+
+
+def _with_adapter(config: Config, path: str) -> Config:
+    lora = config.model.lora.model_copy(update={"adapter": path})
+    return config.model_copy(update={"model": config.model.model_copy(update={"lora": lora})})
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _with_absolute_paths(config: Config) -> Config:
     """Where relative paths start from is written out, so that the run can be repeated from anywhere."""
     folders = {"folder": config.data.folder, "wording_folder": config.data.wording_folder}
-    folders = {field: str(Path(path).expanduser().absolute()) for field, path in folders.items() if path}
+    folders = {field: _absolute(path) for field, path in folders.items() if path}
     changed: dict[str, Any] = {"data": config.data.model_copy(update=folders)}
     for section in ("model", "tokens"):
         given = getattr(config, section)
         local = Path(given.path).expanduser()
         if given.path and local.exists():
             changed[section] = given.model_copy(update={"path": str(local.absolute())})
-    return config.model_copy(update=changed)
+    config = config.model_copy(update=changed)
+    adapter = "" if config.model.lora == "off" else config.model.lora.adapter
+    is_here = adapter and Path(adapter).expanduser().exists()
+    return _with_adapter(config, _absolute(adapter)) if is_here else config
 
 
 def _begun(folder: Path, step: int) -> int | None:
