@@ -346,9 +346,11 @@ class Llama(nn.Module):
             for of_layer in zip(*(tree["layers"] for tree in self.variables.values()), strict=True)
         ]
         is_split = jax.sharding.get_abstract_mesh().shape.get("fsdp", 1) > 1
+        is_late = is_split or (self.config.lora is not None and self.config.lora.is_quantized)
         for layer, kv in enumerate(zip(ring.k, ring.v, strict=True)):
-            # With fsdp each layer's weights are gathered where they are used, not all of them at one time.
-            weights, x = jax.lax.optimization_barrier((apart[layer], x)) if is_split else (apart[layer], x)
+            # Each layer's weights are gathered, and turned from codes into numbers, where they are used; XLA
+            # would do so for all of them before a loop over tokens.
+            weights, x = jax.lax.optimization_barrier((apart[layer], x)) if is_late else (apart[layer], x)
             (x, kv), _ = Layer(self.config, parent=None).apply(weights, (x, kv), jnp.int32(layer), row)
             layers.append(kv)
         k, v = zip(*layers, strict=True)
