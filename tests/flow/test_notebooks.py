@@ -186,6 +186,7 @@ OPTIONS = [
     "data.sources.sentences.held_out_records=8",
     "tokens.row_length_tokens=64",
     "train.batch_rows=8",
+    "train.micro_batch_rows=auto",
     "train.held_out_documents=2",
     "generate.max_new_tokens=8",
     "generate.batch_rows=4",
