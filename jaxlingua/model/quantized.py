@@ -13,6 +13,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.lax import optimization_barrier
 from jax.typing import DTypeLike
 from jaxtyping import Float, Float32, Integer
 
@@ -79,7 +80,8 @@ def dequantize(
 
     Cost: one fused pass; XLA for TPUs writes the weight in `dtype` before the product that reads it.
     """
-    blocks = _blocks(codes, axis)
+    # Without a barrier XLA for TPUs cuts into blocks after the levels, which it first writes out in float32.
+    blocks = optimization_barrier(_blocks(codes, axis))
     values = blocks.astype(jnp.float32) if codes.dtype == jnp.int8 else _levels(blocks)
     values = values * jnp.expand_dims(scales, axis % codes.ndim + 1)
     return values.reshape(codes.shape).astype(dtype)

@@ -63,12 +63,12 @@ def main() -> None:
 def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
     """Lower the step, compile it unless that is stored, and estimate."""
     # Imported only now that the command line is known to be right: JAX and Orbax take seconds.
-    from jaxlingua.model.presets import parameter_count
     from jaxlingua.plan import program, store
     from jaxlingua.plan.estimate import estimate, roofline
     from jaxlingua.plan.report import Plan
     from jaxlingua.sharding.memory import step_memory
     from jaxlingua.train.fit import no_remedy, remedies
+    from jaxlingua.train.run import model_size
 
     lowering = f"lowering the step for {topology.describe()}"
     lowered = program.told_while(say, lowering, lambda: program.lower_step(config, topology))
@@ -106,7 +106,7 @@ def make_plan(config: "Config", name: str, topology: "Topology") -> "Plan":
         batch_rows=train.batch_rows,
         micro_batches=lowered.micro_batches,
         row_length_tokens=config.tokens.row_length_tokens,
-        parameters=parameter_count(sizes),
+        size=model_size(sizes),
         memory=memory,
         compiled=compiled,
         is_stored=stored.compiled is not None,

@@ -11,6 +11,7 @@ from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import Topology
 from jaxlingua.progress import duration
 from jaxlingua.sharding.memory import Memory
+from jaxlingua.tracking import ModelSize
 from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
@@ -35,7 +36,7 @@ class Plan:
     batch_rows: int
     micro_batches: int
     row_length_tokens: int
-    parameters: int
+    size: ModelSize
     memory: Memory
     compiled: Compiled
     is_stored: bool
@@ -70,10 +71,10 @@ class Plan:
         return getattr(self.estimate, reading).seconds if self.estimate else None
 
     def mfu(self, reading: str) -> float | None:
-        """6N per token, over the bf16 peak of all chips."""
+        """Over the bf16 peak of all chips: 6N per token, or 4N and 6 for each number of the adapters."""
         if not (seconds := self.seconds(reading)):
             return None
-        return mfu(seconds, self.parameters, self.step_tokens, self.topology.chips, self.topology.chip)
+        return mfu(seconds, self.size, self.step_tokens, self.topology.chips, self.topology.chip)
 
     def tokens_per_second_per_chip(self, reading: str) -> float | None:
         seconds = self.seconds(reading)
@@ -131,7 +132,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "batch_rows": plan.batch_rows,
         "micro_batches": plan.micro_batches,
         "row_length_tokens": plan.row_length_tokens,
-        "parameters": plan.parameters,
+        "parameters": plan.size.parameters,
+        "adapters": plan.size.adapters,
         "memory": {
             "by_arithmetic_gib": {name: _gib(size) for name, size in plan.memory.parts().items()},
             "arithmetic_total_gib": _gib(plan.memory.total),
@@ -180,9 +182,10 @@ def _lines(plan: Plan) -> Iterator[str]:
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     passes = f" in {plan.micro_batches} micro-batches" if plan.micro_batches > 1 else ""
     yield f"{plan.config} on {plan.topology.describe()}: {mesh}"
+    frozen = f" frozen, {plan.size.adapters:,} in adapters" if plan.size.adapters else ""
     yield (
-        f"{plan.parameters:,} parameters; steps of {plan.batch_rows} rows of {plan.row_length_tokens:,} "
-        f"tokens{passes}"
+        f"{plan.size.parameters:,} parameters{frozen}; steps of {plan.batch_rows} rows of "
+        f"{plan.row_length_tokens:,} tokens{passes}"
     )
     yield from ("", *_memory_lines(plan))
     if plan.estimate is not None:
@@ -231,6 +234,7 @@ def _time_lines(plan: Plan) -> Iterator[str]:
     def part(name: str) -> Any:
         return lambda reading: getattr(getattr(plan.estimate, reading), name)
 
+    counted = "4N and adapters" if plan.size.adapters else "6N"
     title = "one step (ROOFLINE, no schedule)" if plan.estimate.method == "roofline" else "one step"
     least, most = (", at least", ", at most") if plan.is_lower_bound else ("", "")
     rows = [
@@ -239,7 +243,7 @@ def _time_lines(plan: Plan) -> Iterator[str]:
         row("  kernels, s", part("kernel_seconds")),
         row("  exposed collectives, s", part("exposed_seconds")),
         row(f"seconds{least}", plan.seconds),
-        row(f"MFU (6N), %{most}", lambda reading: 100 * (plan.mfu(reading) or 0.0)),
+        row(f"MFU ({counted}), %{most}", lambda reading: 100 * (plan.mfu(reading) or 0.0)),
         row(f"tokens per second per chip{most}", plan.tokens_per_second_per_chip),
         row(f"chip-hours per 1,000 steps{least}", lambda r: plan.chip_hours(r, 1000)),
         row(

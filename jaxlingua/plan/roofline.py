@@ -11,6 +11,7 @@ from jaxlingua.plan.collectives import link_bytes, link_bytes_per_second
 from jaxlingua.plan.kernels import AttentionShape, attention_cycles
 from jaxlingua.plan.step_time import Collective, Estimate, StepTime
 from jaxlingua.sharding.chips import Chip
+from jaxlingua.sharding.memory import adapter_count
 
 # Of the peak, what matrix products reach by the compiler's own count of cycles in LLaMA-2-7B steps (full
 # FSDP; 64 chips, and 16 of v6e; libtpu 0.0.51).
@@ -22,6 +23,7 @@ HBM_SHARE = 0.85
 _ELEMENTWISE_PASSES = 5
 _OPTIMIZER_PASSES = 7  # fp32 weights, two moments: read and written; the gradient: read
 _ATTENTION_BLOCK = 1024
+_DECODINGS, _DECODED_BYTES = 2, 4  # in each micro-batch forward and backward; written in bf16 and read
 
 TRUST = (
     "arithmetic without a schedule: matrix products at {share:.0%} of the peak, as in LLaMA-2-7B schedules; "
@@ -47,7 +49,7 @@ def roofline(
     waiting = math.fsum(each.seconds for each in collectives)
     beyond = max(0.0, waiting - compute - kernels)
     slices = mesh.size // math.prod(torus)
-    gradients = 2 * parameter_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    gradients = 2 * _trained_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"])
     return Estimate(
         method="roofline",
         trust=TRUST.format(share=MATMUL_SHARE[chip.name]),
@@ -72,15 +74,30 @@ def matmul_flops(config: Config, sizes: LlamaConfig) -> float:
     tokens = config.train.batch_rows * config.tokens.row_length_tokens
     layers = sizes.layers * sum(_layer_weights(sizes).values())
     again = sizes.layers * sum(_layer_weights(sizes)[name] for name in _repeated(sizes.remat))
-    return tokens * (6.0 * (layers + sizes.vocab_size * sizes.embed) + 2.0 * again)
+    each = 6.0 if sizes.lora is None else 4.0  # frozen weights have no gradient
+    needed = each * (layers + sizes.vocab_size * sizes.embed) + 6.0 * adapter_count(sizes)
+    return tokens * (needed + 2.0 * again)
 
 
 def elementwise_bytes(config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh) -> float:
-    """HBM bytes per chip of the optimizer, and of what layers do beside their products."""
+    """HBM bytes per chip of the optimizer, of what layers do beside products, and of decoded codes."""
     sharded = mesh.shape["fsdp"] * mesh.shape["tensor"]
     tokens = config.train.batch_rows * config.tokens.row_length_tokens / mesh.size
     layer = _ELEMENTWISE_PASSES * (5 * sizes.embed + 2 * sizes.mlp)
-    return 4.0 * _OPTIMIZER_PASSES * parameter_count(sizes) / sharded + 2.0 * tokens * sizes.layers * layer
+    moved = 4.0 * _OPTIMIZER_PASSES * _trained_count(sizes) / sharded + 2.0 * tokens * sizes.layers * layer
+    if sizes.lora is None or not sizes.lora.is_quantized:
+        return moved
+    decoded = sizes.layers * sum(_layer_weights(sizes).values()) / mesh.shape["tensor"]
+    return moved + _DECODINGS * _micro_batches(config) * decoded * _DECODED_BYTES
+
+
+def _trained_count(sizes: LlamaConfig) -> int:
+    return parameter_count(sizes) if sizes.lora is None else adapter_count(sizes)
+
+
+def _micro_batches(config: Config) -> int:
+    batch_rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
+    return 1 if micro_batch_rows == "auto" else batch_rows // micro_batch_rows
 
 
 def _layer_weights(sizes: LlamaConfig) -> dict[str, int]:
@@ -116,19 +133,18 @@ def _attention_seconds(config: Config, sizes: LlamaConfig, mesh: Mesh | Abstract
 def _collectives(
     config: Config, sizes: LlamaConfig, mesh: Mesh | AbstractMesh, chip: Chip, torus: tuple[int, ...]
 ) -> tuple[Collective, ...]:
-    """Weights gathered in bf16, forward and backward; their gradients summed; activations under `tensor`."""
-    batch_rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
-    micro_batches = 1 if micro_batch_rows == "auto" else batch_rows // micro_batch_rows
+    """Weights gathered in bf16, forward and backward; gradients summed; activations under `tensor`."""
+    micro_batches = _micro_batches(config)
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     data = max(mesh.shape["data"] * math.prod(torus) // mesh.size, 1)  # of one slice
-    weights = 2 * parameter_count(sizes) // tensor
-    rows = batch_rows // micro_batches // (mesh.shape["data"] * fsdp)
+    weights, gradients = (2 * count // tensor for count in (parameter_count(sizes), _trained_count(sizes)))
+    rows = config.train.batch_rows // micro_batches // (mesh.shape["data"] * fsdp)
     activations = 2 * rows * config.tokens.row_length_tokens * sizes.embed
     sums = 4 + sum(name in _repeated(sizes.remat) for name in ("residual",))
     planned = (
         ("all-gather", fsdp, 2 * micro_batches, weights),
-        ("all-reduce", fsdp, micro_batches, weights),
-        ("all-reduce", data, micro_batches, weights // fsdp),
+        ("all-reduce", fsdp, micro_batches, gradients),
+        ("all-reduce", data, micro_batches, gradients // fsdp),
         ("all-reduce", tensor, micro_batches * sizes.layers * sums, activations),
     )
     return tuple(

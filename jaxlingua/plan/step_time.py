@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxlingua.sharding.chips import Chip
+from jaxlingua.tracking import ModelSize
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,11 @@ class Estimate:
         return bool(self.unknown_loops or self.unknown_kernels)
 
 
-def mfu(seconds: float, parameters: int, tokens: int, chips: int, chip: Chip) -> float:
-    """The share of the peak that 6 operations per parameter and token make up; recomputation is not counted.
+def mfu(seconds: float, size: ModelSize, tokens: int, chips: int, chip: Chip) -> float:
+    """The share of the peak that the operations of a step make up, as `ModelSize` counts them.
 
     Args:
         seconds: of one step.
         tokens: of one step, on all chips.
     """
-    return 6.0 * parameters * tokens / (chips * chip.peak_tflops * 1e12 * seconds)
+    return size.flops_per_token() * tokens / (chips * chip.peak_tflops * 1e12 * seconds)

@@ -29,7 +29,7 @@ def bytes_moved(instruction: Instruction, computation: Computation, schedule: Sc
 
 def _read(parameter: Instruction, called: Computation, schedule: Schedule) -> int:
     """What a fusion reads of one operand, through the fusions within it."""
-    users = called.users[parameter.name]
+    users = _users(parameter, called, schedule)
     if not users or not parameter.hbm_bytes:
         return parameter.hbm_bytes
     if all(user.opcode in _SLICES for user in users):
@@ -39,6 +39,18 @@ def _read(parameter: Instruction, called: Computation, schedule: Schedule) -> in
     if all(user.opcode == "fusion" for user in users):
         return min(parameter.hbm_bytes, sum(_read_by(user, parameter, schedule) for user in users))
     return parameter.hbm_bytes
+
+
+def _users(array: Instruction, called: Computation, schedule: Schedule) -> list[Instruction]:
+    """What takes an array within a fusion, also where a fusion within only lays it out anew in place.
+
+    Codes of four bits are read like this: all layers in another layout, of which one is sliced.
+    """
+    users = []
+    for user in called.users[array.name]:
+        is_renamed = user.opcode == "fusion" and "output_to_operand_aliasing" in user.attributes
+        users += _users(user, called, schedule) if is_renamed and len(user.operands) == 1 else [user]
+    return users
 
 
 def _read_by(fusion: Instruction, operand: Instruction, schedule: Schedule) -> int:

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxlingua.config import OptimizerConfig
 from jaxlingua.model.attention import REFERENCE_SCORES
+from jaxlingua.model.llama import learns_head
+from jaxlingua.model.lora import AXES, CODES, PATHS, PROJECTIONS, matrix_dtype, sizes_of
 from jaxlingua.model.presets import LlamaConfig
+from jaxlingua.model.quantized import block_size
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.rules import RULES
 
@@ -28,10 +32,10 @@ _FUSED_VOCAB = 32_768
 class Memory:
     """Bytes that one device holds at the fullest moment of a step.
 
-    Parameters and optimizer are exact; all else is an estimate, and 0 where that moment is another one.
-    `weights` are copies of the layers' parameters in the compute dtype, before they are gathered;
-    `activations` is what the remat policy keeps of all layers, `layer` the work of the one that is being
-    done. `layer` and `logits` never meet, so only the larger counts.
+    Parameters, optimizer and `frozen`, the base beside adapters, are exact; all else is an estimate, and 0
+    where that moment is another one. `weights` are copies of the layers' parameters in the compute dtype,
+    before they are gathered; `activations` is what the remat policy keeps of all layers, `layer` the work of
+    the one that is being done. `layer` and `logits` never meet, so only the larger counts.
     """
 
     parameters: int
@@ -41,11 +45,11 @@ class Memory:
     layer: int
     logits: int
     weights: int = 0
+    frozen: int = 0
 
     @property
     def total(self) -> int:
-        kept = self.parameters + self.optimizer + self.gradients + self.activations + self.weights
-        return kept + max(self.layer, self.logits)
+        return sum(asdict(self).values()) - min(self.layer, self.logits)
 
     def describe(self) -> str:
         """One line for the log, in MiB."""
@@ -53,8 +57,9 @@ class Memory:
         return f"{self.total / MIB:,.1f} MiB per device ({parts})"
 
     def parts(self) -> dict[str, int]:
-        """By kind; `weights` only where there are any."""
-        return {name: size for name, size in asdict(self).items() if size or name != "weights"}
+        """By kind; `weights` and `frozen` only where there are any."""
+        optional = ("weights", "frozen")
+        return {name: size for name, size in asdict(self).items() if size or name not in optional}
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,19 @@ class Placing:
 
 
 def bytes_per_device(tree: Any) -> int:
-    """What one device holds of a tree of arrays, or of their shapes with shardings."""
+    """What one device holds of a tree of arrays, or of their shapes with shardings.
+
+    XLA puts two codes of four bits into one byte, on CPUs too; NumPy says twice as much of such types.
+    """
     return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * _bits(leaf.dtype) // 8
         for leaf in jax.tree.leaves(tree)
     )
+
+
+def _bits(dtype: Any) -> int:
+    """Of one number, as XLA keeps it."""
+    return 4 if dtype == jnp.uint4 else 8 * jnp.dtype(dtype).itemsize
 
 
 def step_memory(
@@ -109,20 +122,21 @@ def step_memory(
         dict(mesh.shape), device.platform, device.device_kind, batch_rows, micro_batches, row_length_tokens,
         loss_chunk_tokens,
     )  # fmt: skip
-    return _memory(config, placing, bytes_per_device(state.params), bytes_per_device(state.opt_state))
+    held = (bytes_per_device(tree) for tree in (state.params, state.opt_state, state.frozen))
+    return _memory(config, placing, *held)
 
 
 def planned_memory(config: LlamaConfig, optimizer: OptimizerConfig, placing: Placing) -> Memory:
     """The same for a state that is not described yet, on devices that need not exist; microseconds."""
-    shapes = parameter_shapes(config)
+    shapes = trained_shapes(config)
     parameters = sum(4 * _shard_size(axes, placing.mesh) for axes in shapes.values())
     moments = optimizer_bytes(optimizer, shapes, placing.mesh)
-    return _memory(config, placing, parameters, moments)
+    return _memory(config, placing, parameters, moments, frozen_bytes(config, placing.mesh))
 
 
-def _memory(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int) -> Memory:
+def _memory(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int, frozen: int) -> Memory:
     if placing.platform == "tpu":
-        return _on_tpu(config, placing, parameters, optimizer)
+        return _on_tpu(config, placing, parameters, optimizer, frozen)
     if placing.platform == "gpu" and config.attention == "auto" and config.compute_dtype == "bfloat16":
         config = replace(config, attention="cudnn")  # whose kernel holds no scores
     tokens, tensor, length = placing.tokens, placing.mesh["tensor"], placing.row_length_tokens
@@ -131,12 +145,13 @@ def _memory(config: LlamaConfig, placing: Placing, parameters: int, optimizer: i
         optimizer=optimizer,
         gradients=parameters * (2 if placing.micro_batches > 1 else 1),
         activations=tokens * config.layers * kept_bytes_per_token(config, tensor, length),
-        layer=tokens * 2 * layer_bytes_per_token(config, tensor, length),
+        layer=tokens * 2 * layer_bytes_per_token(config, tensor, length) + _decoded_bytes(config, placing),
         logits=_loss_bytes(config, placing, min(placing.loss_chunk_tokens, tokens)),
+        frozen=frozen,
     )
 
 
-# ── what is exact: parameters and the state of their optimizer ─────────────────────────────────────────────
+# ── what is exact: parameters, the state of their optimizer, and the base beside adapters ──────────────────
 
 Axes = tuple[tuple[str, int], ...]
 
@@ -178,6 +193,51 @@ def parameter_shapes(config: LlamaConfig) -> dict[str, Axes]:
     return shapes if config.tie_embeddings else shapes | {"head/kernel": axes("embed vocab")}
 
 
+def trained_shapes(config: LlamaConfig) -> dict[str, Axes]:
+    """The same of what is trained: adapters where there are any."""
+    if config.lora is None:
+        return parameter_shapes(config)
+
+    def axes(letters: str) -> Axes:
+        return tuple(zip((AXES[each] for each in letters), sizes_of(letters, config), strict=True))
+
+    shapes: dict[str, Axes] = {}
+    for target in config.lora.targets:
+        _, path, inputs, out = PATHS[target]
+        stacked = (("layers", config.layers),) if target in PROJECTIONS else ()
+        shapes |= {f"{path}_a": stacked + axes(f"{inputs}r"), f"{path}_b": stacked + axes(f"r{out}")}
+        if config.lora.dora:
+            shapes[f"{path}_magnitude"] = stacked + axes(out)
+    return shapes
+
+
+def adapter_count(config: LlamaConfig) -> int:
+    """Numbers that are trained beside a frozen base; 0 where all of the model is trained."""
+    shapes = trained_shapes(config).values() if config.lora else ()
+    return sum(math.prod(size for _, size in axes) for axes in shapes)
+
+
+def frozen_bytes(config: LlamaConfig, mesh: Mapping[str, int]) -> int:
+    """The base on one device as `model.lora.base` keeps it; 0 without adapters."""
+    if config.lora is None:
+        return 0
+    return sum(_stored_bytes(config, name, axes, mesh) for name, axes in parameter_shapes(config).items())
+
+
+def _stored_bytes(config: LlamaConfig, name: str, axes: Axes, mesh: Mapping[str, int]) -> int:
+    """Of one frozen parameter: norms and biases in float32, matrices as numbers, or as codes with scales."""
+    size = _shard_size(axes, mesh)
+    if name.endswith(("/scale", "_bias")):
+        return 4 * size
+    target = name.rpartition("/")[2]
+    if not config.lora.is_quantized or target not in PROJECTIONS:
+        return jnp.dtype(matrix_dtype(config)).itemsize * size
+    blocked = len(PROJECTIONS[target][0])  # after the axis of layers
+    length = axes[blocked][1]
+    blocks = (*axes[:blocked], ("blocks", length // block_size(length)), *axes[blocked + 1 :])
+    return size * _bits(CODES[config.lora.base]) // 8 + 4 * _shard_size(blocks, mesh)
+
+
 def optimizer_bytes(optimizer: OptimizerConfig, shapes: Mapping[str, Axes], mesh: Mapping[str, int]) -> int:
     """Moments of the optimizer and its counter on one device."""
     if optimizer.kind == "adafactor":
@@ -204,7 +264,7 @@ def _shard_size(axes: Axes, mesh: Mapping[str, int]) -> int:
 # ── TPUs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_tpu(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int) -> Memory:
+def _on_tpu(config: LlamaConfig, placing: Placing, parameters: int, optimizer: int, frozen: int) -> Memory:
     """The fullest of three moments of the step as libtpu 0.0.51 schedules it (benchmarks/plan_memory.py).
 
     In each lie parameters, optimizer and, with micro-batches, the float32 sums of all gradients so far.
@@ -217,17 +277,20 @@ def _on_tpu(config: LlamaConfig, placing: Placing, parameters: int, optimizer: i
        gradients of all layers in float32, for which XLA makes room before the loop; what is left of the
        logits; the layer's work.
     3. The update: all gradients, and one more array for the longest parameter.
+
+    Where there are adapters, all gradients are theirs. Codes are turned into numbers one layer at a time.
     """
-    shapes = parameter_shapes(config)
-    layers = {name: axes for name, axes in shapes.items() if name.startswith("layers/")}
+    shapes = trained_shapes(config)
+    layers = {name: axes for name, axes in shapes.items() if "layers/" in name}
     gradients = {name: _gradient_bytes(config, name, axes, placing) for name, axes in shapes.items()}
     sums = sum(gradients.values()) if placing.micro_batches > 1 else 0
     weights = _itemsize(config) * sum(_shard_size(axes, placing.mesh) for axes in layers.values())
+    weights += _base_copies(config, placing.mesh)
     hidden = placing.tokens * config.embed * _itemsize(config)
     kept = placing.tokens * config.layers * _kept_on_tpu(config, placing)
     logits, left = _loss_on_tpu(config, placing)
     stacked, longest = sum(gradients[name] for name in layers), max(gradients.values())
-    state = {"parameters": parameters, "optimizer": optimizer}
+    state = {"parameters": parameters, "optimizer": optimizer, "frozen": frozen}
     logits += 3 * hidden  # the last hidden states, and in float32 for their norm
     moments = (
         Memory(**state, gradients=sums, activations=kept, weights=weights, layer=0, logits=logits),
@@ -251,6 +314,37 @@ def _gradient_bytes(config: LlamaConfig, name: str, axes: Axes, placing: Placing
         last = axes[-1][1] // placing.mesh["fsdp"]
         size = size // last * _padded(last)
     return 4 * size
+
+
+def _base_copies(config: LlamaConfig, mesh: Mapping[str, int]) -> int:
+    """Copies of the layers' frozen weights that XLA makes before the loop over the layers.
+
+    Of numbers in another type than the compute dtype all, in that one. Of codes those of q, k and v, in a
+    layout in which heads come first; the others are read as they are.
+    """
+    if config.lora is None or config.lora.base == config.compute_dtype:
+        return 0
+    base = {name: axes for name, axes in parameter_shapes(config).items() if name.startswith("layers/")}
+    if config.lora.is_quantized:
+        copied = (f"layers/attention/{name}" for name in "qkv")
+        return sum(_shard_size(base[name], mesh) for name in copied) * _bits(CODES[config.lora.base]) // 8
+    return _itemsize(config) * sum(_shard_size(axes, mesh) for axes in base.values())
+
+
+def _decoded_bytes(config: LlamaConfig, placing: Placing) -> int:
+    """What a layer makes of its frozen matrices: numbers of codes, and for DoRA's norm one in float32.
+
+    Of codes there are the numbers of one matrix, and where the backward pass repeats a product those of its
+    matrix too, which wait for the gradient of its input.
+    """
+    if config.lora is None:
+        return 0
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    widths = {"q": queries, "k": keys, "v": keys, "residual": queries, "gate": config.mlp, "up": config.mlp}
+    kept = POLICIES.get(config.remat, tuple(widths))
+    wait = sum(width for name, width in widths.items() if name not in kept)
+    decoded = (config.mlp + wait) * _itemsize(config) if config.lora.is_quantized else 0
+    return config.embed * (decoded + 4 * config.mlp * config.lora.dora) // placing.mesh["tensor"]
 
 
 def _kept_on_tpu(config: LlamaConfig, placing: Placing) -> int:
@@ -289,8 +383,8 @@ def _layer_on_tpu(config: LlamaConfig, placing: Placing) -> int:
     """The work of one layer where it is most: in the MLP's backward pass, whatever was kept.
 
     - gate and up, which become their own gradients in place, and the gradient of their product;
-    - of the MLP's matrices one gradient, on its way to be summed over devices, and where they are split over
-      devices one that was gathered, or two where the backward pass is not ordered;
+    - of the MLP's matrices one gradient, on its way to be summed over devices, unless they are frozen, and
+      where they are split over devices one that was gathered, or two where the backward pass is not ordered;
     - by heads, for attention, whose backward pass is still to come: queries, keys, values, and its output
       twice, once as the kernel has it and once as the product with o does; the last axis fills the lanes;
     - of the kernel's own outputs its normalizer, which it writes to all 128 lanes in float32, unless a
@@ -300,8 +394,10 @@ def _layer_on_tpu(config: LlamaConfig, placing: Placing) -> int:
     tokens, tensor, size = placing.tokens, placing.mesh["tensor"], _itemsize(config)
     mlp, heads, kv_heads = config.mlp // tensor, config.heads // tensor, config.kv_heads // tensor
     width = _padded(config.head_dim)
-    gathered = (1 if is_ordered(config, placing.device_kind) else 2) if placing.mesh["fsdp"] > 1 else 0
-    matrices = (gathered + 1) * config.embed * mlp * size
+    is_frozen = config.lora is not None
+    is_one_by_one = is_ordered(config, placing.device_kind) and not is_frozen
+    gathered = (1 if is_one_by_one else 2) if placing.mesh["fsdp"] > 1 else 0
+    matrices = (gathered + (not is_frozen)) * config.embed * mlp * size + _decoded_bytes(config, placing)
     numbers = 3 * mlp + (3 * heads + 2 * kv_heads) * width + 3 * config.embed
     if not has_kernel(config, placing.row_length_tokens):
         is_whole = _holds_scores(config, placing.row_length_tokens)
@@ -319,17 +415,22 @@ def _loss_on_tpu(config: LlamaConfig, placing: Placing) -> tuple[int, int]:
     computed inside the two products that take it. What waits is the head's gradient, to be summed over
     devices, or on a single one the logits' gradient that it is made of. In several: logits of one, the
     head, its gradient in float32 as it was and as it becomes; the sum waits. Over micro-batches the
-    gathered head stays.
+    gathered head stays. A frozen head has no gradient, and no copy where it lies whole in its type.
     """
     tokens, size = placing.tokens, _itemsize(config)
     vocab, chunk = config.vocab_size // placing.mesh["tensor"], min(placing.loss_chunk_tokens, placing.tokens)
     head = vocab * config.embed
-    stays = head * size if placing.micro_batches > 1 else 0
+    learned = head if learns_head(config) else 0
+    is_gathered = math.prod(placing.mesh[axis] for axis in ("fsdp", "tensor")) > 1
+    is_ready = jnp.dtype(matrix_dtype(config)) == config.compute_dtype  # no copy in another type
+    copied = head * size if learned or is_gathered or not is_ready else 0
+    stays = copied if placing.micro_batches > 1 else 0
     if chunk < tokens:
-        return chunk * vocab * 4 + head * (size + 8), head * 4 + stays
+        return chunk * vocab * 4 + copied + learned * 8, learned * 4 + stays
     is_alone = math.prod(placing.mesh.values()) == 1
     gradient = chunk * vocab * size if vocab > _FUSED_VOCAB else 0
-    return chunk * vocab * 4 + gradient + head * size, (chunk * vocab if is_alone else head) * size + stays
+    waits = (chunk * vocab if is_alone else head) * size if learned else 0
+    return chunk * vocab * 4 + gradient + copied, waits + stays
 
 
 def has_kernel(config: LlamaConfig, row_length_tokens: int) -> bool:
@@ -391,7 +492,7 @@ def _loss_bytes(config: LlamaConfig, placing: Placing, chunk: int) -> int:
     """Logits of a chunk and their gradient, the gathered head, and this device's share of its gradient."""
     vocab = config.vocab_size // placing.mesh["tensor"]
     gathered = vocab * config.embed * _itemsize(config) if placing.mesh["fsdp"] > 1 else 0
-    return chunk * vocab * 4 * 2 + gathered + vocab * config.embed * 4
+    return chunk * vocab * 4 * 2 + gathered + (vocab * config.embed * 4 if learns_head(config) else 0)
 
 
 def _holds_scores(config: LlamaConfig, row_length_tokens: int) -> bool:

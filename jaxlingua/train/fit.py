@@ -1,7 +1,7 @@
 """Whether a run fits on its devices, by arithmetic before anything is allocated; what to change if not."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 
@@ -9,10 +9,11 @@ from jax.sharding import Mesh
 
 from jaxlingua.config import Config, OptimizerConfig
 from jaxlingua.errors import ConfigError
+from jaxlingua.model.lora import PROJECTIONS, Lora
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.chips import chip_of
-from jaxlingua.sharding.memory import Memory, Placing, has_kernel, planned_memory
+from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory
 from jaxlingua.sharding.mesh import count_slices
 
 GIB = 2**30
@@ -30,6 +31,9 @@ SURE_MARGIN = 0.15
 UNSURE_MARGIN = 0.3
 WITHOUT_KERNEL_MARGIN = 0.5
 WIDE = 2048  # below it much of a layer's work may lie in the chip's fast memory
+
+_BASES = ("nf4", "int8", "bfloat16", "float32")  # from the fewest bits to the most
+_LAST = 1.0  # a delay beyond that of all other changes of the training
 
 SMALL_PASSES = "the weights are gathered once per pass"
 OTHER_TRAINING = "changes the training: not for a run that is resumed"
@@ -68,6 +72,7 @@ class _Case:
     micro_batch_rows: int
     row_length_tokens: int
     loss_chunk_tokens: int
+    is_public: bool  # whether training begins from a public checkpoint, beside which adapters can stand
 
     @property
     def shards(self) -> int:
@@ -93,13 +98,19 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Change:
-    """One change of one kind; `delay` orders those that repeat no matmul by the time that they take."""
+    """One change of one kind; `delay` orders those that repeat no matmul by the time that they take.
+
+    Args:
+        case: what of the case becomes another.
+        sizes: what of its sizes does.
+    """
 
     kind: str
     change: str
     case: Mapping[str, object]
     delay: float
     note: str = ""
+    sizes: Mapping[str, object] = field(default_factory=dict)
 
 
 def remedies(config: Config, sizes: LlamaConfig, mesh: Mesh, hbm_bytes: int) -> list[Remedy]:
@@ -195,6 +206,7 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
         sizes, dict(mesh.shape), count_slices(mesh.devices.flat), _platform(mesh),
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
+        config.model.init == "huggingface",
     )  # fmt: skip
 
 
@@ -228,12 +240,12 @@ def _pairs(first: list[_Change], second: list[_Change]) -> Iterator[list[_Change
 def _applied(case: _Case, changes: list[_Change]) -> Remedy:
     after = case
     for change in changes:
-        after = replace(after, **change.case)
+        after = replace(after, **change.case, sizes=replace(after.sizes, **change.sizes))
+    needed, again = _matmul_work(case.sizes, case.row_length_tokens)
     return Remedy(
         change=" ".join(change.change for change in changes),
         total_bytes=after.memory().total,
-        extra_compute=repeated_share(after.sizes, case.row_length_tokens)
-        - repeated_share(case.sizes, case.row_length_tokens),
+        extra_compute=(sum(_matmul_work(after.sizes, case.row_length_tokens)) - needed - again) / needed,
         note="; ".join(change.note for change in changes if change.note),
     )
 
@@ -251,7 +263,7 @@ def _free_changes(case: _Case) -> Iterator[_Change]:
             yield _Change("passes", name, {"micro_batch_rows": rows}, 0.01 * passes, SMALL_PASSES)
     for policy in POLICIES:
         if policy != case.sizes.remat:
-            yield _Change("remat", f"train.remat={policy}", {"sizes": replace(case.sizes, remat=policy)}, 0.0)
+            yield _Change("remat", f"train.remat={policy}", {}, 0.0, sizes={"remat": policy})
     data, fsdp = case.slices, case.shards // case.slices
     if case.mesh["data"] > data and case.sizes.embed % fsdp == 0:
         mesh = {**case.mesh, "data": data, "fsdp": fsdp}
@@ -260,7 +272,7 @@ def _free_changes(case: _Case) -> Iterator[_Change]:
 
 
 def _training_changes(case: _Case) -> Iterator[_Change]:
-    """What another optimizer state would save."""
+    """What another optimizer state would save, a base in fewer bits, and adapters instead of all weights."""
     optimizer = case.optimizer
     if optimizer.kind != "adafactor" and optimizer.first_moment_dtype == "float32":
         changed = optimizer.model_copy(update={"first_moment_dtype": "bfloat16"})
@@ -270,6 +282,16 @@ def _training_changes(case: _Case) -> Iterator[_Change]:
         changed = optimizer.model_copy(update={"kind": "adafactor", "first_moment_dtype": "float32"})
         name = "train.optimizer.kind=adafactor"
         yield _Change("adafactor", name, {"optimizer": changed}, 0.0, OTHER_TRAINING)
+    lora = case.sizes.lora
+    smaller = () if lora is None else _BASES[: _BASES.index(lora.base)]
+    for place, base in enumerate(smaller, start=1):
+        sizes, delay = {"lora": replace(lora, base=base)}, 0.1 / place  # the fewer bits the longer
+        yield _Change("base", f"model.lora.base={base}", {}, delay, OTHER_TRAINING, sizes)
+    if lora is None and case.is_public:
+        lora = Lora(16, 32.0, tuple(PROJECTIONS), base=case.sizes.compute_dtype)
+        yield _Change("lora", "model.lora.rank=16", {}, _LAST, OTHER_TRAINING, {"lora": lora})
+        name, sizes = "model.lora.rank=16 model.lora.base=nf4", {"lora": replace(lora, base="nf4")}
+        yield _Change("lora", name, {}, 2 * _LAST, OTHER_TRAINING, sizes)
 
 
 def _more_chips(case: _Case) -> Iterator[_Change]:
@@ -291,6 +313,15 @@ def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
         >>> round(repeated_share(replace(PRESETS["llama2-7b"], remat="full"), 2048), 3)
         0.257
     """
+    needed, again = _matmul_work(sizes, row_length_tokens)
+    return again / needed
+
+
+def _matmul_work(sizes: LlamaConfig, row_length_tokens: int) -> tuple[int, int]:
+    """Numbers that a token is multiplied with in a step, and those that the backward pass repeats.
+
+    Frozen weights have no gradient, which leaves two products of three.
+    """
     queries, keys = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     products = {  # numbers that a token is multiplied with, by the activation that results
         "q": sizes.embed * queries,
@@ -306,8 +337,11 @@ def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
     if sizes.remat == "dots":  # which keeps those with weights only
         kept = tuple(name for name in products if name != "attention_out")
     again = sum(weights for name, weights in products.items() if name not in kept)
-    step = 3 * (sizes.layers * layer + sizes.embed * sizes.vocab_size)
-    return sizes.layers * again / step
+    whole = sizes.layers * layer + sizes.embed * sizes.vocab_size
+    if sizes.lora is None:
+        return 3 * whole, sizes.layers * again
+    attention = sizes.layers * products["attention_out"]
+    return 2 * whole + attention + 3 * adapter_count(sizes), sizes.layers * again
 
 
 # ── sentences ──────────────────────────────────────────────────────────────────────────────────────────────

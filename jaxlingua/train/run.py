@@ -16,6 +16,7 @@ from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.generate.engine import prompt_room
 from jaxlingua.model.llama import Llama, attention_of_rows
 from jaxlingua.model.presets import LlamaConfig, parameter_count
+from jaxlingua.sharding.memory import adapter_count
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import (
     check_rows,
@@ -128,7 +129,7 @@ def refuse_wrong_platform(config: Config) -> None:
 
 def model_size(sizes: LlamaConfig) -> ModelSize:
     """What the model costs per token, for MFU."""
-    return ModelSize(parameter_count(sizes), sizes.layers, sizes.heads, sizes.head_dim)
+    return ModelSize(parameter_count(sizes), sizes.layers, sizes.heads, sizes.head_dim, adapter_count(sizes))
 
 
 def held_out_every(config: Config, stage: Stage) -> int:

@@ -1,9 +1,12 @@
 """Seconds of a step: each rule on a schedule written by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from jaxlingua.plan.estimate import Estimate, estimate, mfu
 from jaxlingua.sharding.chips import CHIPS
+from jaxlingua.tracking import ModelSize
 from tests.plan.schedules import GROUP_64, cycles, matmul, schedule_text
 
 V5E = CHIPS["v5e"]  # 1.5 GHz; two links of 45 GB/s over 8 x 8 chips
@@ -269,6 +272,11 @@ def test_an_estimate_says_how_it_was_made_and_how_far_to_trust_it():
     assert "too slow, and for v5p there was nothing to compare with; do not rank" in elsewhere
 
 
-def test_mfu_is_six_operations_per_parameter_and_token_over_the_peak():
-    assert mfu(1.0, 6_738_000_000, 262_144, 64, V5E) == pytest.approx(0.8406, abs=1e-4)
-    assert mfu(2.0, 6_738_000_000, 262_144, 64, V5E) == pytest.approx(0.4203, abs=1e-4)
+def test_mfu_is_six_operations_per_parameter_and_token_over_the_peak_and_four_of_frozen_ones():
+    llama = ModelSize(6_738_000_000, layers=32, heads=32, head_dim=128)
+    assert mfu(1.0, llama, 262_144, 64, V5E) == pytest.approx(0.8406, abs=1e-4)
+    assert mfu(2.0, llama, 262_144, 64, V5E) == pytest.approx(0.4203, abs=1e-4)
+    with_adapters = replace(llama, adapters=40_000_000)
+    assert mfu(1.0, with_adapters, 262_144, 64, V5E) == pytest.approx(
+        0.8406 * (4 + 6 * 40 / 6738) / 6, abs=1e-4
+    )

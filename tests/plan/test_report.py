@@ -11,6 +11,7 @@ from jaxlingua.plan.report import Plan, as_json, as_table
 from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import topology_of
 from jaxlingua.sharding.memory import Memory
+from jaxlingua.tracking import ModelSize
 from jaxlingua.train.fit import Remedy
 
 GIB = 2**30
@@ -67,7 +68,7 @@ PLAN = Plan(
     batch_rows=128,
     micro_batches=1,
     row_length_tokens=2000,
-    parameters=7_000_000_000,
+    size=ModelSize(7_000_000_000, 32, 32, 128),
     memory=MEMORY,
     compiled=COMPILED,
     is_stored=False,
@@ -117,7 +118,8 @@ def test_a_plan_that_fits_has_these_keys_and_one_that_does_not_has_the_same():
             *("fits", "peak_hbm_gib", "hbm_gib", "step_seconds", "estimated_mfu"),
             *("is_lower_bound", "method", "trust"),
             *("tokens_per_second_per_chip", "chip_hours", "config", "topology", "mesh", "batch_rows"),
-            *("micro_batches", "row_length_tokens", "parameters", "memory", "time", "collectives", "kernels"),
+            *("micro_batches", "row_length_tokens", "parameters", "adapters", "memory", "time"),
+            *("collectives", "kernels"),
             *("longest_operations", "not_counted", "remedies", "no_schedule", "compile_seconds", "is_stored"),
             "versions",
         ]

@@ -6,10 +6,13 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from jaxlingua.config import Config
+from jaxlingua.model.lora import PROJECTIONS, Lora
 from jaxlingua.model.presets import PRESETS, LlamaConfig, parameter_count
 from jaxlingua.plan.estimate import Estimate, mfu, roofline
 from jaxlingua.plan.roofline import HBM_SHARE, MATMUL_SHARE, elementwise_bytes, matmul_flops
 from jaxlingua.sharding.chips import CHIPS
+from jaxlingua.sharding.memory import adapter_count
+from jaxlingua.train.run import model_size
 
 V5E = CHIPS["v5e"]
 SIZES = replace(PRESETS["llama2-7b"], compute_dtype="bfloat16", remat="minimal")
@@ -44,6 +47,22 @@ def test_products_are_two_operations_forward_and_four_backward_per_weight_and_to
     assert of().cal.matmul_seconds == pytest.approx(
         6 * weights * TOKENS / 64 / (197e12 * MATMUL_SHARE["v5e"])
     )
+
+
+def test_frozen_weights_have_no_gradient_and_codes_are_decoded_in_every_pass():
+    lora = Lora(16, 32.0, tuple(PROJECTIONS), base="bfloat16")
+    sizes = replace(SIZES, lora=lora)
+    adapters = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
+    assert adapter_count(sizes) == model_size(sizes).adapters == adapters
+    weights = 32 * LAYER_WEIGHTS + 32000 * 4096
+    assert matmul_flops(config(), sizes) == (4 * weights + 6 * adapters) * TOKENS
+    mesh = AbstractMesh((1, 64, 1), ("data", "fsdp", "tensor"))
+    of_all, numbers = elementwise_bytes(config(), SIZES, mesh), elementwise_bytes(config(), sizes, mesh)
+    assert of_all - numbers == pytest.approx(7 * 4 * (parameter_count(SIZES) - adapters) / 64)
+    codes = replace(sizes, lora=replace(lora, base="nf4"))
+    for rows, passes in ((128, 1), (64, 2)):
+        decoded = elementwise_bytes(config(micro_batch_rows=rows), codes, mesh) - numbers
+        assert decoded == pytest.approx(passes * 2 * 4 * 32 * LAYER_WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -138,4 +157,4 @@ def test_llama_2_7b_comes_near_to_what_its_schedules_take():
     """v5e:8x8, everything kept: the schedule says 1.39 s, 60 % of the peak."""
     seconds = of().cal.seconds
     assert 1.39 / 1.3 < seconds < 1.39
-    assert mfu(seconds, parameter_count(SIZES), TOKENS, 64, V5E) == pytest.approx(0.8406 / seconds, abs=1e-3)
+    assert mfu(seconds, model_size(SIZES), TOKENS, 64, V5E) == pytest.approx(0.8406 / seconds, abs=1e-3)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxlingua.config import OptimizerConfig, ShardingConfig
 from jaxlingua.model.llama import has_barriers
+from jaxlingua.model.lora import PROJECTIONS, TARGETS, Lora
 from jaxlingua.model.presets import PRESETS
 from jaxlingua.plan.topology import devices, topology_of
 from jaxlingua.sharding.chips import CHIPS
@@ -15,6 +16,7 @@ from jaxlingua.sharding.memory import (
     MIB,
     Memory,
     Placing,
+    adapter_count,
     bytes_per_device,
     is_ordered,
     planned_memory,
@@ -125,6 +127,34 @@ def test_what_is_planned_is_what_the_abstract_state_holds_to_the_byte(axes, opti
         batch_rows=16, micro_batches=2, row_length_tokens=32, loss_chunk_tokens=64,
     )  # fmt: skip
     assert planned == described
+
+
+@pytest.mark.parametrize("base", ["float32", "bfloat16", "int8", "nf4"])
+@pytest.mark.parametrize(
+    ("lora", "sizes", "axes"),
+    [
+        ({"rank": 4, "targets": tuple(PROJECTIONS)}, {"qkv_bias": True, "qk_norm": True}, {"fsdp": 1}),
+        ({"rank": 8, "targets": TARGETS, "dora": True}, {"tie_embeddings": False, "embed": 128}, {"fsdp": 2, "tensor": 2}),
+    ],
+    ids=["LoRA", "DoRA of all"],
+)  # fmt: skip
+def test_adapters_and_their_base_are_planned_to_the_byte(base, lora, sizes, axes):
+    """Two codes of four bits in one byte: so XLA counts the arguments of a program, on CPUs too."""
+    mesh, config = mesh_of(**axes), OptimizerConfig()
+    model = tiny_model(**sizes, lora=Lora(alpha=8.0, base=base, **lora))
+    abstract = abstract_state(model, make_optimizer(config, 10)[0], mesh)
+    placing = Placing(dict(mesh.shape), "cpu", "cpu", 16, 2, 32, 64)
+    planned = planned_memory(model.config, config, placing)
+    assert planned.parameters == bytes_per_device(abstract.params)
+    assert planned.optimizer == bytes_per_device(abstract.opt_state)
+    assert planned.frozen == bytes_per_device(abstract.frozen)
+    assert adapter_count(model.config) == sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    kept = jax.jit(lambda base: base).lower(abstract.frozen).compile().memory_analysis()
+    assert kept.argument_size_in_bytes == planned.frozen
+    assert planned == step_memory(
+        abstract, model.config, mesh,
+        batch_rows=16, micro_batches=2, row_length_tokens=32, loss_chunk_tokens=64,
+    )  # fmt: skip
 
 
 # Peak bytes per chip as libtpu 0.0.51 told them (benchmarks/plan_memory.py): preset and what differs from

@@ -22,6 +22,7 @@ from jaxlingua.config import (
     TrainConfig,
 )
 from jaxlingua.errors import ConfigError
+from jaxlingua.model.lora import PROJECTIONS, Lora
 from jaxlingua.model.presets import PRESETS
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.memory import Memory, Placing, planned_memory
@@ -69,11 +70,16 @@ def mesh_like(
     return Mesh(np.array(devices).reshape(data, fsdp, tensor), ("data", "fsdp", "tensor"))
 
 
-def run_of(preset: str, rows: int, remat: str = "minimal", **train):
+def run_of(preset: str, rows: int, remat: str = "minimal", *, public: bool = False, lora=None, **train):
     config = Config(
-        tokens=TokensConfig(row_length_tokens=2048), train=TrainConfig(batch_rows=rows, remat=remat, **train)
+        model=ModelConfig(init="huggingface", path="unread") if public else ModelConfig(),
+        tokens=TokensConfig(row_length_tokens=2048),
+        train=TrainConfig(batch_rows=rows, remat=remat, **train),
     )
-    return config, replace(PRESETS[preset], compute_dtype="bfloat16", remat=remat)
+    return config, replace(PRESETS[preset], compute_dtype="bfloat16", remat=remat, lora=lora)
+
+
+LORA = Lora(16, 32.0, tuple(PROJECTIONS), base="bfloat16")
 
 
 RUNS = {
@@ -84,6 +90,9 @@ RUNS = {
     "copies in slices": (run_of("llama3.2-1b", 64, "full"), mesh_like(data=8, slices=2)),
     "slices": (run_of("llama2-7b", 64, "save_attention"), mesh_like(data=4, fsdp=4, slices=2)),
     "split rows": (run_of("llama2-7b", 512, micro_batch_rows=256), mesh_like(fsdp=64)),
+    "public": (run_of("llama3.2-1b", 8, "full", public=True), mesh_like()),
+    "public on one chip": (run_of("llama2-7b", 4, "full", public=True), mesh_like()),
+    "adapters": (run_of("llama2-7b", 4, "full", public=True, lora=LORA), mesh_like()),
 }
 
 
@@ -99,6 +108,10 @@ def applied(change: str, config: Config, sizes, mesh) -> int:
         name, value = part.split("=")
         if name.startswith("sharding.mesh."):
             shape[name.rpartition(".")[2]] = int(value)
+        elif name == "model.lora.rank":
+            sizes = replace(sizes, lora=replace(LORA, rank=int(value), alpha=2.0 * int(value)))
+        elif name == "model.lora.base":
+            sizes = replace(sizes, lora=replace(sizes.lora, base=value))
         elif name == "train.optimizer.kind":
             train["optimizer"] = OptimizerConfig(kind=value)
         elif name == "train.optimizer.first_moment_dtype":
@@ -189,6 +202,23 @@ def test_remedies_come_by_their_time_then_other_trainings_then_more_chips():
         ("train.optimizer.kind=adafactor", "changes the training: not for a run that is resumed"),
         ("more chips: 16", ""),
     ]
+
+
+def test_adapters_and_fewer_bits_are_told_last_of_what_changes_the_training():
+    """Adapters beside a public checkpoint, in the fewest changes of its numbers; LoRA does less work."""
+    told = {}
+    for name in ("public", "public on one chip", "adapters", "one chip"):
+        (config, sizes), mesh = RUNS[name]
+        told[name] = remedies(config, sizes, mesh, ROOM)
+    changes = {name: [remedy.change for remedy in found] for name, found in told.items()}
+    assert changes["public"][-2:] == ["model.lora.rank=16", "more chips: 2"]
+    assert changes["public on one chip"][0] == "model.lora.rank=16 model.lora.base=nf4"
+    assert changes["adapters"][-2:] == ["model.lora.base=int8", "more chips: 2"]
+    assert not [change for change in changes["one chip"] if "lora" in change]
+    for name, place in (("public", -2), ("adapters", -2)):
+        assert told[name][place].note == "changes the training: not for a run that is resumed"
+    assert told["public"][-2].extra_compute < -0.2
+    assert told["adapters"][-2].extra_compute == 0.0
 
 
 def test_two_changes_are_taken_together_only_where_none_alone_is_enough():
@@ -352,3 +382,7 @@ def test_repeated_work_is_that_of_the_products_whose_results_are_not_kept():
     }
     for policy, again in by_hand.items():
         assert repeated_share(replace(sizes, remat=policy), 2048) == pytest.approx(32 * again / step), policy
+    adapters = 32 * 16 * (4 * (4096 + 4096) + 3 * (4096 + 11_008))
+    frozen = 2 * step / 3 + 32 * attention + 3 * adapters
+    with_adapters = replace(sizes, remat="full", lora=LORA)
+    assert repeated_share(with_adapters, 2048) == pytest.approx(32 * by_hand["full"] / frozen)
