@@ -2,6 +2,8 @@
 
     pip install 'jaxlingua[plan]'
     python benchmarks/plan_memory.py
+    python benchmarks/plan_memory.py --narrow      # narrow models on one chip
+    python benchmarks/plan_memory.py --adapters    # LoRA, DoRA and QLoRA
 
 No TPU is needed. A minute each, unless `python -m jaxlingua.plan` or this program compiled it before.
 """
@@ -35,6 +37,51 @@ class Case:
         others = ", ".join(f"{key} {value}" for key, value in changes.items())
         rows = f"{self.batch_rows} × {self.row_length_tokens:,}"
         return name, self.topology, rows, ", ".join([self.train["remat"], *([others] if others else [])])
+
+    def config(self) -> Any:
+        from jaxlingua.config import Config
+
+        train = {**self.train, "batch_rows": self.batch_rows}
+        if "optimizer" in train:
+            train["optimizer"] = {"kind": train["optimizer"]}
+        is_tiny = self.preset.startswith("tiny")
+        tokens = {"vocab_size": 4096} if is_tiny else {"kind": "huggingface", "path": "unread"}
+        return Config.model_validate(
+            {
+                "model": {"preset": self.preset, **self.sizes},
+                "data": {"sources": {"phrases": {"kind": "cldr", "languages": ["eng_Latn", "deu_Latn"]}}},
+                "tokens": {"row_length_tokens": self.row_length_tokens, **tokens},
+                "sharding": {"mesh": self.mesh},
+                "stages": [{"name": "coit", "mixture": {"phrases": {}}, "steps": 1000}],
+                "train": train,
+                "generate": {"batch_rows": self.batch_rows},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The step of a recipe in configs/, with overrides as on the command line."""
+
+    name: str
+    topology: str
+    overrides: str
+
+    def describe(self) -> tuple[str, str, str, str]:
+        config = self.config()
+        train, lora = config.train, config.model.lora
+        kind = "DoRA" if lora.dora is True else "LoRA"
+        base = config.model.compute_dtype if lora.base == "auto" else lora.base
+        rows = train.batch_rows if train.micro_batch_rows == "auto" else train.micro_batch_rows
+        targets = "" if lora.targets == "auto" else " of all nine"
+        name = config.model.path.rpartition("/")[2]
+        told = f"{rows} × {config.tokens.row_length_tokens:,}"
+        return f"{name}, {kind}{targets}, {base}", self.topology, told, train.remat
+
+    def config(self) -> Any:
+        from jaxlingua.command_line import load_config
+
+        return load_config(self.name, self.overrides.split())
 
 
 def case(preset: str, topology: str, rows: int, length: int, *, mesh=None, sizes=None, **train: Any) -> Case:
@@ -81,14 +128,40 @@ NARROW = (
 )
 
 
+LORA, QLORA = "coit-lora_llama3.2-1b_zho_v5e-1.yaml", "coit-qlora_llama2-7b_zho_v5e-1.yaml"
+_8B = "model.path=meta-llama/Meta-Llama-3-8B"
+ADAPTERS = (
+    Recipe(LORA, "v5e:1x1", ""),
+    Recipe(LORA, "v5e:1x1", "tokens.row_length_tokens=1024 train.batch_rows=16 train.micro_batch_rows=4"),
+    Recipe(LORA, "v5e:1x1", "train.micro_batch_rows=16"),
+    Recipe(LORA, "v5e:1x1", "train.remat=save_qkv train.micro_batch_rows=auto"),
+    Recipe(LORA, "v5e:1x1", "model.lora.dora=true"),
+    Recipe(LORA, "v5e:1x1", "model.lora.base=float32"),
+    Recipe(LORA, "v5e:1x1", "model.lora.targets=[q,k,v,o,gate,up,down,embed,head]"),
+    Recipe(LORA, "v6e:1x1", ""),
+    Recipe(QLORA, "v5e:1x1", ""),
+    Recipe(QLORA, "v5e:1x1", "train.remat=save_mlp train.micro_batch_rows=4"),
+    Recipe(QLORA, "v5e:1x1", "train.remat=full train.micro_batch_rows=4"),
+    Recipe(QLORA, "v5e:1x1", "model.lora.base=int8"),
+    Recipe(QLORA, "v5e:1x1", "model.lora.base=bfloat16 train.remat=full"),
+    Recipe(QLORA, "v5e:1x1", _8B),
+    Recipe(QLORA, "v6e:1x1", ""),
+    Recipe(QLORA, "v6e:1x1", _8B),
+    Recipe(QLORA, "v6e:1x1", "model.lora.base=bfloat16"),
+    Recipe(QLORA, "v5e:2x4", "train.micro_batch_rows=16"),
+    Recipe(QLORA, "v5e:2x4", "model.lora.base=bfloat16 train.micro_batch_rows=16"),
+)
+
+
 def main() -> None:
     """Compile, compare, print a table; the exit code tells whether all are near enough."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=int, help="number of one case, from 1")
     parser.add_argument("--narrow", action="store_true", help="narrow models on one chip instead")
+    parser.add_argument("--adapters", action="store_true", help="adapters beside a frozen base instead")
     given = parser.parse_args()
     choose_platform()
-    cases = enumerate(NARROW if given.narrow else CASES, start=1)
+    cases = enumerate(ADAPTERS if given.adapters else NARROW if given.narrow else CASES, start=1)
     rows = [measured(found) for place, found in cases if given.only in (None, place)]
     print("| model | topology | rows × tokens | remat, and more | arithmetic, GiB | compiler, GiB | ratio |")
     print("|---|---|---|---|---|---|---|")
@@ -100,30 +173,14 @@ def main() -> None:
     sys.exit(worst > ALLOWED)
 
 
-def measured(found: Case) -> tuple[tuple[str, ...], int, int]:
+def measured(found: Case | Recipe) -> tuple[tuple[str, ...], int, int]:
     """What the case is called, its bytes by arithmetic and by the compiler."""
     # JAX reads its environment when it is imported.
-    from jaxlingua.config import Config
     from jaxlingua.plan import program, store
     from jaxlingua.plan.topology import topology_of
     from jaxlingua.sharding.memory import step_memory
 
-    train = {**found.train, "batch_rows": found.batch_rows}
-    if "optimizer" in train:
-        train["optimizer"] = {"kind": train["optimizer"]}
-    is_tiny = found.preset.startswith("tiny")
-    tokens = {"vocab_size": 4096} if is_tiny else {"kind": "huggingface", "path": "unread"}
-    config = Config.model_validate(
-        {
-            "model": {"preset": found.preset, **found.sizes},
-            "data": {"sources": {"phrases": {"kind": "cldr", "languages": ["eng_Latn", "deu_Latn"]}}},
-            "tokens": {"row_length_tokens": found.row_length_tokens, **tokens},
-            "sharding": {"mesh": found.mesh},
-            "stages": [{"name": "coit", "mixture": {"phrases": {}}, "steps": 1000}],
-            "train": train,
-            "generate": {"batch_rows": found.batch_rows},
-        }
-    )
+    config = found.config()
     topology = topology_of(found.topology)
     lowered = program.lower_step(config, topology)
     key = store.key_of(lowered.lowered.as_text(), program.identity(lowered, topology))
@@ -133,8 +190,8 @@ def measured(found: Case) -> tuple[tuple[str, ...], int, int]:
         compiled = program.told_while(say, told, lambda: program.compile_step(lowered.lowered))
         store.save(store.store_folder(), key, compiled)
     memory = step_memory(
-        lowered.state, lowered.sizes, lowered.mesh, batch_rows=found.batch_rows,
-        micro_batches=lowered.micro_batches, row_length_tokens=found.row_length_tokens,
+        lowered.state, lowered.sizes, lowered.mesh, batch_rows=config.train.batch_rows,
+        micro_batches=lowered.micro_batches, row_length_tokens=config.tokens.row_length_tokens,
         loss_chunk_tokens=config.train.loss_chunk_tokens,
     )  # fmt: skip
     return found.describe(), memory.total, compiled.peak

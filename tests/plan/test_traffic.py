@@ -59,6 +59,22 @@ def test_a_fusion_that_slices_within_a_fusion_reads_the_slice_as_well():
     assert moved(fusion, *operands, called=called, inner=inner) == 2 * 4096 + 4
 
 
+def test_a_fusion_that_slices_what_another_lays_out_anew_in_place_reads_the_slice():
+    """So codes of four bits are read."""
+    anew = (f"%weights = {LAYERS} parameter(0)", f"%copied = {LAYERS} copy(%weights)")
+    called = (
+        f"%weights = {LAYERS} parameter(0)",
+        "%at = s32[]{:T(128)} parameter(1)",
+        f"%renamed = {LAYERS} fusion(%weights), calls=%anew, output_to_operand_aliasing={{{{}}: (0, {{}})}}",
+        f"%layer = {LAYER} dynamic-slice(%renamed, %at)",
+    )
+    operands = (f"%all = {LAYERS} parameter(0)", INDEX)
+    fusion = f"%f = {LAYER} fusion(%all, %index), calls=%called"
+    assert moved(fusion, *operands, called=called, anew=anew) == 2 * 4096 + 4
+    whole = (*called[:2], called[2].partition(", output")[0], called[3])
+    assert moved(fusion, *operands, called=whole, anew=anew) == 33 * 4096 + 4
+
+
 def test_a_fusion_that_reads_an_operand_whole_beside_its_slice_reads_it_whole():
     called = (
         f"%weights = {LAYERS} parameter(0)",
