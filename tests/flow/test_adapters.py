@@ -195,14 +195,25 @@ def test_a_checkpoint_holds_adapters_and_their_moments_and_nothing_of_the_base(k
     assert told[-1] < told[0] < np.log(384) + 2
 
 
+@pytest.fixture(scope="module")
+def again(runs, bases, tmp_path_factory) -> dict[str, Path]:
+    """The same after a stop; the plain one is evaluated too, before it goes on and at its end."""
+    home = tmp_path_factory.mktemp("again")
+    return {
+        kind: resumed(
+            runs[kind], home / kind, bases[kind], LORA[kind], *[f"eval.tasks=[{TASK}]"] * (kind == "plain")
+        )
+        for kind in LORA
+    }
+
+
 @pytest.mark.parametrize("kind", LORA)
-def test_a_run_that_stopped_goes_on_bit_for_bit(kind, runs, bases, tmp_path):
-    run = resumed(runs[kind], tmp_path, bases[kind], LORA[kind])
-    assert losses(run) == losses(runs[kind])
-    straight, again = parameters(runs[kind], 6), parameters(run, 6)
-    assert straight.keys() == again.keys()
+def test_a_run_that_stopped_goes_on_bit_for_bit(kind, runs, again):
+    assert losses(again[kind]) == losses(runs[kind])
+    straight, resumed = parameters(runs[kind], 6), parameters(again[kind], 6)
+    assert straight.keys() == resumed.keys()
     for name, array in straight.items():
-        np.testing.assert_array_equal(again[name], array, err_msg=name)
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
 def test_a_run_of_one_device_goes_on_with_eight(runs, bases, tmp_path, monkeypatch):
@@ -281,6 +292,9 @@ def test_without_its_base_or_beside_another_a_run_does_not_go_on(continued, tmp_
     (home / "away").rename(base)
     file.write_bytes(kept)
     go_on()
+    line = one_line(capsys, go_on, tasks)  # the model before training is that of the adapter
+    assert line.startswith("model.lora.adapter: 'three' does not exist; ")
+    assert line.endswith("evaluate the model before training; set eval.base_model=false to go on without")
 
 
 # ── to peft and transformers, and back ────────────────────────────────────────────────────────────────────
@@ -324,17 +338,19 @@ def test_an_imported_adapter_is_a_run_that_is_exported_and_merged_as_it_came(run
     assert (run / "merged" / MODEL).read_bytes() == (runs["plain"] / "merged" / MODEL).read_bytes()
 
 
-def test_evaluation_gives_the_same_answers_of_run_folder_and_merged_model(runs, tmp_path):
-    home = tmp_path / "side"
-    shutil.copytree(runs["plain"], home)
+def test_evaluation_gives_the_same_answers_of_run_folder_and_merged_model(runs, again, tmp_path):
+    """In training, from the checkpoint, from the adapter beside its base, and merged."""
+    home = shutil.copytree(again["plain"], tmp_path / "side")
+    shutil.rmtree(home / "evals" / "coit-6")
     asked = {name: str(runs["plain"] / name) for name in ("export", "merged")}
     command(eval_main, home, f"eval.tasks=[{TASK}]", f"eval.models={json.dumps(asked)}", f"run.folder={home}")
 
-    def predictions(name: str) -> list[str]:
+    def predictions(name: str, home: Path = home) -> list[str]:
         file = home / "evals" / name / f"{TASK}.jsonl"
         return [json.loads(line)["prediction"] for line in file.read_text("utf-8").split("\n")[:-1]]
 
-    assert predictions("export-0") == predictions("coit-6") == predictions("merged-0")
+    wanted = predictions("coit-6", again["plain"])
+    assert all(predictions(name) == wanted for name in ("coit-6", "export-0", "merged-0"))
     assert predictions("coit-6") != predictions("base-0")
 
 
