@@ -1,15 +1,27 @@
-"""Eight virtual CPU devices, shape checks at run time, and the place of real data, set once for all tests."""
+"""Eight virtual CPU devices, one cache of programs, checks of shapes, the place of real data, for all tests."""
 
 import gc
 import os
 import signal
 import sys
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # workers compile for TPUs side by side
+
+# Compiling is most of what the tests do. What one of them has compiled, the others and the processes that they
+# start read from a folder that lives as long as the first process, whose environment the workers inherit.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="jaxlingua-compiled-", ignore_cleanup_errors=True)
+    os.chmod(_COMPILED.name, 0o777)  # also for somebody without rights
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# The programs are small and run a few times: compiled in a hurry, they are done sooner.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # A shell that starts the tests in its background has them ignore Ctrl-C, and so all that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import yaml
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.plan.__main__ import choose_platform, main
@@ -28,14 +30,29 @@ TINY = {
 
 @contextmanager
 def compiler_environment() -> Iterator[None]:
-    """What the command sets, taken back at the end: other tests ask it whether there is a TPU."""
+    """What the command sets, taken back at the end: other tests ask it whether there is a TPU.
+
+    Programs for TPUs are compiled as users have them: with all optimizations, and not from the tests' cache.
+    """
     before = dict(os.environ)
+    hurried = jax.config.read("jax_disable_most_optimizations")
+    cached = jax.config.jax_enable_compilation_cache
     choose_platform()
+    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+    _compile(hurried=False, cached=False)
     try:
         yield
     finally:
+        _compile(hurried=hurried, cached=cached)
         os.environ.clear()
         os.environ.update(before)
+
+
+def _compile(hurried: bool, cached: bool) -> None:
+    """How programs are compiled from now on."""
+    jax.config.update("jax_disable_most_optimizations", hurried)
+    jax.config.update("jax_enable_compilation_cache", cached)
+    compilation_cache.reset_cache()  # else JAX does not ask again whether there is one
 
 
 @pytest.fixture(autouse=True)
