@@ -79,18 +79,19 @@ def adapted_config(path: str, given: dict[str, Any], overrides: list[str], verb:
     from jaxlingua.checkpoint.huggingface.adapter import is_adapter, open_adapter
 
     given |= {"model": {"init": "huggingface", "path": path}}
-    if verb == "merge" or is_adapter(path):
+    is_of_adapter = verb == "merge" or is_adapter(path)
+    if is_of_adapter:
         # As exact as in the file, as other weights are that are imported and exported.
         lora = {"adapter": path, "base": "float32"}
         given["model"] = {"init": "huggingface", "path": "", "lora": lora}
     for override in overrides:
         apply_override(given, override)
-    if not given["model"]["path"]:
+    if is_of_adapter and not given["model"]["path"]:
         given["model"]["path"] = open_adapter(path).base_model
-    if not given["model"]["path"]:
-        raise ConfigError(
-            f"model.path: not given, and '{path}' does not name its base; give the base of the adapter"
-        )
+        if not given["model"]["path"]:
+            raise ConfigError(
+                f"model.path: not given, and '{path}' does not name its base; give the base of the adapter"
+            )
     return check_config(given, f"{verb} {path}")
 
 
