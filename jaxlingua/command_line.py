@@ -472,7 +472,7 @@ def type_name(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(type_name(member) for member in members))
     if origin is list:
-        return f"list of {type_name(members[0])}s"
+        return f"list of {type_name(members[0])}{'' if typing.get_origin(members[0]) is Literal else 's'}"
     if origin is dict:
         return "map of names to options" if _all_models(members[1]) else f"map to {type_name(members[1])}"
     return "map"
@@ -555,6 +555,9 @@ def _help_of(annotation: Any, prefix: str) -> list[str]:
             star = "*" if (field.json_schema_extra or {}).get("on_resume") == "identity" else " "
             lines.append(f" {star}{key}  <{type_name(field.annotation)}{limits(field)}; {default}>")
             lines.append(f"      {field.description}")
+            if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):
+                for member in _all_models(field.annotation):
+                    lines += _help_of(member, key)
     return lines
 
 

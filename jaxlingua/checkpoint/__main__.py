@@ -1,6 +1,8 @@
 """Public checkpoints in and out: a Hugging Face model to a run folder, a run to a Hugging Face folder."""
 
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +27,7 @@ export  writes the latest step of RUN as a Hugging Face folder, by default RUN/e
         run that has learned adapters (model.lora) it writes these alone, as a PEFT folder.
 merge   writes the same for adapters as a whole model, by default into RUN/merged: the weights with the
         adapters in them. Instead of RUN it takes a PEFT folder or hub name, and its base from there or from
-        model.path; then checkpoint.export.folder says where to."""
+        model.path; then checkpoint.export.folder says where to, and there is no card."""
 USAGES = ("import MODEL RUN", "export RUN", "merge RUN|ADAPTER")
 SECTIONS = ("run", "model", "tokens", "sharding", "checkpoint")
 
@@ -87,11 +89,10 @@ def adapted_config(path: str, given: dict[str, Any], overrides: list[str], verb:
     for override in overrides:
         apply_override(given, override)
     if is_of_adapter and not given["model"]["path"]:
-        given["model"]["path"] = open_adapter(path).base_model
-        if not given["model"]["path"]:
-            raise ConfigError(
-                f"model.path: not given, and '{path}' does not name its base; give the base of the adapter"
-            )
+        base = given["model"]["path"] = open_adapter(path).base_model
+        if not base or (Path(base).is_absolute() and not Path(base).is_dir()):
+            named = f"names its base '{base}', which is not here" if base else "does not name its base"
+            raise ConfigError(f"model.path: not given, and '{path}' {named}; give the base of the adapter")
     return check_config(given, f"{verb} {path}")
 
 
@@ -186,15 +187,20 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
     from jaxlingua.train.state import parted
 
     refuse_wrong_platform(config)
-    if is_merged and config.model.lora == "off":
+    if is_merged and kept.model.lora == "off":
         raise ConfigError(
             f"RUN: '{run}' given, which has no adapters; python -m jaxlingua.checkpoint export {run} writes "
             f"it whole"
         )
-    is_adapter = config.model.lora != "off" and not is_merged
+    is_adapter = kept.model.lora != "off" and not is_merged
     if differences := list(run_folder.identity_differences(kept, config)):
         raise ConfigError(f"{run}: {differences[0]}; a run is exported as it was trained; leave it out")
     wanted, say = config.checkpoint.export, partial(print, flush=True)
+    if is_adapter and wanted.dtype not in ("auto", "float32"):
+        raise ConfigError(
+            f"checkpoint.export.dtype: '{wanted.dtype}' given; adapters are written in float32, as they are "
+            f"learned; leave it out"
+        )
     if home.step is None:
         raise ConfigError(
             f"RUN: '{run}' given, which holds no checkpoint; the folder of a run that has saved one is "
@@ -208,7 +214,8 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
     folder = home.path / ("merged" if is_merged else "export")
     if wanted.folder != "auto":
         folder = Path(wanted.folder).expanduser().resolve()
-    export.check_folder(folder)
+    kind = export.ADAPTER if is_adapter else export.MODEL
+    export.check_folder(folder, kind, [Path(config.model.path)] if config.model.path else [])
     origin = open_origin(config, home.path, home.step)
     tokenizer = load_tokenizer(config.tokens, list, home.path / "tokenizer", model_path=config.model.path)
     if run_folder.kept_fingerprint(home.path, "tokenizer") not in (None, tokenizer.fingerprint):
@@ -228,7 +235,7 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
         weights = store.restore(abstract, step, is_part=True, is_checked=is_checked)[0]["params"]
     if is_merged:
         weights |= origin.frozen(Llama(sizes), mesh, partial(told, say))
-    with export.whole_folder(folder, {"step": step, "dtype": dtype}) as partial_folder:
+    with export.whole_folder(folder, {"kind": kind, "step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
             write = partial(export.write_weights, dtype=dtype, shard_gib=wanted.shard_gib, fields=fields)
             if is_adapter:
@@ -250,9 +257,14 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
                 read_run(home.path), config, parameters=parameters,
                 family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
                 is_scratch=config.model.init == "scratch", has_chat_template=has_template,
-                is_adapter=is_adapter,
+                lora=sizes.lora, is_adapter=is_adapter,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
+    if is_adapter and sizes.lora.is_quantized:
+        say(
+            f"it was learned beside weights in {sizes.lora.base}, and answers a little differently beside "
+            f"others; python -m jaxlingua.checkpoint merge {shlex.quote(run)} writes what was scored"
+        )
     loader = "peft.AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     say(f"{folder}: step {step:,}; {loader}.from_pretrained('{folder}') loads it")
 
@@ -277,15 +289,19 @@ def merge_adapter(path: str, config: Config) -> None:
             f"one"
         )
     folder = Path(wanted.folder).expanduser().resolve()
-    export.check_folder(folder)
+    export.check_folder(folder, sources=[Path(path), Path(config.model.path)])
     origin = open_origin(config, Path(config.run.folder), None)
     public = origin.public
-    tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=config.model.path)
+    own = origin.adapter.folder if (origin.adapter.folder / "tokenizer_config.json").is_file() else ""
+    tokenizer = load_tokenizer(config.tokens, list, folder=None, model_path=str(own or config.model.path))
+    origin.vocab_rows(tokenizer)
     model, mesh = Llama(origin.sizes(public.config.vocab_size)), make_mesh(config.sharding)
     dtype = public.dtype if wanted.dtype == "auto" else wanted.dtype
     say(describe_mesh(mesh))
     weights = origin.first_state(model, optax.identity(), mesh, partial(told, say)).weights
-    with export.whole_folder(folder, {"adapter": path, "dtype": dtype}) as partial_folder:
+    with export.whole_folder(
+        folder, {"kind": export.MODEL, "adapter": path, "dtype": dtype}
+    ) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
             export.write_weights(
                 partial_folder, weights, model.config, public.fields, dtype=dtype,
@@ -295,6 +311,8 @@ def merge_adapter(path: str, config: Config) -> None:
         if public.generation is not None:
             export.write_json(partial_folder / "generation_config.json", public.generation)
         tokenizer.save(partial_folder)
+        if own and (own / "chat_template.jinja").is_file():
+            shutil.copy(own / "chat_template.jinja", partial_folder)
     say(f"{folder}: AutoModelForCausalLM.from_pretrained('{folder}') loads it")
 
 

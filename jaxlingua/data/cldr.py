@@ -181,7 +181,10 @@ class Meanings:
         return Entry(int(rng.integers(7)), quantities, ("when", 0, 1)[rng.integers(3)])
 
 
-def meanings(held_out: bool, locales: list[Locale]) -> Meanings:
+@functools.lru_cache(
+    maxsize=8
+)  # a source asks for each split more than once, and writing all texts takes a second
+def meanings(held_out: bool, locales: tuple[Locale, ...]) -> Meanings:
     """All meanings of one split.
 
     Two units may have one name in a language, in short at least ("5 m"), and then two meanings one text: a
@@ -306,7 +309,7 @@ def make_records(
 
     A question or an instruction is made in all languages before the next one, so that scores can be compared.
     """
-    pool = meanings(held_out, [writer.locale for writer in writers])
+    pool = meanings(held_out, tuple(writer.locale for writer in writers))
     draw, write = {
         "translation": (pool.phrase, pairs),
         "qa": (pool.entry, questions),

@@ -20,6 +20,7 @@ from jaxlingua.eval.report.models import BASE, FLOOR, is_own, model_key, models_
 from jaxlingua.eval.report.rows import score_rows
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 from jaxlingua.languages import display_name, hub_language
+from jaxlingua.model.lora import Lora
 
 SAMPLES = 4
 SHOWN_CHARACTERS = 200
@@ -37,6 +38,7 @@ def model_card(
     base: str,
     is_scratch: bool,
     has_chat_template: bool,
+    lora: Lora | None = None,
     is_adapter: bool = False,
 ) -> str:
     """A model card as the hub reads it: YAML, then Markdown. No path of this machine is in it.
@@ -47,6 +49,7 @@ def model_card(
         step: that of the weights; scores and stages of later steps are not told, 0 is before training.
         base: the public checkpoint, as `model.path` names it; ignored where the model began from nothing.
         is_scratch: whether the first parameters were drawn.
+        lora: what was learned beside frozen weights, if so.
         is_adapter: whether the weights are adapters alone, in a PEFT folder.
         has_chat_template: whether the tokenizer beside it lays out messages as in training.
     """
@@ -69,6 +72,7 @@ def model_card(
     return page.render(
         front=_front_matter(config, stages, "" if is_scratch else hub_name(base), is_adapter=is_adapter),
         is_adapter=is_adapter,
+        lora=lora,
         title=run["name"] if run else base_name or "Model",
         base=base_name,
         base_is_public=bool(base_name) and base_name == hub_name(base),
@@ -116,7 +120,11 @@ def _front_matter(config: Config, stages: list[dict[str, Any]], base: str, *, is
         "pipeline_tag": "text-generation",
         "base_model": base,
         "datasets": list(dict.fromkeys(filter(None, datasets))),
-        "tags": ["jaxlingua", *(["cross-lingual-instruction-tuning"] if is_crosslingual else [])],
+        "tags": [
+            "jaxlingua",
+            *(["lora"] if is_adapter else []),
+            *(["cross-lingual-instruction-tuning"] if is_crosslingual else []),
+        ],
     }
     return yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False, allow_unicode=True)
 

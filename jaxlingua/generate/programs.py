@@ -285,7 +285,7 @@ def weight_shardings(model: Llama, mesh: Mesh) -> Any:
 
     def apart(shardings: dict) -> dict:
         of_layer = jax.tree.map(
-            lambda one: NamedSharding(mesh, PartitionSpec(*one.spec[1:])), shardings["layers"]
+            lambda one: NamedSharding(mesh, PartitionSpec(*one.spec[1:])), shardings.get("layers", {})
         )
         return {**shardings, "layers": (of_layer,) * model.config.layers}
 

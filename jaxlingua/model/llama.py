@@ -375,7 +375,7 @@ def layers_apart(weights: dict, config: LlamaConfig) -> dict:
 
     def apart(tree: dict) -> dict:
         layers = tuple(
-            jax.tree.map(operator.itemgetter(layer), tree["layers"]) for layer in range(config.layers)
+            jax.tree.map(operator.itemgetter(layer), tree.get("layers", {})) for layer in range(config.layers)
         )
         return {**tree, "layers": layers}
 

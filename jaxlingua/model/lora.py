@@ -66,6 +66,11 @@ class Lora:
         """What A·B is multiplied with."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
+    def describe(self) -> str:
+        """In words, such as "LoRA of rank 16, alpha 32, on q, v"."""
+        kind = "rank-stabilized " * self.rank_stabilized + ("DoRA" if self.dora else "LoRA")
+        return f"{kind} of rank {self.rank}, alpha {self.alpha:g}, on {', '.join(self.targets)}"
+
     @property
     def is_quantized(self) -> bool:
         """Whether the base is codes and scales."""
@@ -162,15 +167,15 @@ def frozen_products(
     """
     config, results = module.config, []
     for name, out in outputs.items():
-        product = partial(_product, f"m{inputs},{inputs}{out}->m{out}", len(inputs) - 1, config.precision)
+        product = partial(_product, f"m{inputs},{inputs}z->mz", len(inputs) - 1, config.precision)
         if config.lora.is_quantized:
             product = jax.checkpoint(product, prevent_cse=False)
         y = product(x, *weights[name])
         if name in config.lora.targets:
             a, b, magnitude = adapter(module, name, inputs, out)
             low = jnp.einsum(f"m{inputs},{inputs}r->mr", x, a.astype(x.dtype), precision=config.precision)
-            low = low * jnp.asarray(config.lora.scaling, x.dtype)
-            y = y + jnp.einsum(f"mr,r{out}->m{out}", low, b.astype(x.dtype), precision=config.precision)
+            b_scaled = (b * config.lora.scaling).astype(x.dtype)
+            y = y + jnp.einsum(f"mr,r{out}->m{out}", low, b_scaled, precision=config.precision)
             if magnitude is not None:
                 weight = number(*weights[name], jnp.float32, len(inputs) - 1)
                 y = y * gain(magnitude, weight, a, b, config.lora.scaling, inputs, out).astype(x.dtype)
@@ -185,7 +190,13 @@ def number(weight: Array, scales: Array | None, dtype: Any, axis: int) -> Array:
 
 def _product(spec: str, axis: int, precision: str | None, x: Array, weight: Array, scales: Array | None):
     weight = jax.lax.stop_gradient(number(weight, scales, x.dtype, axis))
-    return jnp.einsum(spec, x, weight, precision=precision)
+    outputs = weight.shape[axis + 1 :]
+    if len(outputs) > 1 and scales is None:
+        weight = jax.lax.optimization_barrier(weight)
+    # Heads as one axis, layer by layer: XLA for TPUs would copy the weights of all layers into a layout with
+    # heads first, and keep both.
+    y = jnp.einsum(spec, x, weight.reshape(*weight.shape[: axis + 1], -1), precision=precision)
+    return y.reshape(-1, *outputs)
 
 
 def adapter(module: nn.Module, name: str, inputs: str, out: str) -> tuple[Array, Array, Array | None]:
@@ -218,9 +229,12 @@ def adapter(module: nn.Module, name: str, inputs: str, out: str) -> tuple[Array,
 def gain(magnitude: Array, weight: Array, a: Array, b: Array, scaling: float, inputs: str, out: str) -> Array:
     """DoRA's magnitude / ‖W + s·A·B‖ for each output, in float32; the norm has no gradient (section 4.3).
 
+    Where the norm is 0, as in the padding of a vocabulary, there is nothing to scale.
+
     Cost: W + s·A·B in float32, once.
     """
-    return magnitude / jax.lax.stop_gradient(norm_of(weight, a, b, scaling, inputs, out))
+    norm = jax.lax.stop_gradient(norm_of(weight, a, b, scaling, inputs, out))
+    return magnitude / jnp.where(norm > 0, norm, 1.0)
 
 
 def norm_of(weight: Array, a: Array, b: Array, scaling: float, inputs: str, out: str) -> Array:
@@ -236,8 +250,9 @@ def looked_up(module: nn.Module, embedding: Array, tokens: Any) -> Array:
     if config.lora is None or "embed" not in config.lora.targets:
         return x
     a, b, magnitude = module.embedding_adapter
-    low = jnp.take(a.astype(dtype), tokens, axis=0) * jnp.asarray(config.lora.scaling, dtype)
-    x = x + jnp.einsum("btr,rd->btd", low, b.astype(dtype), precision=config.precision)
+    low = jnp.take(a, tokens, axis=0).astype(dtype)  # in this order gradients of a token add up in float32
+    b_scaled = (b * config.lora.scaling).astype(dtype)
+    x = x + jnp.einsum("btr,rd->btd", low, b_scaled, precision=config.precision)
     if magnitude is None:
         return x
     weight = embedding.astype(jnp.float32)

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from jaxlingua.bucket import is_bucket
 from jaxlingua.config import TrackingConfig
@@ -98,6 +95,12 @@ class _TensorBoard:
 
     def __init__(self, folder: Path, first_step: int):
         """`first_step`: what TensorBoard knows of this step and later ones is forgotten."""
+        # Not before it is needed: where torch is there, tensorboardX imports it, which takes seconds.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._events = EventsWriter(str(folder / "events"))
@@ -106,13 +109,13 @@ class _TensorBoard:
     def write(self, step: int, values: Mapping[str, float | int]) -> None:
         """Everything is on disk afterwards."""
         for name, value in values.items():
-            self._add(Event(step=step, summary=scalar(name, value)))
+            self._add(self._event(step=step, summary=self._scalar(name, value)))
         self._events.flush()
 
     def close(self) -> None:
         self._events.close()
 
-    def _add(self, event: Event) -> None:
+    def _add(self, event: Any) -> None:
         event.wall_time = time.time()
         self._events.write_event(event)
 

@@ -92,12 +92,10 @@ def say_what_will_run(
 def _adapters(sizes: LlamaConfig, state: Any) -> str:
     """What is trained and what is frozen; what "auto" became."""
     lora, trained = sizes.lora, sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    kinds = ["rank-stabilized"] * lora.rank_stabilized + ["DoRA" if lora.dora else "LoRA"]
+    share = 100 * trained / parameter_count(sizes)
     return (
-        f"adapters: {' '.join(kinds)} of rank {lora.rank}, alpha {lora.alpha:g}, on "
-        f"{', '.join(lora.targets)}: {trained:,} numbers trained "
-        f"({100 * trained / parameter_count(sizes):.2f} % of the model); the weights are frozen, in "
-        f"{lora.base}"
+        f"adapters: {lora.describe()}: {trained:,} numbers trained ({share:.2f} % of the model); the weights "
+        f"are frozen, in {lora.base}"
     )
 
 

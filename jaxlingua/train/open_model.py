@@ -103,9 +103,10 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[
                 return open_step(other, home.path, home.step, mesh, telling)
 
         return Candidate(name, 0, name, source, tokenizer, open_run)
-    given = {"path": path}
+    given, lora = {"path": path}, config.model.lora
     if is_adapter(path):
-        given = {"path": open_adapter(path).base_model, "lora": LoraConfig(adapter=path)}
+        base = "auto" if lora == "off" else lora.base  # as the run's own, to be compared with it
+        given = {"path": open_adapter(path).base_model, "lora": LoraConfig(adapter=path, base=base)}
         if not given["path"]:
             raise ConfigError(
                 f"'{path}' given, an adapter that does not name its base; merge it with one first"

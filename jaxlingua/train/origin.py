@@ -71,6 +71,12 @@ class Origin:
         """
         pieces = tokenizer.vocab_size
         rows = pieces if self.public_sizes is None else self.public_sizes.vocab_size
+        if pieces > rows and self.lora is not None:
+            raise ConfigError(
+                f"tokens.path: a tokenizer of {pieces:,} pieces given; the checkpoint's embedding has "
+                f"{rows:,} rows, which are frozen with model.lora, and PEFT folders hold no more; give the "
+                f"tokenizer that belongs to it, or leave model.lora out"
+            )
         if pieces > rows and self.config.model.new_tokens == "refuse":
             raise ConfigError(
                 f"tokens.path: a tokenizer of {pieces:,} pieces given; the checkpoint's embedding has "
@@ -138,8 +144,12 @@ class Origin:
         if not path:
             return first_adapters(base, model, mesh, self.config.run.seed)
         adapter = self.adapter or self._open_again(ADAPTER, path, open_adapter)
-        dropout = f", whose dropout of {adapter.dropout} is not applied here" if adapter.dropout else ""
-        with telling(f"reading {path}{dropout} (MiB)") as on_progress:
+        notes = [f"reading {path}"]
+        if adapter.base_model not in ("", self.config.model.path):
+            notes.append(f"which was learned beside '{adapter.base_model}'")
+        if adapter.dropout:
+            notes.append(f"whose dropout of {adapter.dropout} is not applied in training here")
+        with telling(f"{', '.join(notes)} (MiB)") as on_progress:
             return load_adapter(adapter, model, mesh, lambda done, all_: on_progress(done >> 20, all_ >> 20))
 
     def _open_again(self, name: str, path: str, open_: Callable[[str], Any]) -> Any:
@@ -173,6 +183,10 @@ def open_origin(config: Config, folder: Path, step: int | None) -> Origin:
         return Origin(config, folder, public, public.config, resolved(config.model, first), adapter)
     kept, lora = folder / KEPT, None
     if config.model.lora != "off":
+        if not (kept / LORA).is_file():
+            raise CheckpointError(
+                f"{kept / LORA}: not there; the folder of a run with adapters has it; bring it back"
+            )
         fields = read_json(kept / LORA)
         lora = Lora(**fields | {"targets": tuple(fields["targets"])})
     return Origin(config, folder, None, read_config(read_json(kept / CONFIG), str(kept)), lora)

@@ -260,8 +260,11 @@ def _refuse_differences(folder: str, differences: list[str]) -> None:
 def identity_differences(before: Config, now: Config, begun: int | None = None) -> Iterator[str]:
     """ "path: old there, new given" for each field of a run's identity in which two configurations differ.
 
-    Only the first `begun` stages count (None: all there were), and sources that both have.
+    Only the first `begun` stages count (None: all there were), and sources that both have. Where the base of
+    adapters lies is no matter: it is read at each start, and its fingerprint tells whether it is the same.
     """
+    if "off" not in (before.model.lora, now.model.lora) and now.model.path:
+        now = now.model_copy(update={"model": now.model.model_copy(update={"path": before.model.path})})
     stages = before.stages[:begun]
     sources = {name: source for name, source in before.data.sources.items() if name in now.data.sources}
     added = {name: source for name, source in now.data.sources.items() if name not in sources}

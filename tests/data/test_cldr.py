@@ -60,14 +60,14 @@ def test_a_quantity_is_what_babel_writes(language, number, unit):
 @pytest.mark.parametrize("language", sorted(all_words()))
 def test_no_identifier_stands_in_a_text(language):
     locale = Locale.parse(cldr_locale(language))
-    for quantity in meanings(True, [locale]).quantities:
+    for quantity in meanings(True, (locale,)).quantities:
         assert not [text for text in quantity.texts(locale) if quantity.unit in text]
 
 
 def test_moments_keep_their_number_and_unit():
     """Babel rounds a timedelta into the unit that it thinks best; none of ours may become another one."""
     english = Locale("en")
-    for moment in meanings(False, [english]).moments:
+    for moment in meanings(False, (english,)).moments:
         unit = moment.unit + ("" if moment.number == 1 else "s")
         expected = f"in {moment.number} {unit}" if moment.is_future else f"{moment.number} {unit} ago"
         assert moment.text(english) == expected
@@ -84,7 +84,7 @@ def test_no_held_out_phrase_is_in_any_training_record(training, evaluated):
     locales = [Locale.parse(cldr_locale(language)) for language in FIVE]
     held = {
         text
-        for pool in [meanings(True, locales)]
+        for pool in [meanings(True, tuple(locales))]
         for meaning in [*pool.quantities, *pool.moments]
         for locale in locales
         for text in meaning.texts(locale)
@@ -99,9 +99,9 @@ def test_no_held_out_phrase_is_in_any_training_record(training, evaluated):
 
 
 def test_a_tenth_of_the_meanings_is_held_out_whatever_the_languages():
-    pools = [meanings(True, [Locale("en")]), meanings(True, [Locale("hi"), Locale("ru")])]
+    pools = [meanings(True, (Locale("en"),)), meanings(True, (Locale("hi"), Locale("ru")))]
     assert pools[0] == pools[1]
-    everything = meanings(False, []).quantities + pools[0].quantities
+    everything = meanings(False, ()).quantities + pools[0].quantities
     assert 0.08 < len(pools[0].quantities) / len(everything) < 0.12
     assert {quantity for quantity in everything if is_held_out(quantity.key())} == set(pools[0].quantities)
 

@@ -29,8 +29,11 @@ from jaxlingua.model.lora import (
 )
 from jaxlingua.model.quantized import quantize
 from jaxlingua.sharding.rules import param_shardings
+from jaxlingua.train.objective import summed_loss
+from jaxlingua.train.optimizer import decayed
+from jaxlingua.train.state import first_adapters
 from tests.tiny import tiny_llama_config
-from tests.train.world import mesh_of
+from tests.train.world import OBJECTIVE, VOCAB, batch_of, documents, mesh_of
 
 TOKENS = np.arange(24, dtype=np.int32).reshape(2, 12) * 7 % 96
 POSITIONS = np.broadcast_to(np.arange(12, dtype=np.int32), (2, 12))
@@ -109,7 +112,7 @@ def test_gradients_equal_autodiff_through_the_merged_matrices(is_dora: bool, is_
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize(
     "changes",
-    [{"dora": True}, {"base": "nf4", "dora": True}, {"base": "int8"}, {"targets": ("q", "down")}],
+    [{"dora": True}, {"base": "nf4", "dora": True}, {"base": "int8"}, {"targets": ("q", "embed")}],
     ids=str,
 )
 def test_merged_logits_are_those_of_the_adapters(changes: dict, tied: bool):
@@ -252,3 +255,55 @@ def test_a_loop_over_tokens_carries_codes_and_no_numbers():
     carried = [line for line in text.splitlines() if " while(" in line]
     assert any("u4[128,512]" in line for line in carried)
     assert not any("f32[128,512]" in line for line in carried)
+
+
+def test_a_norm_of_zero_is_no_nan():
+    # As of the padding of a vocabulary whose rows are zero in a tied model.
+    config = lora_config(tied=True, dora=True, targets=("embed", "head"))
+    weights = drawn_weights(config)
+    weights["embed"]["embedding"] = weights["embed"]["embedding"].at[500:].set(0)
+    weights[COLLECTION]["embed"]["embedding_a"] = weights[COLLECTION]["embed"]["embedding_a"].at[500:].set(0)
+    for name in ("kernel_b", "kernel_magnitude"):
+        weights[COLLECTION]["head"][name] = weights[COLLECTION]["head"][name].at[..., 500:].set(0)
+    base = {name: tree for name, tree in weights.items() if name != COLLECTION}
+    gradient = jax.jit(jax.grad(lambda a: cross_entropy(logits_of(config, {**base, COLLECTION: a}))))(
+        weights[COLLECTION]
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("targets", [("head",), ("embed",), ("q", "head")], ids=str)
+def test_the_loss_in_chunks_has_the_gradients_of_the_logits(targets: tuple[str, ...]):
+    config = lora_config(targets=targets, dora=True)
+    weights = drawn_weights(config)
+    batch = batch_of([documents(1, seed) for seed in range(2)], 16)
+    base = {name: tree for name, tree in weights.items() if name != COLLECTION}
+
+    def in_chunks(adapters: dict) -> jax.Array:
+        return summed_loss(Llama(config), {**base, COLLECTION: adapters}, batch, OBJECTIVE)[0]
+
+    def whole(adapters: dict) -> jax.Array:
+        tokens = (batch.tokens, batch.positions, batch.segments)
+        logits = Llama(config).apply(collections({**base, COLLECTION: adapters}), *tokens)
+        nll = -jax.nn.log_softmax(logits[..., :VOCAB])
+        nll = jnp.take_along_axis(nll, batch.targets[..., None], axis=-1)[..., 0]
+        return jnp.sum(jnp.where(batch.target_mask, nll, 0))
+
+    found, wanted = (jax.jit(jax.grad(f))(weights[COLLECTION]) for f in (in_chunks, whole))
+    for leaf, right in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert np.abs(right).max() > 1e-4
+        np.testing.assert_allclose(leaf, right, atol=1e-5 * np.abs(right).max())
+
+
+def test_new_adapters_of_a_run_begin_with_the_answers_of_the_base():
+    config = lora_config(dora=True, targets=("q", "down"))
+    weights = drawn_weights(config)
+    base = {name: tree for name, tree in weights.items() if name != COLLECTION}
+    first = first_adapters(base, Llama(config), mesh_of(), seed=3)
+    plain = replace(config, lora=None)
+    np.testing.assert_allclose(
+        logits_of(config, {**base, COLLECTION: first}), logits_of(plain, base), atol=1e-5
+    )
+    assert np.abs(first["layers"]["attention"]["q_a"]).max() > 0
+    assert not decayed(first)["layers"]["attention"]["q_magnitude"]
+    assert decayed(first)["layers"]["attention"]["q_a"]

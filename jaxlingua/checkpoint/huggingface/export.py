@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,30 @@ from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import replicated
 
 MARK = "jaxlingua.json"  # in every folder that was written here, so that it may be written again
+MODEL, ADAPTER = "a whole model", "an adapter"  # kinds of what is written
 GIB = 2**30
 
 
-def check_folder(folder: Path) -> None:
-    """Raises: ConfigError where `folder` holds anything that an earlier export did not write."""
+def check_folder(folder: Path, kind: str = MODEL, sources: Sequence[Path] = ()) -> None:
+    """Raises: ConfigError where `folder` holds anything that an earlier export of its kind did not write.
+
+    Args:
+        kind: of what is to be written, MODEL or ADAPTER.
+        sources: folders that it is made of, which are never written to.
+    """
     if not folder.exists():
         return
+    if any(source.is_dir() and source.samefile(folder) for source in sources):
+        raise ConfigError(
+            f"checkpoint.export.folder: '{folder}' given, which is read from; a new folder is allowed; "
+            f"choose another"
+        )
+    there = read_json(folder / MARK).get("kind", MODEL) if (folder / MARK).is_file() else kind
+    if there != kind:
+        raise ConfigError(
+            f"checkpoint.export.folder: '{folder}' given, which holds {there}, and {kind} is to be written; "
+            f"a new folder is allowed; choose another"
+        )
     written = _written(folder) if folder.is_dir() else set()
     foreign = (
         sorted(path.name for path in folder.iterdir() if path.name not in written)
@@ -64,10 +81,11 @@ def whole_folder(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to write into, which becomes `folder` at the end; if writing fails, nothing is left of it.
 
     Args:
-        facts: what is told of the export in jaxlingua.json, beside the names of its files.
+        facts: what is told of the export in jaxlingua.json, beside the names of its files; "kind" is MODEL
+            or ADAPTER.
     Raises: ConfigError where `folder` holds anything but an earlier export.
     """
-    check_folder(folder)
+    check_folder(folder, facts.get("kind", MODEL))
     partial, old = (folder.with_name(f".{folder.name}.{what}") for what in ("partial", "old"))
     is_primary = jax.process_index() == 0
     if is_primary:
