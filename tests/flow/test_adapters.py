@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,16 +20,18 @@ from safetensors.numpy import load_file, save_file
 
 from jaxlingua.checkpoint.__main__ import main as checkpoint_main
 from jaxlingua.command_line import load_config
-from jaxlingua.errors import exit_with_one_line
+from jaxlingua.config import Config
+from jaxlingua.errors import ConfigError, exit_with_one_line
 from jaxlingua.eval.__main__ import main as eval_main
-from jaxlingua.model.lora import collections
+from jaxlingua.model.lora import Lora, collections
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import MeshFunction
 from jaxlingua.train.open_model import open_step
+from jaxlingua.train.origin import Origin
 from tests.checkpoint.folders import LLAMA, draw, write_folder
 from tests.flow.small import CONFIG, train, write_config
 from tests.flow.test_train import losses, parameters
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_llama_config, tiny_tokenizer
 from tests.train.world import FP32_STEPS
 
 # The tests that share what these make stay together, so that it is made once.
@@ -289,6 +292,8 @@ def test_without_its_base_or_beside_another_a_run_does_not_go_on(continued, tmp_
             f"model.path: '{base}' does not exist; give a folder or a hub"
         )
     checkpoint("export", run)  # the adapters alone need no base
+    checkpoint("merge", run, f"model.path={home / 'away'}")  # where it is now
+    assert (run / "merged" / MODEL).is_file()
     (home / "away").rename(base)
     file.write_bytes(kept)
     go_on()
@@ -481,6 +486,48 @@ def test_folders_that_cannot_be_merged_are_told(runs, bases, tmp_path, capsys):
     assert refused("merge", adapter, out) == (
         f"model.path: not given, and '{adapter}' does not name its base; give the base of the adapter"
     )
+
+
+def test_what_is_read_or_of_another_kind_is_not_written_over(runs, bases, tmp_path, capsys):
+    adapter, base = (
+        Path(shutil.copytree(folder, tmp_path / name))
+        for name, folder in (("adapter", runs["plain"] / "export"), ("base", bases["plain"]))
+    )
+    (base / "jaxlingua.json").write_text(json.dumps({"files": [path.name for path in base.iterdir()]}))
+    before = {path: path.read_bytes() for folder in (adapter, base) for path in folder.iterdir()}
+    for names in (("merge", adapter), ("merge", runs["plain"])):
+        line = one_line(capsys, checkpoint, *names, f"checkpoint.export.folder={adapter}")
+        assert (
+            "which is read from" in line
+            or "which holds an adapter, and a whole model is to be written" in line
+        )
+    arguments = ("merge", adapter, f"model.path={base}", f"checkpoint.export.folder={base}")
+    assert "which is read from; a new folder is allowed" in one_line(capsys, checkpoint, *arguments)
+    assert {path: path.read_bytes() for folder in (adapter, base) for path in folder.iterdir()} == before
+    arguments = ("export", runs["plain"], "checkpoint.export.dtype=bfloat16")
+    assert one_line(capsys, checkpoint, *arguments) == (
+        "checkpoint.export.dtype: 'bfloat16' given; adapters are written in float32, as they are learned; leave "
+        "it out"
+    )
+
+
+def test_a_base_that_is_elsewhere_is_named(runs, tmp_path, capsys):
+    adapter = Path(shutil.copytree(runs["plain"] / "export", tmp_path / "adapter"))
+    fields = json.loads((adapter / ADAPTER).read_text()) | {"base_model_name_or_path": "/no/where"}
+    (adapter / ADAPTER).write_text(json.dumps(fields))
+    assert one_line(capsys, checkpoint, "merge", adapter, f"checkpoint.export.folder={tmp_path / 'out'}") == (
+        f"model.path: not given, and '{adapter}' names its base '/no/where', which is not here; give the base of "
+        f"the adapter"
+    )
+
+
+def test_pieces_without_a_row_in_the_base_are_refused():
+    sizes = tiny_llama_config(vocab_size=384)
+    origin = Origin(Config(), Path(), None, sizes, Lora(4, 8.0, ("q",)))
+    with pytest.raises(
+        ConfigError, match="400 pieces given; the checkpoint's embedding has 384 rows, which are"
+    ):
+        origin.vocab_rows(SimpleNamespace(vocab_size=400))
 
 
 def test_a_run_without_adapters_is_not_merged(bases, tmp_path, capsys):
