@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -292,10 +291,12 @@ def test_without_its_base_or_beside_another_a_run_does_not_go_on(continued, tmp_
             f"model.path: '{base}' does not exist; give a folder or a hub"
         )
     checkpoint("export", run)  # the adapters alone need no base
+    (home / "away").rename(base)
+    file.write_bytes(kept)
+    base.rename(home / "away")
     checkpoint("merge", run, f"model.path={home / 'away'}")  # where it is now
     assert (run / "merged" / MODEL).is_file()
     (home / "away").rename(base)
-    file.write_bytes(kept)
     go_on()
     line = one_line(capsys, go_on, tasks)  # the model before training is that of the adapter
     assert line.startswith("model.lora.adapter: 'three' does not exist; ")
@@ -522,12 +523,12 @@ def test_a_base_that_is_elsewhere_is_named(runs, tmp_path, capsys):
 
 
 def test_pieces_without_a_row_in_the_base_are_refused():
-    sizes = tiny_llama_config(vocab_size=384)
+    sizes = tiny_llama_config(vocab_size=64)
     origin = Origin(Config(), Path(), None, sizes, Lora(4, 8.0, ("q",)))
     with pytest.raises(
-        ConfigError, match="400 pieces given; the checkpoint's embedding has 384 rows, which are"
+        ConfigError, match="384 pieces given; the checkpoint's embedding has 64 rows, which are"
     ):
-        origin.vocab_rows(SimpleNamespace(vocab_size=400))
+        origin.vocab_rows(tiny_tokenizer())
 
 
 def test_a_run_without_adapters_is_not_merged(bases, tmp_path, capsys):
