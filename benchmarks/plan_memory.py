@@ -130,24 +130,16 @@ NARROW = (
 
 LORA, QLORA = "coit-lora_llama3.2-1b_zho_v5e-1.yaml", "coit-qlora_llama2-7b_zho_v5e-1.yaml"
 _8B = "model.path=meta-llama/Meta-Llama-3-8B"
+_ALL = "model.lora.targets=[q,k,v,o,gate,up,down,embed,head]"
 ADAPTERS = (
     Recipe(LORA, "v5e:1x1", ""),
-    Recipe(LORA, "v5e:1x1", "tokens.row_length_tokens=1024 train.batch_rows=16 train.micro_batch_rows=4"),
-    Recipe(LORA, "v5e:1x1", "train.micro_batch_rows=16"),
-    Recipe(LORA, "v5e:1x1", "train.remat=save_qkv train.micro_batch_rows=auto"),
-    Recipe(LORA, "v5e:1x1", "model.lora.dora=true"),
-    Recipe(LORA, "v5e:1x1", "model.lora.base=float32"),
-    Recipe(LORA, "v5e:1x1", "model.lora.targets=[q,k,v,o,gate,up,down,embed,head]"),
+    Recipe(LORA, "v5e:1x1", f"model.lora.dora=true {_ALL}"),
     Recipe(LORA, "v6e:1x1", ""),
     Recipe(QLORA, "v5e:1x1", ""),
-    Recipe(QLORA, "v5e:1x1", "train.remat=save_mlp train.micro_batch_rows=4"),
-    Recipe(QLORA, "v5e:1x1", "train.remat=full train.micro_batch_rows=4"),
     Recipe(QLORA, "v5e:1x1", "model.lora.base=int8"),
     Recipe(QLORA, "v5e:1x1", "model.lora.base=bfloat16 train.remat=full"),
     Recipe(QLORA, "v5e:1x1", _8B),
-    Recipe(QLORA, "v6e:1x1", ""),
     Recipe(QLORA, "v6e:1x1", _8B),
-    Recipe(QLORA, "v6e:1x1", "model.lora.base=bfloat16"),
     Recipe(QLORA, "v5e:2x4", "train.micro_batch_rows=16"),
     Recipe(QLORA, "v5e:2x4", "model.lora.base=bfloat16 train.micro_batch_rows=16"),
 )

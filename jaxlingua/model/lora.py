@@ -191,10 +191,7 @@ def number(weight: Array, scales: Array | None, dtype: Any, axis: int) -> Array:
 def _product(spec: str, axis: int, precision: str | None, x: Array, weight: Array, scales: Array | None):
     weight = jax.lax.stop_gradient(number(weight, scales, x.dtype, axis))
     outputs = weight.shape[axis + 1 :]
-    if len(outputs) > 1 and scales is None:
-        weight = jax.lax.optimization_barrier(weight)
-    # Heads as one axis, layer by layer: XLA for TPUs would copy the weights of all layers into a layout with
-    # heads first, and keep both.
+    # Heads as one axis: XLA for TPUs would copy the codes of all layers into a layout with heads first.
     y = jnp.einsum(spec, x, weight.reshape(*weight.shape[: axis + 1], -1), precision=precision)
     return y.reshape(-1, *outputs)
 

@@ -317,18 +317,19 @@ def _gradient_bytes(config: LlamaConfig, name: str, axes: Axes, placing: Placing
 
 
 def _base_copies(config: LlamaConfig, mesh: Mapping[str, int]) -> int:
-    """Copies of the layers' frozen weights that XLA makes before the loop over the layers.
+    """Copies of the layers' frozen numbers that XLA makes before the loop over the layers; none of codes.
 
-    Of numbers in another type than the compute dtype all, in that one. Of codes those of q, k and v, in a
-    layout in which heads come first; the others are read as they are.
+    Of numbers in another type than the compute dtype all, in that one. Of others, where they lie whole and
+    head_dim fills the lanes, q, k and v in a layout with heads first.
     """
-    if config.lora is None or config.lora.base == config.compute_dtype:
+    if config.lora is None or config.lora.is_quantized:
         return 0
-    base = {name: axes for name, axes in parameter_shapes(config).items() if name.startswith("layers/")}
-    if config.lora.is_quantized:
-        copied = (f"layers/attention/{name}" for name in "qkv")
-        return sum(_shard_size(base[name], mesh) for name in copied) * _bits(CODES[config.lora.base]) // 8
-    return _itemsize(config) * sum(_shard_size(axes, mesh) for axes in base.values())
+    shapes = parameter_shapes(config)
+    copied = [name for name in shapes if name.startswith("layers/")]
+    if config.lora.base == config.compute_dtype:
+        is_relaid = mesh["fsdp"] * mesh["tensor"] == 1 and config.head_dim % _LANES == 0
+        copied = [f"layers/attention/{name}" for name in "qkv" if is_relaid]
+    return _itemsize(config) * sum(_shard_size(shapes[name], mesh) for name in copied)
 
 
 def _decoded_bytes(config: LlamaConfig, placing: Placing) -> int:
@@ -426,7 +427,10 @@ def _loss_on_tpu(config: LlamaConfig, placing: Placing) -> tuple[int, int]:
     copied = head * size if learned or is_gathered or not is_ready else 0
     stays = copied if placing.micro_batches > 1 else 0
     if chunk < tokens:
-        return chunk * vocab * 4 + copied + learned * 8, learned * 4 + stays
+        sums = 8
+        if config.lora is not None:  # in place; what the adapter is added to, or W + s·A·B for DoRA's norm
+            sums = 4 + (4 if config.lora.dora else size)
+        return chunk * vocab * 4 + copied + learned * sums, learned * 4 + stays
     is_alone = math.prod(placing.mesh.values()) == 1
     gradient = chunk * vocab * size if vocab > _FUSED_VOCAB else 0
     waits = (chunk * vocab if is_alone else head) * size if learned else 0
