@@ -185,6 +185,32 @@ def test_the_arithmetic_is_within_5_percent_of_what_the_tpu_compiler_told(case):
     assert abs(total / compiled - 1) < TPU_ESTIMATE, (total, compiled)
 
 
+# The same of `benchmarks/plan_memory.py --adapters`: preset, what differs from seven targets of rank 16 beside a
+# base in bfloat16, chip, mesh, rows of a micro-batch, their length, how many of them, remat policy.
+SEVEN = Lora(16, 32.0, tuple(PROJECTIONS), base="bfloat16")
+ADAPTED = [
+    ("llama3.2-1b", {}, "v5e", {}, 8, 512, 4, "minimal", 6_970_671_792),
+    ("llama3.2-1b", {"dora": True, "targets": TARGETS}, "v5e", {}, 8, 512, 4, "minimal", 9_802_548_815),
+    ("llama2-7b", {"base": "nf4"}, "v5e", {}, 2, 1024, 8, "minimal", 11_526_269_515),
+    ("llama2-7b", {"base": "int8"}, "v5e", {}, 2, 1024, 8, "minimal", 14_764_335_553),
+    ("llama2-7b", {}, "v5e", {}, 2, 1024, 8, "full", 18_564_996_137),
+    ("llama3-8b", {"base": "nf4"}, "v6e", {}, 2, 1024, 8, "minimal", 13_583_202_367),
+    ("llama2-7b", {"base": "nf4"}, "v5e", {"fsdp": 8}, 16, 1024, 1, "minimal", 7_848_878_787),
+]
+
+
+@pytest.mark.parametrize("case", ADAPTED, ids=lambda case: f"{case[0]}-{case[2]}-{case[1].get('base', '')}")
+def test_the_arithmetic_of_adapters_is_within_5_percent_of_what_the_tpu_compiler_told(case):
+    preset, changes, chip, axes, rows, length, micro_batches, remat, compiled = case
+    lora = replace(SEVEN, **changes)
+    sizes = replace(PRESETS[preset], compute_dtype="bfloat16", remat=remat, lora=lora)
+    mesh = {"data": 1, "fsdp": 1, "tensor": 1} | axes
+    kind = CHIPS[chip].device_kind
+    placing = Placing(mesh, "tpu", kind, rows * micro_batches, micro_batches, length, 1024)
+    total = planned_memory(sizes, OptimizerConfig(), placing).total
+    assert abs(total / compiled - 1) < TPU_ESTIMATE, (total, compiled)
+
+
 # GiB of six layers on one v5e chip, rows of 1,024: width, head_dim, rows, remat policy.
 NARROW = [
     (256, 64, 42, "none", 5.45),
