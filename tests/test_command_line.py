@@ -81,7 +81,7 @@ BAD_OVERRIDES = {
     "trian.batch_rows=3": "unknown key 'trian'; did you mean 'train'?",
     "stages[0].step=3": "stages[0]: unknown key 'step'; did you mean 'steps'?",
     "stages[1].steps=3": "stages[1].steps=3: index 1 given; there are 1, counted from 0",
-    "stages[0].epochs=2": "stage 'coit': both of steps and epochs given; give exactly one",
+    "stages[0].epochs=2": "stage 'coit': steps and epochs given; give exactly one of steps, epochs and target_tokens",
     "stages[0].mixture=phrase": "stage 'coit', mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
     "stages[0].mixture={}": "stage 'coit', mixture: nothing given; name at least one source",
     "stages[0].mixture=phrases:eng_Latn-fra_Latn": "language 'fra_Latn' given; the source has eng_Latn, deu_Latn",

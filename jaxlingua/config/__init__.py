@@ -36,13 +36,16 @@ from jaxlingua.config.evaluation import (
 )
 from jaxlingua.config.fields import STRICT, LanguageCode, Text, free, identity
 from jaxlingua.config.model import MODEL_SIZES, LoraConfig, ModelConfig, check_model
+from jaxlingua.config.sequence import check_sequence
 from jaxlingua.config.stages import (
     OBJECTIVES,
+    AnchorConfig,
     MixtureEntry,
     Negative,
     Objective,
     ReplayConfig,
     StageConfig,
+    StageReplay,
     Task,
     WeightSchedule,
     parse_mixture,
@@ -66,6 +69,7 @@ __all__ = [
     "MODEL_SIZES",
     "OBJECTIVES",
     "STRICT",
+    "AnchorConfig",
     "ChatSource",
     "CheckpointConfig",
     "CldrSource",
@@ -97,6 +101,7 @@ __all__ = [
     "ShardingConfig",
     "SourceConfig",
     "StageConfig",
+    "StageReplay",
     "Task",
     "TextSource",
     "TokensConfig",
@@ -117,6 +122,11 @@ class RunConfig(BaseModel):
     model_config = STRICT
     folder: Text = free(
         "runs/{config}", "Folder of everything the run writes; {config} is the config's file name."
+    )
+    branch_from: Text = free(
+        "",
+        "Folder of another run that this one begins as a copy of, to add stages without touching that one; "
+        "empty for none.",
     )
     seed: int = identity(
         0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0, lt=2**32
@@ -156,11 +166,8 @@ class Config(BaseModel):
 
 
 def check_stages(config: Config) -> None:
-    """Stage names differ; each mixture entry names a source and languages that this source has."""
-    names = [stage.name for stage in config.stages]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"stages: name '{name}' given twice; each stage needs its own name")
+    """What stages take from earlier ones is there; each mixture entry names a source and languages it has."""
+    check_sequence(config.stages, config.model, config.train)
     for stage in config.stages:
         for entry_name, entry in stage.mixture.items():
             where = f"stage '{stage.name}', mixture.{entry_name}"

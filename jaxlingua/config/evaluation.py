@@ -110,6 +110,11 @@ class EvalConfig(BaseModel):
     groups: dict[str, list[LanguageCode]] = free(
         {}, "Languages by group, such as seen, related and unseen; auto groups are made of the stages."
     )
+    abilities: dict[str, list[str]] = free(
+        {},
+        "Old abilities by name and their tasks, such as {english questions: [xquad.eng_Latn]}: what the "
+        "model could do before training, of which the report tells what is left after each stage.",
+    )
     scorers: dict[str, ScorerConfig] = free(
         {}, "Scorers in other environments: comet, bleurt, bertscore, or a name of your own."
     )

@@ -9,6 +9,7 @@ Off = Literal["off"]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 # Text that may be written as a whole number, such as a column or a date.
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]

@@ -14,6 +14,7 @@ from jaxlingua.config.fields import (
     Off,
     Positive,
     PositiveFloat,
+    Share,
     Text,
     identity,
 )
@@ -152,6 +153,49 @@ class MixtureEntry(BaseModel):
         return self
 
 
+class StageReplay(BaseModel):
+    """What earlier stages of the run learned, mixed into a later one."""
+
+    model_config = STRICT
+    share: Share = identity(..., "Share of the stage's documents that earlier stages bring.")
+    stages: list[Text] | Auto = identity(
+        "auto", "Names of the earlier stages, each of which brings as much; auto is all of them."
+    )
+    records: Positive | Auto = identity(
+        "auto", "Records of each earlier mixture entry that may come back, chosen at random; auto is all."
+    )
+    seed: int = identity(0, "Seed of the choice.", ge=0)
+
+
+class AnchorConfig(BaseModel):
+    """What holds a stage to the model that it begins with. Several add up."""
+
+    model_config = STRICT
+    l2_sp: PositiveFloat | Off = identity(
+        "off", "Weight of ½ ‖θ - θ₀‖², θ₀ being the parameters at the stage's beginning (L2-SP)."
+    )
+    ewc: PositiveFloat | Off = identity(
+        "off",
+        "Weight of ½ Σ F (θ - θ₀)², F being the Fisher information of earlier stages per target token (EWC).",
+    )
+    kl: PositiveFloat | Off = identity(
+        "off",
+        "Weight of the divergence KL(p₀ ‖ p) per target token, p₀ being the answers of the model at the "
+        "stage's beginning (learning without forgetting).",
+    )
+    fisher_draws: int = identity(
+        32, "Batches of each earlier stage that EWC's information is estimated from.", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> "AnchorConfig":
+        if (self.l2_sp, self.ewc, self.kl) == ("off", "off", "off"):
+            raise ConfigError(
+                "anchor: no weight given; l2_sp, ewc and kl are allowed; give one, or leave it out"
+            )
+        return self
+
+
 class StageConfig(BaseModel):
     """One element of the sequence of trainings."""
 
@@ -162,7 +206,36 @@ class StageConfig(BaseModel):
     )
     steps: Positive | Auto = identity("auto", "Length in steps; auto goes by epochs.")
     epochs: PositiveFloat | Auto = identity("auto", "Length in passes over the mixture; auto goes by steps.")
-
+    target_tokens: Positive | Auto = identity(
+        "auto", "Length in target tokens, to whole steps; auto goes by steps."
+    )
+    schedule: Literal["restart", "continue"] = identity(
+        "restart",
+        "Whether the learning rate begins anew, or goes through this stage and the one before in one rise and "
+        "fall.",
+    )
+    optimizer: Literal["fresh", "keep"] = identity(
+        "fresh", "Whether the optimizer begins with nothing, or with its state from the stage before."
+    )
+    replay: Share | StageReplay | Off = identity(
+        "off", "Share of the documents that all earlier stages bring back, or a map that says which."
+    )
+    anchor: AnchorConfig | Off = identity("off", "What holds the parameters or answers to those before.")
+    frozen: list[Text] = identity(
+        [],
+        "Parameters that the stage leaves as they are, as patterns such as embed/*, *norm/scale or "
+        "layers[0:8]/*, the first eight layers.",
+    )
+    adapters: Literal["continue", "merge", "stack"] = identity(
+        "continue",
+        "With model.lora: train the adapters on, or new ones, the earlier ones being merged into the frozen "
+        "weights or stacked beside them.",
+    )
+    average: Share | Auto | Off = identity(
+        "off",
+        "Share that the stage's last weights keep when they are averaged with its first ones; auto takes the "
+        "one with the lowest held-out loss of this and all earlier stages.",
+    )
     faithful: bool = identity(
         False,
         "Whether InstructAlign's released code is reproduced with its faults: every token learned, no EOS, "
@@ -177,6 +250,13 @@ class StageConfig(BaseModel):
     balance_max_repeats: PositiveFloat = identity(
         4.0, "Times that balance=unimax may show a language's documents in one epoch."
     )
+
+    @property
+    def replayed(self) -> StageReplay | None:
+        """What `replay` means; None where it is off."""
+        if self.replay == "off":
+            return None
+        return self.replay if isinstance(self.replay, StageReplay) else StageReplay(share=self.replay)
 
     @field_validator("mixture", mode="before")
     @classmethod
@@ -200,14 +280,23 @@ class StageConfig(BaseModel):
     def _one_length(self) -> "StageConfig":
         if not self.mixture:
             raise ConfigError(f"stage '{self.name}', mixture: nothing given; name at least one source")
-        if (self.steps == "auto") == (self.epochs == "auto"):
-            given = "neither" if self.steps == "auto" else "both"
-            raise ConfigError(f"stage '{self.name}': {given} of steps and epochs given; give exactly one")
+        lengths = ("steps", "epochs", "target_tokens")
+        given = [length for length in lengths if getattr(self, length) != "auto"]
+        if len(given) != 1:
+            raise ConfigError(
+                f"stage '{self.name}': {' and '.join(given) or 'no length'} given; give exactly one of "
+                f"steps, epochs and target_tokens"
+            )
         scheduled = [name for name, entry in self.mixture.items() if isinstance(entry.weight, WeightSchedule)]
         if scheduled and self.steps == "auto":
             raise ConfigError(
                 f"stage '{self.name}', mixture.{scheduled[0]}.weight: a weight that changes by step given "
-                f"with epochs; such a stage has its length in steps; write steps"
+                f"with {given[0]}; such a stage has its length in steps; write steps"
+            )
+        if scheduled and self.replay != "off":
+            raise ConfigError(
+                f"stage '{self.name}', replay: given with mixture.{scheduled[0]}.weight, which changes by "
+                f"step; name what is replayed in the mixture, with weights of its own"
             )
         if scheduled and self.balance != "off":
             raise ConfigError(

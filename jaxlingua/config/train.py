@@ -125,6 +125,9 @@ class CheckpointConfig(BaseModel):
         15.0, "Minutes after which a checkpoint is saved in any case, so that no more than these are lost."
     )
     keep_last: int = free(2, "Newest checkpoints that are kept.", gt=0)
+    keep_stages: bool = free(
+        True, "Whether the last checkpoint of each stage is kept, to be gone back to or compared."
+    )
     keep_best: int = free(
         0,
         "Checkpoints that are kept for their held-out loss, measured at every one of save_every_steps.",
