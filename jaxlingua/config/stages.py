@@ -211,8 +211,8 @@ class StageConfig(BaseModel):
     )
     schedule: Literal["restart", "continue"] = identity(
         "restart",
-        "Whether the learning rate begins anew, or goes through this stage and the one before in one rise and "
-        "fall.",
+        "Whether the learning rate begins anew, or goes on, in one rise and fall over this stage and the one "
+        "before.",
     )
     optimizer: Literal["fresh", "keep"] = identity(
         "fresh", "Whether the optimizer begins with nothing, or with its state from the stage before."
