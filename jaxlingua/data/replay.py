@@ -1,15 +1,92 @@
-"""Replay: records of earlier training, chosen once at random, so that what they taught is not lost."""
+"""Replay: records of earlier training, chosen once at random, so that what they taught is not lost.
+
+An entry of a mixture may be such a choice from a source. A stage may replay the stages before it: their
+entries come back in its mixture, under names such as `replay.STAGE.ENTRY`.
+"""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlingua.config import ReplayConfig
+from jaxlingua.config import MixtureEntry, ReplayConfig, StageConfig
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
 from jaxlingua.errors import DataError
+
+PREFIX = "replay"
+
+
+def with_replay(stages: Sequence[StageConfig]) -> list[StageConfig]:
+    """The stages with what they replay of earlier ones among the entries of their mixtures.
+
+    What an earlier stage replayed itself does not come back by way of it. Weights are given by
+    `replay_weights`, once it is known what the earlier stages show.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    found = []
+    for place, stage in enumerate(stages):
+        entries = {}
+        for name in _replayed(stage, [before.name for before in stages[:place]]):
+            for entry_name, entry in by_name[name].mixture.items():
+                entries[f"{PREFIX}.{name}.{entry_name}"] = _brought_back(stage, entry_name, entry)
+        found.append(stage.model_copy(update={"mixture": stage.mixture | entries}) if entries else stage)
+    return found
+
+
+def replay_weights(
+    stage: StageConfig, earlier: Sequence[str], shown: Mapping[str, Mapping[str, float]]
+) -> StageConfig:
+    """A stage of `with_replay` with weights: replay has its share of the documents, the stage's own entries
+    what is left, in the proportions that they would have without.
+
+    Args:
+        earlier: names of the stages before it.
+        shown: of each earlier stage, the documents that it shows of each of its own entries.
+    """
+    replay = stage.replayed
+    if replay is None:
+        return stage
+    names = _replayed(stage, earlier)
+    own = {name: entry for name, entry in stage.mixture.items() if not is_replay(name)}
+    given = {name: entry.weight for name, entry in own.items() if entry.weight != "auto"}
+    # All weights given: relative ones. Otherwise they are shares, and of less than before.
+    all_given = len(given) == len(own)
+    whole = sum(given.values()) / (1 - replay.share) if all_given else 1.0
+    weights = given if all_given else {name: w * (1 - replay.share) for name, w in given.items()}
+    for name in names:
+        total = sum(shown[name].values())
+        for entry, documents in shown[name].items():
+            share = replay.share / len(names) * documents / total
+            weights[f"{PREFIX}.{name}.{entry}"] = whole * share
+    mixture = {
+        name: entry.model_copy(update={"weight": weights[name]}) if name in weights else entry
+        for name, entry in stage.mixture.items()
+    }
+    return stage.model_copy(update={"mixture": mixture})
+
+
+def is_replay(entry: str) -> bool:
+    """Whether an entry of `with_replay` comes from an earlier stage."""
+    return entry.startswith(f"{PREFIX}.")
+
+
+def _replayed(stage: StageConfig, earlier: Sequence[str]) -> list[str]:
+    replay = stage.replayed
+    if replay is None:
+        return []
+    return list(earlier) if replay.stages == "auto" else replay.stages
+
+
+def _brought_back(stage: StageConfig, name: str, entry: MixtureEntry) -> MixtureEntry:
+    replay, changes = stage.replayed, {"weight": "auto"}
+    if entry.source == "auto":
+        changes["source"] = name
+    if replay.records != "auto":
+        by, records = ("all" if entry.replay == "off" else entry.replay.by), replay.records
+        changes["replay"] = ReplayConfig(records=records, by=by, seed=replay.seed)
+    return entry.model_copy(update=changes)
 
 
 def choose_replay(records: Sequence[Record], config: ReplayConfig, where: str) -> list[Record]:

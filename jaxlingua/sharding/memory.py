@@ -32,10 +32,11 @@ _FUSED_VOCAB = 32_768
 class Memory:
     """Bytes that one device holds at the fullest moment of a step.
 
-    Parameters, optimizer and `frozen`, the base beside adapters, are exact; all else is an estimate, and 0
-    where that moment is another one. `weights` are copies of the layers' parameters in the compute dtype,
-    before they are gathered; `activations` is what the remat policy keeps of all layers, `layer` the work of
-    the one that is being done. `layer` and `logits` never meet, so only the larger counts.
+    Parameters, optimizer, `frozen`, the base beside adapters, and `anchor`, what a stage remembers of its
+    beginning, are exact; all else is an estimate, and 0 where that moment is another one. `weights` are
+    copies of the layers' parameters in the compute dtype, before they are gathered; `activations` is what the
+    remat policy keeps of all layers, `layer` the work of the one that is being done. `layer` and `logits`
+    never meet, so only the larger counts.
     """
 
     parameters: int
@@ -46,6 +47,7 @@ class Memory:
     logits: int
     weights: int = 0
     frozen: int = 0
+    anchor: int = 0
 
     @property
     def total(self) -> int:
@@ -57,8 +59,8 @@ class Memory:
         return f"{self.total / MIB:,.1f} MiB per device ({parts})"
 
     def parts(self) -> dict[str, int]:
-        """By kind; `weights` and `frozen` only where there are any."""
-        optional = ("weights", "frozen")
+        """By kind; `weights`, `frozen` and `anchor` only where there are any."""
+        optional = ("weights", "frozen", "anchor")
         return {name: size for name, size in asdict(self).items() if size or name not in optional}
 
 
@@ -123,7 +125,7 @@ def step_memory(
         loss_chunk_tokens,
     )  # fmt: skip
     held = (bytes_per_device(tree) for tree in (state.params, state.opt_state, state.frozen))
-    return _memory(config, placing, *held)
+    return replace(_memory(config, placing, *held), anchor=bytes_per_device(state.anchor))
 
 
 def planned_memory(config: LlamaConfig, optimizer: OptimizerConfig, placing: Placing) -> Memory:

@@ -9,6 +9,7 @@ from jaxlingua.data.example import Example
 from jaxlingua.data.leaks import Leaks, refuse_leaks
 from jaxlingua.data.mixtures import StageExamples, held_out_examples, stage_examples, training_records
 from jaxlingua.data.records import Record, RecordSource
+from jaxlingua.data.replay import is_replay, replay_weights, with_replay
 from jaxlingua.data.sources import open_source
 from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import ConfigError
@@ -32,6 +33,15 @@ class Stage:
     def end_step(self) -> int:
         """The run's step after the last one of this stage."""
         return self.first_step + self.batches.steps
+
+    @property
+    def shown(self) -> dict[str, float]:
+        """Documents that it shows of each entry of its own, replay left out."""
+        shown: dict[str, float] = {}
+        for (entry, _), count in self.batches.describe().items():
+            if not is_replay(entry):
+                shown[entry] = shown.get(entry, 0) + count.documents
+        return shown
 
 
 def refuse_no_stage(config: Config) -> None:
@@ -65,20 +75,21 @@ def make_examples(
     Args:
         evaluated: the records of each task.
     """
-    training = training_records(config.stages, sources)
+    stages = with_replay(config.stages)
+    training = training_records(stages, sources)
     leaks = refuse_leaks(training, evaluated, config.data.leaks)
     wording = load_wording(config.data)
     seed = config.run.seed
-    return [stage_examples(stage, sources, wording, seed=seed, leaks=leaks) for stage in config.stages], leaks
+    return [stage_examples(stage, sources, wording, seed=seed, leaks=leaks) for stage in stages], leaks
 
 
 def learned_texts(examples: Sequence[StageExamples]) -> Iterable[str]:
-    """The texts of all examples of all stages: what a tokenizer is learned on."""
+    """The texts of all examples of all stages, each once: what a tokenizer is learned on."""
     for stage in examples:
-        for entry in stage.by_entry.values():
-            yield from (example.text for example in entry)
-        for redrawn in stage.redrawn.values():
-            yield from redrawn.texts()
+        for name, entry in stage.by_entry.items():
+            yield from (example.text for example in entry if not is_replay(name))
+        for name, redrawn in stage.redrawn.items():
+            yield from redrawn.texts() if not is_replay(name) else ()
 
 
 def make_stages(
@@ -93,7 +104,9 @@ def make_stages(
     """Tokenize, pack and count; from here on a stage is a number of steps, each with its batch."""
     stages: list[Stage] = []
     wording = load_wording(config.data)
-    for stage, made in zip(config.stages, examples, strict=True):
+    for stage, made in zip(with_replay(config.stages), examples, strict=True):
+        shown = {earlier.config.name: earlier.shown for earlier in stages}
+        stage = replay_weights(stage, list(shown), shown)
         documents = _tokenize(config, made.by_entry, tokenizer, cache, on_progress)
         batches = _batches(config, stage, made, documents, tokenizer, cache)
         limit = config.train.held_out_documents

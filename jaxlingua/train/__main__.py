@@ -61,13 +61,13 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.tracking import fetch, open_tracker
     from jaxlingua.train import announce, run, run_folder
+    from jaxlingua.train.averaging import averaged, validation_of
     from jaxlingua.train.compiler_options import compiler_options
     from jaxlingua.train.held_out import make_held_out
-    from jaxlingua.train.objective import Objective
-    from jaxlingua.train.optimizer import make_optimizer
+    from jaxlingua.train.method import make_methods, method_at
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
-    from jaxlingua.train.state import abstract_state, shardings_of, with_fresh_optimizer
+    from jaxlingua.train.state import shardings_of
     from jaxlingua.train.step import make_train_step
 
     folder, restored_step, telling = home.path, home.step, partial(told, console.say)
@@ -97,15 +97,14 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     mesh = make_mesh(config.sharding)
     sizes = origin.sizes(vocab_rows)
     model = Llama(sizes)
-    optimizers = [make_optimizer(config.train.optimizer, s.batches.steps, s.first_step) for s in stages]
-    abstract = abstract_state(model, optimizers[0][0], mesh)
-    shardings = shardings_of(abstract)
+    methods = make_methods(config, stages, tokenizer.vocab_size)
+    states = [method.abstract_state(model, mesh) for method in methods]
     run_folder.write_facts(home, config, sources, tokenizer, stages, mesh, public=origin.fingerprints)
     run.refuse_unknown_best(config.checkpoint, stages)
     origin.keep(vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
-        sizes=sizes, mesh=mesh, state=abstract,
+        sizes=sizes, mesh=mesh, methods=methods, states=states,
     )  # fmt: skip
 
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +126,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     base_is_due = config.eval.base_model and has_tasks
     base_is_due = base_is_due and (restored_step is None or not is_answered("base", 0))
     if restored_step is None or base_is_due:
-        state = origin.first_state(model, optimizers[0][0], mesh, telling)
+        state = origin.first_state(model, methods[0].optimizer, mesh, telling, methods[0].learned)
     if base_is_due:
         evaluated("the model before training", stage="base", step=0, model_name="base")
     if not is_answered(FLOORS, 0):
@@ -137,6 +136,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
     if restored_step is not None:
         frozen = state.frozen if base_is_due else origin.frozen(model, mesh, telling)
+        abstract = states[method_at(methods, restored_step)]
         state = store.restore(abstract.saved, restored_step, is_checked=True)[0].replace(frozen=frozen)
         console.say(f"going on from step {restored_step:,}")
 
@@ -151,17 +151,21 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         tracker.clock, folder / "stacks", console.say, run_folder.process_index(), steps_before=step
     )
     with closing(tracker), closing(store), stacks, ExitStack() as opened:  # a save is completed in any case
-        for stage, (optimizer, schedule) in zip(stages, optimizers, strict=True):
-            name, end = stage.config.name, stage.end_step
+        for stage, method, abstract in zip(stages, methods, states, strict=True):
+            name, end, shardings = stage.config.name, stage.end_step, shardings_of(abstract)
             if step > end or (step == end and is_answered(name, end)):
                 continue
-            if step == stage.first_step > 0:
-                state = with_fresh_optimizer(state, optimizer, shardings)
-            groups = len(stage.batches.group_names)
-            objective = Objective(tokenizer.vocab_size, groups, config.train.loss_chunk_tokens)
+            if step == stage.first_step and (step > 0 or method.remembered):
+                with tracker.paused("begin"):
+                    state = method.begun(
+                        state, model, shardings, seed=config.run.seed, micro_batches=micro_batches,
+                        telling=telling,
+                    )  # fmt: skip
+            objective = method.objective
             train_step = make_train_step(
-                model, optimizer, schedule, objective, shardings, micro_batches, options
-            )
+                model, method.optimizer, method.schedule, objective, shardings, micro_batches, options,
+                learned=method.learned, anchor=method.anchor,
+            )  # fmt: skip
             held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.weights)
             measured_every = run.held_out_every(config, stage)
             allowed = config.train.max_nonfinite_steps
@@ -178,6 +182,10 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 step = stage.first_step + batch_step + 1
                 stop_if_bad(tracker.step(step, metrics))
                 store.raise_if_failed()
+                if step == end and method.is_averaged:
+                    with tracker.paused("held_out"):
+                        measure = validation_of(method, model, shardings)
+                        state = averaged(state, method, shardings, measure, console.say)
                 is_saved, lost = is_due(step, config.checkpoint.save_every_steps, end), {}
                 is_measured = is_due(batch_step + 1, measured_every, stage.batches.steps)
                 if held_out and (is_measured or (is_saved and config.checkpoint.keep_best)):

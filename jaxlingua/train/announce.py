@@ -1,6 +1,6 @@
 """What a run says of itself at its start and at its end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,15 +13,18 @@ from jaxlingua.eval.report import headlines, mean_of, models_of, number, score_r
 from jaxlingua.eval.tasks.item import Task
 from jaxlingua.model.llama import attention_of_rows, has_barriers
 from jaxlingua.model.presets import LlamaConfig, parameter_count
-from jaxlingua.sharding.memory import step_memory
+from jaxlingua.sharding.memory import MIB, bytes_per_device, step_memory
 from jaxlingua.sharding.mesh import describe_mesh
 from jaxlingua.sharding.rules import count_micro_batches, sharding_context
 from jaxlingua.tokens.describe import describe_source, describe_stage, sample_rows
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import Console
+from jaxlingua.train.averaging import SHARES
 from jaxlingua.train.compiler_options import compiler_options
-from jaxlingua.train.fit import warning
+from jaxlingua.train.fit import repeated_share, warning
+from jaxlingua.train.method import Method
+from jaxlingua.train.state import TrainState
 
 
 def say_what_will_run(
@@ -35,12 +38,13 @@ def say_what_will_run(
     tokenizer: Tokenizer,
     sizes: LlamaConfig,
     mesh: Mesh,
-    state: Any,
+    methods: Sequence[Method],
+    states: Sequence[TrainState],
 ) -> None:
     """Data, tokens, devices and parameters in plain sentences, before the first step.
 
     Args:
-        state: abstract, with shardings.
+        states: those of the methods, abstract, with shardings.
     """
     for source in sources.values():
         told = describe_source(source)
@@ -73,20 +77,72 @@ def say_what_will_run(
     console.say(describe_mesh(mesh))
     console.say(f"model: {parameter_count(sizes):,} parameters; {_computes(config, sizes, mesh)}")
     if sizes.lora is not None:
-        console.say(_adapters(sizes, state))
+        console.say(_adapters(sizes, states[0]))
+    for method, state in zip(methods, states, strict=True):
+        for told in _told_of(method, state, sizes):
+            console.say(f"stage {method.stage.config.name}: {told}")
     rows, micro_batch_rows = config.train.batch_rows, config.train.micro_batch_rows
-    memory = step_memory(
-        state,
-        sizes,
-        mesh,
-        batch_rows=rows,
-        micro_batches=count_micro_batches(rows, micro_batch_rows, mesh),
-        row_length_tokens=config.tokens.row_length_tokens,
-        loss_chunk_tokens=config.train.loss_chunk_tokens,
-    )
+    memories = [
+        step_memory(
+            state,
+            sizes,
+            mesh,
+            batch_rows=rows,
+            micro_batches=count_micro_batches(rows, micro_batch_rows, mesh),
+            row_length_tokens=config.tokens.row_length_tokens,
+            loss_chunk_tokens=config.train.loss_chunk_tokens,
+        )
+        for state in states
+    ]
+    memory = max(memories, key=lambda memory: memory.total)
     console.say(f"memory by arithmetic: {memory.describe()}")
     if doubt := warning(memory, mesh):
         console.say(f"warning: {doubt}")
+
+
+def _told_of(method: Method, state: TrainState, sizes: LlamaConfig) -> Iterator[str]:
+    """What a stage does against forgetting, and what that takes of memory and time."""
+    stage, anchor = method.stage.config, method.anchor
+    if stage.schedule == "continue":
+        yield f"its learning rate goes on from the stage before, on one curve over steps {_span(method)}"
+    if stage.optimizer == "keep":
+        yield "its optimizer goes on with the state from the stage before"
+    if stage.frozen:
+        trained = method.learned.count(state.params)
+        yield f"frozen {', '.join(stage.frozen)}: {trained:,} parameters are trained"
+    if (replay := stage.replayed) is not None:
+        yield (
+            f"replay: {100 * replay.share:g} % of its documents come from earlier stages; no memory, and as "
+            f"much less time for its own"
+        )
+    if state.anchor:
+        size = bytes_per_device(state.anchor) / MIB
+        copies = "a copy" if len(state.anchor) == 1 else "two copies"
+        yield f"remembers {copies} of what it trains: {size:,.1f} MiB per device, and as much of a checkpoint"
+    if anchor and anchor.l2_sp != "off":
+        yield f"anchor L2-SP, weight {anchor.l2_sp:g}: one more number read per parameter and step"
+    if anchor and anchor.ewc != "off":
+        passes = anchor.fisher_draws * len(method.earlier)
+        yield (
+            f"anchor EWC, weight {anchor.ewc:g}: two more numbers read per parameter and step; {passes:,} "
+            f"batches at its beginning, each a step and a forward pass"
+        )
+    if anchor and anchor.kl != "off":
+        share = 1 / (3 + repeated_share(sizes, method.stage.batches.row_length_tokens) * 3)
+        yield (
+            f"anchor KL, weight {anchor.kl:g}: a forward pass of the earlier model per step, about "
+            f"{100 * share:.0f} % more matmul work, and its logits"
+        )
+    if method.is_averaged:
+        tried = (
+            f"{len(SHARES)} shares are measured" if stage.average == "auto" else f"share {stage.average:g}"
+        )
+        yield f"its weights are averaged with those before it at its end: {tried}"
+
+
+def _span(method: Method) -> str:
+    first, end = method.span
+    return f"{first:,} to {end:,}"
 
 
 def _adapters(sizes: LlamaConfig, state: Any) -> str:

@@ -15,6 +15,7 @@ from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.chips import chip_of
 from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory
 from jaxlingua.sharding.mesh import count_slices
+from jaxlingua.train.anchors import remembered_by
 
 GIB = 2**30
 MOST = 5  # remedies that are told
@@ -73,6 +74,7 @@ class _Case:
     row_length_tokens: int
     loss_chunk_tokens: int
     is_public: bool  # whether training begins from a public checkpoint, beside which adapters can stand
+    copies: int = 0  # of what is trained, that the stage which remembers most keeps of its beginning
 
     @property
     def shards(self) -> int:
@@ -93,7 +95,8 @@ class _Case:
             self.mesh, self.platform, self.device_kind, self.batch_rows, self.micro_batches,
             self.row_length_tokens, self.loss_chunk_tokens,
         )  # fmt: skip
-        return planned_memory(self.sizes, self.optimizer, placing)
+        memory = planned_memory(self.sizes, self.optimizer, placing)
+        return replace(memory, anchor=self.copies * memory.parameters)
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
         sizes, dict(mesh.shape), count_slices(mesh.devices.flat), _platform(mesh),
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
-        config.model.init == "huggingface",
+        config.model.init == "huggingface", max((len(remembered_by(s)) for s in config.stages), default=0),
     )  # fmt: skip
 
 

@@ -24,11 +24,13 @@ class Objective:
         vocab_size: the tokenizer's; logits of the padding beyond it take no part in the softmax.
         groups: number of (mixture entry, language) groups that losses are told apart by.
         loss_chunk_tokens: positions whose logits one device holds at one time.
+        kl_weight: of the divergence from the answers of an earlier model, where one is given.
     """
 
     vocab_size: int
     groups: int
     loss_chunk_tokens: int
+    kl_weight: float = 0.0
 
 
 class LossSums(NamedTuple):
@@ -38,26 +40,68 @@ class LossSums(NamedTuple):
     target_tokens: Int32[Array, ""]
     group_loss: Float[Array, "groups"]
     group_target_tokens: Int32[Array, "groups"]
+    divergence: Float[Array, ""]
 
 
 def summed_loss(
-    model: Llama, weights: Any, batch: Batch, objective: Objective
+    model: Llama, weights: Any, batch: Batch, objective: Objective, earlier: Any = None
 ) -> tuple[Float[Array, ""], LossSums]:
     """Sum over target tokens of -log p(target) in nats, and the same per group.
 
     The first value is to be differentiated; the sums beside it carry no gradient.
+
+    Args:
+        earlier: weights whose answers p₀ the model is held to: `objective.kl_weight` times KL(p₀ ‖ p) of each
+            target token is part of the first value, and the divergence alone of the sums. Costs a forward
+            pass.
     """
+    hidden, kernel = _hidden_and_head(model, weights, batch)
+    teacher = None
+    if earlier is not None:
+        teacher = jax.lax.stop_gradient(_hidden_and_head(model, earlier, batch))
+    total, group_loss, divergence = summed_cross_entropy(
+        objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups,
+        learns_kernel=learns_head(model.config), teacher=teacher,
+    )  # fmt: skip
+    loss = total if earlier is None else total - objective.kl_weight * divergence
+    counts = _sum_by_group(batch.target_mask.astype(jnp.int32), batch.groups, objective.groups)
+    sums = LossSums(loss, jnp.sum(batch.target_mask, dtype=jnp.int32), group_loss, counts, divergence)
+    return total, jax.lax.stop_gradient(sums)
+
+
+def drawn_targets(
+    model: Llama,
+    weights: Any,
+    batch: Batch,
+    uniform: Float[Array | np.ndarray, "batch length"],
+    objective: Objective,
+) -> Int32[Array, "batch length"]:
+    """A token for each position, drawn from what the model answers there.
+
+    Args:
+        uniform: numbers in [0, 1), one for each position; the token is where the distribution passes it.
+    Cost: a forward pass.
+    """
+    hidden, kernel = _hidden_and_head(model, weights, batch)
+    flat = partial(_by_shard, shards=batch_shards())
+    hidden, uniform, kernel = flat(hidden), flat(uniform), _gathered(kernel.astype(hidden.dtype))
+
+    def draw(chunk: tuple[Array, Array]) -> Array:
+        hidden, uniform = chunk
+        below = jnp.cumsum(jnp.exp(_log_softmax(_logits(objective, hidden, kernel))), axis=2)
+        return jnp.sum(below <= uniform[..., None], axis=2, dtype=jnp.int32)
+
+    drawn = jax.lax.map(draw, _chunks(objective, hidden, uniform))  # n s c
+    drawn = jnp.moveaxis(drawn, 0, 1).reshape(hidden.shape[0], -1)[:, : hidden.shape[1]]
+    # The sum of all probabilities may be a little below 1.
+    return jnp.minimum(drawn, objective.vocab_size - 1).reshape(batch.targets.shape)
+
+
+def _hidden_and_head(model: Llama, weights: Any, batch: Batch) -> tuple[Array, Array]:
     hidden, _ = model.apply(
         collections(weights), batch.tokens, batch.positions, batch.segments, method="hidden"
     )
-    kernel = head_kernel(weights, model.config)
-    loss, group_loss = summed_cross_entropy(
-        objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups,
-        learns_kernel=learns_head(model.config),
-    )  # fmt: skip
-    counts = _sum_by_group(batch.target_mask.astype(jnp.int32), batch.groups, objective.groups)
-    sums = LossSums(loss, jnp.sum(batch.target_mask, dtype=jnp.int32), group_loss, counts)
-    return loss, jax.lax.stop_gradient(sums)
+    return hidden, head_kernel(weights, model.config)
 
 
 def summed_cross_entropy(
@@ -69,8 +113,12 @@ def summed_cross_entropy(
     groups: Int32[Array | np.ndarray, "batch length"],
     *,
     learns_kernel: bool = True,
-) -> tuple[Float[Array, ""], Float[Array, "groups"]]:
+    teacher: tuple[Array, Array] | None = None,
+) -> tuple[Float[Array, ""], Float[Array, "groups"], Float[Array, ""]]:
     """Summed cross-entropy of the logits `hidden @ kernel`, in all and per group; softmax in fp32.
+
+    With a teacher, hidden states and kernel of a model that is not trained, the first value holds
+    `kl_weight` times the summed KL(teacher ‖ model) as well, which is the third; 0 without one.
 
     Logits exist for `loss_chunk_tokens` positions per device at one time. The gradient is taken in the
     forward pass, chunk by chunk, so nothing is computed twice: each chunk costs three matrix products
@@ -80,44 +128,55 @@ def summed_cross_entropy(
     """
     flat = partial(_by_shard, shards=batch_shards())
     kernel = kernel.astype(hidden.dtype)
+    if teacher is not None:
+        teacher = flat(teacher[0]), _gathered(teacher[1].astype(teacher[0].dtype))
     return _cross_entropy(
-        objective, learns_kernel, flat(hidden), kernel, flat(targets), flat(target_mask), flat(groups)
+        objective,
+        learns_kernel,
+        flat(hidden),
+        kernel,
+        flat(targets),
+        flat(target_mask),
+        flat(groups),
+        teacher,
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _cross_entropy(objective, learns_kernel, hidden, kernel, targets, target_mask, groups):
+def _cross_entropy(objective, learns_kernel, hidden, kernel, targets, target_mask, groups, teacher):
     kernel = _gathered(kernel)
 
     def add(sums, chunk):
-        hidden, targets, mask, groups = chunk
-        nll, _ = _chunk_nll(objective, hidden, kernel, targets, mask)
-        return _add_nll(objective, sums, nll, groups), None
+        hidden, targets, mask, groups, *taught = chunk
+        found = _chunk_nll(objective, hidden, kernel, targets, mask, *taught, teacher=teacher)
+        return _add_nll(objective, sums, *found[:2], groups), None
 
-    zero = jnp.float32(0), jnp.zeros(objective.groups, jnp.float32)
-    chunks = _chunks(objective, hidden, targets, target_mask, groups)
+    zero = _no_sums(objective)
+    chunks = _chunks(objective, hidden, targets, target_mask, groups, *(teacher or ())[:1])
     if chunks[0].shape[0] == 1:
         return add(zero, jax.tree.map(lambda x: x[0], chunks))[0]
     return jax.lax.scan(add, zero, chunks)[0]
 
 
-def _forward(objective, learns_kernel, hidden, kernel, targets, target_mask, groups):
+def _forward(objective, learns_kernel, hidden, kernel, targets, target_mask, groups, teacher):
     gathered = _gathered(kernel)
 
     def add(carry, chunk):
         sums, d_kernel = carry
-        hidden, targets, mask, groups = chunk
-        nll, d_logits = _chunk_nll(objective, hidden, gathered, targets, mask)
+        hidden, targets, mask, groups, *taught = chunk
+        nll, divergence, d_logits = _chunk_nll(
+            objective, hidden, gathered, targets, mask, *taught, teacher=teacher
+        )
         d_logits = d_logits.astype(hidden.dtype)  # s c v
         d_hidden = _einsum("scv,dv->scd", d_logits, gathered).astype(hidden.dtype)
         if not learns_kernel:
-            return (_add_nll(objective, sums, nll, groups), None), d_hidden
+            return (_add_nll(objective, sums, nll, divergence, groups), None), d_hidden
         d_kernel = d_kernel + _einsum("scd,scv->sdv", hidden, d_logits)  # one sum per shard s of the rows
         d_kernel = nn.with_logical_constraint(d_kernel, ("activation_batch", None, "activation_vocab"))
-        return (_add_nll(objective, sums, nll, groups), d_kernel), d_hidden
+        return (_add_nll(objective, sums, nll, divergence, groups), d_kernel), d_hidden
 
-    zero = jnp.float32(0), jnp.zeros(objective.groups, jnp.float32)
-    chunks = _chunks(objective, hidden, targets, target_mask, groups)
+    zero = _no_sums(objective)
+    chunks = _chunks(objective, hidden, targets, target_mask, groups, *(teacher or ())[:1])
     if chunks[0].shape[0] == 1:
         (sums, d_kernel), d_hidden = add((zero, jnp.float32(0)), jax.tree.map(lambda x: x[0], chunks))
     else:
@@ -145,31 +204,63 @@ def _backward(objective, learns_kernel, residuals, cotangents):
         None,
         None,
         None,
+        None,
     )
 
 
 _cross_entropy.defvjp(_forward, _backward)
 
 
-def _chunk_nll(objective, hidden, kernel, targets, mask):
-    """-log p(target) of one chunk and its gradient with respect to the logits, both zero where masked."""
-    logits = _einsum("scd,dv->scv", hidden, kernel)  # fp32
-    logits = nn.with_logical_constraint(logits, ("activation_batch", None, "activation_vocab"))
+def _chunk_nll(objective, hidden, kernel, targets, mask, taught=None, teacher=None):
+    """-log p(target) of one chunk, its divergence from the teacher's answers, and the gradient of both with
+    respect to the logits, all zero where masked."""
+    logits = _logits(objective, hidden, kernel)
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
-    if objective.vocab_size < logits.shape[2]:
-        logits = jnp.where(ids < objective.vocab_size, logits, jnp.finfo(jnp.float32).min)
     top = jnp.max(logits, axis=2, keepdims=True)
     exps = jnp.exp(logits - top)
     total = jnp.sum(exps, axis=2, keepdims=True)
     is_target = ids == targets[..., None]  # a comparison, not a gather: the vocabulary may be split
     target_logit = jnp.sum(jnp.where(is_target, logits, 0), axis=2)
-    nll = jnp.where(mask, jnp.log(total[..., 0]) + top[..., 0] - target_logit, 0)
-    d_logits = jnp.where(mask[..., None], exps / total - is_target, 0)
-    return nll, d_logits
+    log_total = jnp.log(total) + top
+    nll = jnp.where(mask, log_total[..., 0] - target_logit, 0)
+    gradient, divergence = exps / total - is_target, jnp.zeros_like(nll)
+    if teacher is not None:
+        log_taught = _log_softmax(_logits(objective, taught, teacher[1]))
+        probability = jnp.exp(log_taught)
+        divergence = jnp.sum(probability * (log_taught - (logits - log_total)), axis=2)
+        divergence = jnp.where(mask, divergence, 0)
+        gradient = gradient + objective.kl_weight * (exps / total - probability)
+    return nll, divergence, jnp.where(mask[..., None], gradient, 0)
 
 
-def _add_nll(objective, sums, nll, groups):
-    return sums[0] + jnp.sum(nll), sums[1] + _sum_by_group(nll, groups, objective.groups)
+def _logits(objective, hidden, kernel):
+    """In fp32; those of the padding of the vocabulary are as good as minus infinity."""
+    logits = _einsum("scd,dv->scv", hidden, kernel)
+    logits = nn.with_logical_constraint(logits, ("activation_batch", None, "activation_vocab"))
+    if objective.vocab_size == logits.shape[2]:
+        return logits
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
+    return jnp.where(ids < objective.vocab_size, logits, jnp.finfo(jnp.float32).min)
+
+
+def _log_softmax(logits):
+    top = jnp.max(logits, axis=2, keepdims=True)
+    return logits - (jnp.log(jnp.sum(jnp.exp(logits - top), axis=2, keepdims=True)) + top)
+
+
+def _no_sums(objective):
+    return jnp.float32(0), jnp.zeros(objective.groups, jnp.float32), jnp.float32(0)
+
+
+def _add_nll(objective, sums, nll, divergence, groups):
+    """Sums of the loss, with the weighted divergence, of the loss per group, and of the divergence alone."""
+    loss, group_loss, diverged = sums
+    here = jnp.sum(divergence)
+    return (
+        loss + jnp.sum(nll) + objective.kl_weight * here,
+        group_loss + _sum_by_group(nll, groups, objective.groups),
+        diverged + here,
+    )
 
 
 def _sum_by_group(values: Array | np.ndarray, groups: Array | np.ndarray, count: int) -> Array:

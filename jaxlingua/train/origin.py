@@ -26,6 +26,7 @@ from jaxlingua.model.lora import COLLECTION, Lora, resolved
 from jaxlingua.model.presets import LlamaConfig, llama_config
 from jaxlingua.sharding.rules import padded_vocab_size
 from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.train.learned import ALL, Learned
 from jaxlingua.train.run_folder import ADAPTER, KEPT, PUBLIC, kept_fingerprint, write_json
 from jaxlingua.train.state import TrainState, first_adapters, initial_state, state_around
 
@@ -112,11 +113,16 @@ class Origin:
             write_json(home / GENERATION_CONFIG, self.public.generation)
 
     def first_state(
-        self, model: Llama, optimizer: optax.GradientTransformation, mesh: Mesh, telling: Telling
+        self,
+        model: Llama,
+        optimizer: optax.GradientTransformation,
+        mesh: Mesh,
+        telling: Telling,
+        learned: Learned = ALL,
     ) -> TrainState:
         """The state at step 0."""
         if self.config.model.init == "scratch":
-            return initial_state(model, optimizer, mesh, self.config.run.seed)
+            return initial_state(model, optimizer, mesh, self.config.run.seed, learned)
         weights = {}
         try:
             weights = self._read(model, mesh, telling)
@@ -125,7 +131,7 @@ class Origin:
         except CheckpointError as error:
             is_needed = self.public or (self.lora and not weights)  # the base of adapters, in any case
             raise (error if is_needed else _needed_for_base(error)) from None
-        return state_around(weights, model, optimizer, mesh)
+        return state_around(weights, model, optimizer, mesh, learned)
 
     def frozen(self, model: Llama, mesh: Mesh, telling: Telling) -> dict[str, Any]:
         """The weights that stand beside adapters, of which checkpoints hold nothing; {} where there are none.

@@ -1,5 +1,6 @@
 """What a step changes, and what it leaves as it is, as one value that is created in its shards."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -17,6 +18,7 @@ from jaxlingua.sharding.rules import (
     sharding_context,
     tree_shardings,
 )
+from jaxlingua.train.learned import ALL, Learned
 
 
 @flax.struct.dataclass
@@ -25,6 +27,8 @@ class TrainState:
 
     `params` is what is trained: the whole model, or adapters alone, and then `frozen` is the model that they
     stand beside. A checkpoint holds all but `frozen`, which is read again from where it came from.
+    `anchor` is what a stage remembers of its beginning: "params", what it trains as it was, and EWC's
+    "fisher".
     `step` counts every step, `skipped_steps` those that changed nothing because a loss or gradient was not
     finite, and `nonfinite_in_a_row` the latest of these without a good one between.
     """
@@ -35,6 +39,7 @@ class TrainState:
     nonfinite_in_a_row: Any
     skipped_steps: Any
     frozen: Any = flax.struct.field(default_factory=dict)
+    anchor: Any = flax.struct.field(default_factory=dict)
 
     @property
     def weights(self) -> Any:
@@ -47,10 +52,12 @@ class TrainState:
         return self.replace(frozen={})
 
 
-def state_from_weights(weights: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def state_from_weights(
+    weights: Any, optimizer: optax.GradientTransformation, learned: Learned = ALL
+) -> TrainState:
     """Step 0 with the given weights."""
     zero, (params, frozen) = jnp.zeros((), jnp.int32), parted(weights)
-    return TrainState(zero, params, optimizer.init(params), zero, zero, frozen)
+    return TrainState(zero, params, optimizer.init(learned.parts(params)[0]), zero, zero, frozen)
 
 
 def parted(weights: dict) -> tuple[dict, dict]:
@@ -61,10 +68,21 @@ def parted(weights: dict) -> tuple[dict, dict]:
     return {COLLECTION: weights[COLLECTION]}, frozen
 
 
-def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
+def abstract_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    learned: Learned = ALL,
+    remembered: Sequence[str] = (),
+) -> TrainState:
+    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into.
+
+    Args:
+        remembered: names in `anchor`.
+    """
     weights = nn.unbox(abstract_params(model, mesh))
-    shapes = jax.eval_shape(lambda weights: state_from_weights(weights, optimizer), weights)
+    shapes = jax.eval_shape(lambda weights: state_from_weights(weights, optimizer, learned), weights)
+    shapes = shapes.replace(anchor=dict.fromkeys(remembered, learned.parts(shapes.params)[0]))
     shardings = tree_shardings(shapes, weights, param_shardings(model, mesh), mesh)
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
@@ -79,14 +97,14 @@ def shardings_of(tree: Any) -> Any:
 
 
 def initial_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+    model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, learned: Learned = ALL
 ) -> TrainState:
     """Draw the first parameters. Each device makes only its shards; values do not depend on the mesh."""
-    shardings = shardings_of(abstract_state(model, optimizer, mesh))
+    shardings = shardings_of(abstract_state(model, optimizer, mesh, learned))
 
     def create(key: jax.Array) -> TrainState:
         weights = nn.unbox(init_params(model, key, mesh))
-        return state_from_weights(weights, optimizer)
+        return state_from_weights(weights, optimizer, learned)
 
     with sharding_context(mesh):
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
@@ -113,18 +131,25 @@ def first_adapters(base: Any, model: nn.Module, mesh: Mesh, seed: int) -> Any:
 
 
 def state_around(
-    weights: Any, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+    weights: Any,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    learned: Learned = ALL,
 ) -> TrainState:
     """Step 0 with weights that are there already, sharded; they go into the state and are not copied."""
-    shardings = shardings_of(abstract_state(model, optimizer, mesh))
+    shardings = shardings_of(abstract_state(model, optimizer, mesh, learned))
     with sharding_context(mesh):
-        create = jax.jit(state_from_weights, static_argnums=1, out_shardings=shardings, donate_argnums=0)
-        return create(weights, optimizer)
+        create = jax.jit(state_from_weights, static_argnums=(1, 2), out_shardings=shardings, donate_argnums=0)
+        return create(weights, optimizer, learned)
 
 
 def with_fresh_optimizer(
-    state: TrainState, optimizer: optax.GradientTransformation, shardings: TrainState
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    shardings: TrainState,
+    learned: Learned = ALL,
 ) -> TrainState:
     """The same parameters and counters with an optimizer that saw nothing: the start of a later stage."""
     create = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
-    return state.replace(opt_state=create(state.params))
+    return state.replace(opt_state=create(learned.parts(state.params)[0]))

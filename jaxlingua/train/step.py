@@ -1,6 +1,6 @@
 """One optimizer update: micro-batches, one division by the batch's target tokens, a guard against NaN."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +10,22 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
+from jaxlingua.config import AnchorConfig
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import BATCH_AXES, MeshFunction, batch_sharding, batch_shards, replicated
 from jaxlingua.tokens.batches import Batch
+from jaxlingua.train.anchors import PARAMS, pulled
+from jaxlingua.train.learned import ALL, Learned
 from jaxlingua.train.objective import LossSums, Objective, summed_loss
 from jaxlingua.train.optimizer import Schedule
 from jaxlingua.train.state import TrainState
 
 
 class Metrics(NamedTuple):
-    """What a step tells, all on the device. Group values are sums over the target tokens of each group."""
+    """What a step tells, all on the device. Group values are sums over the target tokens of each group.
+
+    `loss` is the mean over target tokens alone; what anchors add to it is `anchor_loss`.
+    """
 
     loss: Float[Array, ""]
     target_tokens: Int32[Array, ""]
@@ -30,6 +36,7 @@ class Metrics(NamedTuple):
     skipped: Bool[Array, ""]
     nonfinite_in_a_row: Int32[Array, ""]
     skipped_steps: Int32[Array, ""]
+    anchor_loss: Float[Array, ""]
 
 
 def make_train_step(
@@ -40,6 +47,9 @@ def make_train_step(
     shardings: TrainState,
     micro_batches: int = 1,
     compiler_options: Mapping[str, bool | int | str] | None = None,
+    *,
+    learned: Learned = ALL,
+    anchor: AnchorConfig | None = None,
 ) -> MeshFunction:
     """The jitted (state, batch) -> (state, metrics). The state given is donated to the new one.
 
@@ -48,9 +58,14 @@ def make_train_step(
         shardings: of the state; the batch comes as `sharding.feed` places it.
         micro_batches: into how many passes a batch is split; changes memory, not results.
         compiler_options: those of `train.compiler_options` for the devices of the shardings.
+        learned: which parameters are trained.
+        anchor: what holds them; what it holds them to is in the state.
     """
     mesh = shardings.step.mesh
-    step = partial(train_step, model, optimizer, schedule, objective, shardings.params, micro_batches)
+    step = partial(
+        train_step, model, optimizer, schedule, objective, learned.parts(shardings.params)[0], micro_batches,
+        learned, anchor,
+    )  # fmt: skip
     jitted = jax.jit(
         step,
         donate_argnums=0,
@@ -62,35 +77,45 @@ def make_train_step(
 
 
 def train_step(
-    model, optimizer, schedule, objective, param_shardings, micro_batches, state: TrainState, batch: Batch
-):
+    model, optimizer, schedule, objective, shardings, micro_batches, learned, anchor, state: TrainState,
+    batch: Batch,
+):  # fmt: skip
     """One optimizer update; loss and gradient are means over the target tokens of the whole batch.
 
-    Gradients are taken of `state.params` alone; `state.frozen` goes through as it is.
+    Gradients are taken of the part of `state.params` that is `learned`; all else goes through as it is.
 
     Where either is not finite the parameters and the optimizer stay as they were.
     """
-    loss_and_grads = partial(_summed_loss_and_grads, model, objective, param_shardings, state.frozen)
-    if micro_batches == 1:
-        sums, grads = loss_and_grads(state.params, batch)
-    else:
-        sums, grads = _accumulate(loss_and_grads, state.params, split_rows(batch, micro_batches))
+    trained, held = learned.parts(state.params)
+
+    def whole(part: Any) -> Any:
+        return state.frozen | learned.joined(part, held)
+
+    earlier = whole(state.anchor[PARAMS]) if anchor and anchor.kl != "off" else None
+    loss_and_grads = partial(summed_loss_and_grads, model, objective, shardings, whole, earlier)
+    sums, grads = accumulated(loss_and_grads, trained, batch, micro_batches)
 
     # The one division: sums over every micro-batch, row and device by the target tokens of all of them.
     count = jnp.maximum(sums.target_tokens, 1)
     loss = sums.loss / count
     grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
+    anchor_loss = objective.kl_weight * (sums.divergence / count)
+    if anchor:
+        grads, penalty = pulled(anchor, trained, state.anchor, grads)
+        anchor_loss = anchor_loss + penalty
+    if learned.frozen:
+        grads = learned.where_trained(grads, jax.tree.map(jnp.zeros_like, grads))
 
     grad_norm = optax.global_norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained, learning_rate=learning_rate)
+    updated = learned.where_trained(optax.apply_updates(trained, updates), trained)
 
     skipped = jnp.logical_not(finite)
     new_state = state.replace(
         step=state.step + 1,
-        params=_where(finite, params, state.params),
+        params=learned.joined(_where(finite, updated, trained), held),
         opt_state=_where(finite, opt_state, state.opt_state),
         nonfinite_in_a_row=jnp.where(finite, 0, state.nonfinite_in_a_row + 1),
         skipped_steps=state.skipped_steps + skipped,
@@ -105,6 +130,7 @@ def train_step(
         skipped=skipped,
         nonfinite_in_a_row=new_state.nonfinite_in_a_row,
         skipped_steps=new_state.skipped_steps,
+        anchor_loss=anchor_loss,
     )
     return new_state, metrics
 
@@ -123,25 +149,42 @@ def split_rows(batch: Any, micro_batches: int) -> Any:
     return jax.tree.map(split, batch)
 
 
-def _summed_loss_and_grads(
-    model, objective, param_shardings, frozen, params, batch: Batch
-) -> tuple[LossSums, Any]:
+def summed_loss_and_grads(
+    model: Llama, objective: Objective, shardings: Any, whole: Callable[[Any], Any], earlier: Any,
+    trained: Any, batch: Batch,
+) -> tuple[LossSums, Any]:  # fmt: skip
+    """Sums over the target tokens of a batch, and the gradient of their loss.
+
+    Args:
+        shardings: of what is trained.
+        whole: all weights, by those that are trained.
+        earlier: weights whose answers the model is held to, or None.
+    """
     grad_fn = jax.value_and_grad(
-        lambda params: summed_loss(model, frozen | params, batch, objective), has_aux=True
+        lambda part: summed_loss(model, whole(part), batch, objective, earlier), has_aux=True
     )
-    (_, sums), grads = grad_fn(params)
-    return sums, jax.lax.with_sharding_constraint(grads, param_shardings)
+    (_, sums), grads = grad_fn(trained)
+    return sums, jax.lax.with_sharding_constraint(grads, shardings)
 
 
-def _accumulate(loss_and_grads, params, micro_batches) -> tuple[LossSums, Any]:
-    """Sums of losses, counts and gradients over micro-batches, one after the other."""
+def accumulated(
+    loss_and_grads: Callable[[Any, Any], tuple[LossSums, Any]], trained: Any, rows: Any, micro_batches: int
+) -> tuple[LossSums, Any]:
+    """Sums of losses, counts and gradients over micro-batches, one after the other.
+
+    Args:
+        rows: a tree of arrays with the rows of a batch as their first axis.
+    """
+    if micro_batches == 1:
+        return loss_and_grads(trained, rows)
+    parts = split_rows(rows, micro_batches)
 
     def add(total, micro_batch):
-        return jax.tree.map(jnp.add, total, loss_and_grads(params, micro_batch)), None
+        return jax.tree.map(jnp.add, total, loss_and_grads(trained, micro_batch)), None
 
-    first = jax.tree.map(lambda x: x[0], micro_batches)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(loss_and_grads, params, first))
-    return jax.lax.scan(add, zero, micro_batches)[0]
+    first = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(loss_and_grads, trained, first))
+    return jax.lax.scan(add, zero, parts)[0]
 
 
 def _where(condition, new, old):

@@ -36,7 +36,9 @@ def inputs():
 
 def value_and_grads(objective, hidden, kernel, batch):
     def loss(hidden, kernel):
-        return summed_cross_entropy(objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups)
+        return summed_cross_entropy(
+            objective, hidden, kernel, batch.targets, batch.target_mask, batch.groups
+        )[:2]
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(hidden, kernel)
 

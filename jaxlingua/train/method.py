@@ -1,0 +1,126 @@
+"""How each stage learns: its optimizer and schedule, what it trains, and what holds it to earlier stages."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jaxlingua.config import AnchorConfig, Config
+from jaxlingua.tokens.stages import Stage
+from jaxlingua.train.anchors import FISHER, PARAMS, remembered_by
+from jaxlingua.train.fisher import fisher_information
+from jaxlingua.train.learned import Learned
+from jaxlingua.train.objective import Objective
+from jaxlingua.train.optimizer import Schedule, make_optimizer
+from jaxlingua.train.state import TrainState, abstract_state, with_fresh_optimizer
+
+# `told` of progress.py with where to speak: called with what takes long.
+Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How one stage learns.
+
+    `span` is where its learning rate begins and ends, in steps of the run: that of the stage, or of several
+    that go on from one another. `earlier` are the stages before it.
+    """
+
+    stage: Stage
+    earlier: tuple[Stage, ...]
+    span: tuple[int, int]
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: Schedule
+    objective: Objective
+
+    @property
+    def learned(self) -> Learned:
+        """What it trains."""
+        return Learned(tuple(self.stage.config.frozen))
+
+    @property
+    def anchor(self) -> AnchorConfig | None:
+        """What holds it."""
+        return None if self.stage.config.anchor == "off" else self.stage.config.anchor
+
+    @property
+    def remembered(self) -> tuple[str, ...]:
+        """What its state keeps of its beginning."""
+        return remembered_by(self.stage.config)
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether its last weights are averaged with its first ones."""
+        return self.stage.config.average != "off"
+
+    def abstract_state(self, model: nn.Module, mesh: Mesh) -> TrainState:
+        """Shapes and shardings of the state from its first step to its last.
+
+        Raises: ConfigError where what it freezes is not there, or is all.
+        """
+        abstract = abstract_state(model, self.optimizer, mesh, self.learned, self.remembered)
+        self.learned.check(abstract.params, self.stage.config.name)
+        return abstract
+
+    def begun(
+        self,
+        state: TrainState,
+        model: nn.Module,
+        shardings: TrainState,
+        *,
+        seed: int,
+        micro_batches: int,
+        telling: Telling,
+    ) -> TrainState:
+        """The state in which it begins, from that in which the stage before it ended.
+
+        A function of that state and of the data alone: where a run is resumed here, it is made again.
+
+        Args:
+            shardings: of the state that is made.
+        Cost: copies of what is trained; for EWC the passes of `fisher_information`.
+        """
+        state = state.replace(anchor={})
+        if self.stage.config.optimizer == "fresh":
+            state = with_fresh_optimizer(state, self.optimizer, shardings, self.learned)
+        anchor: dict[str, Any] = {}
+        trained, trained_shardings = (self.learned.parts(t.params)[0] for t in (state, shardings))
+        if PARAMS in self.remembered:
+            anchor[PARAMS] = jax.tree.map(lambda leaf: leaf.copy(), trained)
+        if FISHER in self.remembered:
+            draws = self.anchor.fisher_draws
+            with telling("measuring what earlier stages need (batches)") as on_progress:
+                anchor[FISHER] = fisher_information(
+                    state.params, state.frozen, self.learned, trained_shardings, self.earlier, model=model,
+                    objective=self.objective, draws=draws, seed=seed, micro_batches=micro_batches,
+                    on_progress=on_progress,
+                )  # fmt: skip
+        return state.replace(anchor=anchor)
+
+
+def make_methods(config: Config, stages: Sequence[Stage], vocab_size: int) -> list[Method]:
+    """One for each stage. Learning rates of stages that go on from one another lie on one curve."""
+    firsts: list[int] = []  # for each stage, the place of the one where its learning rate begins
+    for place, stage in enumerate(stages):
+        firsts.append(firsts[-1] if stage.config.schedule == "continue" else place)
+    ends = {first: stages[place].end_step for place, first in enumerate(firsts)}
+    methods = []
+    for place, (stage, first) in enumerate(zip(stages, firsts, strict=True)):
+        span = stages[first].first_step, ends[first]
+        optimizer, schedule = make_optimizer(config.train.optimizer, span[1] - span[0], span[0])
+        anchor, groups = stage.config.anchor, len(stage.batches.group_names)
+        kl_weight = 0.0 if "off" in (anchor, getattr(anchor, "kl", "off")) else anchor.kl
+        objective = Objective(vocab_size, groups, config.train.loss_chunk_tokens, kl_weight)
+        methods.append(Method(stage, tuple(stages[:place]), span, optimizer, schedule, objective))
+    return methods
+
+
+def method_at(methods: Sequence[Method], step: int) -> int:
+    """The place of the one that a checkpoint of `step` belongs to: of its last step, or one before."""
+    places = [place for place, method in enumerate(methods) if step <= method.stage.end_step]
+    return places[0] if places else len(methods) - 1
