@@ -1,7 +1,8 @@
 """From the command line to a checked configuration: files, `extends`, `key=value`, one-line errors, `--help`.
 
-Precedence: default < extended file < file < command line. With `lr.yaml` holding `train: {batch_rows: 64}`,
-`jaxlingua.train lr.yaml train.batch_rows=32` trains with 32 rows.
+Precedence: default < extended file or run < file < command line. With `lr.yaml` holding
+`train: {batch_rows: 64}`, `jaxlingua.train lr.yaml train.batch_rows=32` trains with 32 rows. `stages+` and
+`eval.tasks+` add to the list of what is extended, where `stages` and `eval.tasks` would replace it.
 """
 
 import os
@@ -21,13 +22,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from jaxlingua.bucket import is_bucket, read_text
-from jaxlingua.config import Config, LanguageCode, SourceConfig
+from jaxlingua.config import Config, LanguageCode, RunConfig, SourceConfig
 from jaxlingua.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
 # In a wheel the recipes lie inside the package, in a clone beside it.
 RECIPE_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+
+# Lists that `NAME+` adds to; both are empty unless given.
+LISTS = ("stages", "eval.tasks")
 
 
 @dataclass(frozen=True)
@@ -130,22 +134,59 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 �
     """
     if is_bucket(name):
         return _load_from_bucket(name, overrides)
+    base_name, others = _extended(overrides)
     try:
         path = find_config(name)
-        given = _read_with_base(path)
+        given, base_path = _read_with_base(path, base_name)
+        is_run = (Path(name) / "provenance.json").is_file()
     except PermissionError as error:
         raise ConfigError(
             f"{name}: no permission to read '{error.filename}'; a configuration that can be read is needed; "
             f"allow it with chmod a+rX"
         ) from None
-    if (Path(name) / "provenance.json").is_file():  # a run goes on where it lies, wherever it was begun
+    if is_run and base_path is not None:
+        raise ConfigError(
+            f"extends={base_name}: given with '{name}', the folder of a run, whose config.yaml has every "
+            f"option; a file or a recipe can extend a run; give one"
+        )
+    if is_run:  # a run goes on where it lies, wherever it was begun
         given["run"] = {**(given.get("run") or {}), "folder": name}
-    for override in overrides:
+    for override in others:
         apply_override(given, override)
     where = f"{path.name} with {' '.join(overrides)}" if overrides else path.name
     config = check_config(given, where)
     folder = os.path.expanduser(config.run.folder.replace("{config}", path.stem))
-    return config.model_copy(update={"run": config.run.model_copy(update={"folder": folder})})
+    branch_from = os.path.expanduser(config.run.branch_from)
+    if branch_from == "auto":
+        if base_path is None:
+            raise ConfigError(
+                f"{where}: run.branch_from: auto given, which is the run that a file extends, and this one "
+                f"extends none; give extends=RUN, or name the folder of a run"
+            )
+        branch_from = _run_of(base_path)
+    run = config.run.model_copy(update={"folder": folder, "branch_from": branch_from})
+    return config.model_copy(update={"run": run})
+
+
+def _extended(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """What `extends=NAME` among the overrides names, None where there is none, and the other overrides."""
+    named = [override.partition("=")[2] for override in overrides if override.startswith("extends=")]
+    if len(named) > 1:
+        raise ConfigError(f"extends={named[1]}: given beside extends={named[0]}; only one is allowed")
+    others = [override for override in overrides if not override.startswith("extends=")]
+    return (named[0] if named else None), others
+
+
+def _run_of(path: Path) -> str:
+    """The folder of the run that a configuration is of: it lies in it, or a run of it would."""
+    if _is_of_run(path):
+        return str(path.parent)
+    folder = (_read_file(path).get("run") or {}).get("folder", RunConfig.model_fields["folder"].default)
+    return os.path.expanduser(str(folder).replace("{config}", path.stem))
+
+
+def _is_of_run(path: Path) -> bool:
+    return path.name == "config.yaml" and (path.parent / "provenance.json").is_file()
 
 
 def _load_from_bucket(name: str, overrides: list[str]) -> Config:
@@ -273,22 +314,37 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_with_base(path: Path) -> dict[str, Any]:
+def _read_with_base(path: Path, base_name: str | None = None) -> tuple[dict[str, Any], Path | None]:
+    """What a file gives over what it extends, and the path of that.
+
+    Args:
+        base_name: extended in place of what the file names.
+    """
     given = _read_file(path)
-    base_name = given.pop("extends", None)
+    named = given.pop("extends", None)
+    base_name = named if base_name is None else base_name
     if base_name is None:
-        return given
-    base = _read_file(_base_path(path, str(base_name)))
+        return given, None
+    base_path = _base_path(path, str(base_name))
+    base = _read_file(base_path)
     if "extends" in base:
         raise ConfigError(
             f"{path}: extends '{base_name}', which itself extends '{base['extends']}'; only one is allowed"
         )
-    return merge(base, given)
+    if _is_of_run(base_path):  # where that run lies is no option of another
+        own = ("folder", "branch_from")
+        base["run"] = {key: value for key, value in base.get("run", {}).items() if key not in own}
+    try:
+        return merge(base, given), base_path
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _base_path(path: Path, base_name: str) -> Path:
     beside = path.parent / base_name
-    return beside if beside.is_file() else find_config(base_name)
+    if (beside / "provenance.json").is_file() and not Path(base_name).is_dir():
+        return find_config(str(beside))
+    return beside if beside.is_file() else find_config(os.path.expanduser(base_name))
 
 
 def extending(name: str, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -297,10 +353,11 @@ def extending(name: str, overrides: Sequence[str], folder: Path) -> dict[str, An
     Where that one extends another itself, the file extends the other and holds what both of them change.
     """
     path = find_config(name)
-    base_name = _read_file(path).get("extends")
-    base_path = path if base_name is None else _base_path(path, str(base_name))
-    base, given = _read_file(base_path), _read_with_base(path)
-    for override in overrides:
+    base_name, others = _extended(overrides)
+    given, extended = _read_with_base(path, base_name)
+    base_path = extended or path
+    base = _read_file(base_path)
+    for override in others:
         apply_override(given, override)
     is_recipe = base_path.parent in RECIPE_FOLDERS
     shown = base_path.name if is_recipe else os.path.relpath(base_path, folder)
@@ -320,39 +377,70 @@ def _difference(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` over `base`: maps are merged key by key, everything else is replaced.
+def merge(base: dict[str, Any], given: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """`given` over `base`: maps are merged key by key, `stages+` and `eval.tasks+` add, all else is replaced.
 
+    Args:
+        where: the path of both maps.
+
+    Raises: ConfigError where a list is replaced and added to.
     Example:
         >>> merge({"train": {"batch_rows": 8, "remat": "full"}}, {"train": {"batch_rows": 4}})
         {'train': {'batch_rows': 4, 'remat': 'full'}}
+        >>> merge({"eval": {"tasks": ["xquad.ell_Grek"]}}, {"eval": {"tasks+": ["xquad.tha_Thai"]}})
+        {'eval': {'tasks': ['xquad.ell_Grek', 'xquad.tha_Thai']}}
     """
     merged = dict(base)
     for key, value in given.items():
-        both_maps = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both_maps else value
+        path = f"{where}{key}"
+        if path.endswith("+") and path[:-1] in LISTS:
+            name = key[:-1]
+            if name in given:
+                raise ConfigError(
+                    f"{path}: given beside {path[:-1]}; one of them is allowed; {path} adds to what is "
+                    f"extended"
+                )
+            merged[name] = _added(merged.get(name), value, path)
+            continue
+        before = {} if path == "eval" and key not in base else merged.get(key)
+        both_maps = isinstance(value, dict) and isinstance(before, dict)
+        merged[key] = merge(before, value, f"{path}.") if both_maps else value
     return merged
 
 
+def _added(there: Any, value: Any, path: str) -> list[Any]:
+    """A list and what is added to it."""
+    for given in ([] if there is None else there, value):
+        if not isinstance(given, list):
+            raise ConfigError(f"{path}: {_kind_of(given)} given; a list is allowed, added to the one before")
+    return [*(there or []), *value]
+
+
 def apply_override(given: dict[str, Any], override: str) -> None:
-    """Set one "key=value" inside `given`; the value is read as YAML.
+    """Set one "key=value" inside `given`; the value is read as YAML. [-1] is the last of a list.
+
+    "stages+=[…]" and "eval.tasks+=[…]" add to these lists.
 
     Raises: ConfigError where it is not of this form, or goes through something that is not a map or a list.
     """
     key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[\w.\-]+(\[\d+\][\w.\-]*)*", key):
+    is_added = key.endswith("+") and key[:-1] in LISTS
+    key = key[:-1] if is_added else key
+    if not equals or not re.fullmatch(r"[\w.\-]+(\[-?\d+\][\w.\-]*)*", key):
         raise ConfigError(
             f"'{override}' given; overrides have the form key=value, such as train.batch_rows=64"
         )
-    steps: list[str | int] = [int(n) if n else name for name, n in re.findall(r"([\w\-]+)|\[(\d+)\]", key)]
+    found = re.findall(r"([\w\-]+)|\[(-?\d+)\]", key)
+    steps: list[str | int] = [int(n) if n else name for name, n in found]
     place: Any = given
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         if isinstance(step, int) != isinstance(place, list):
             raise ConfigError(f"{override}: '{step}' does not fit {_kind_of(place)}; see --help for the keys")
-        if isinstance(step, int) and step >= len(place):
+        if isinstance(step, int) and not -len(place) <= step < len(place):
             raise ConfigError(f"{override}: index {step} given; there are {len(place)}, counted from 0")
         if following is None:
-            place[step] = parse_yaml(text, override)
+            value = parse_yaml(text, override)
+            place[step] = _added(place.get(step), value, f"{key}+") if is_added else value
         elif isinstance(place, dict) and not isinstance(place.get(step), (dict, list)):
             place[step] = {}
         place = place[step]
@@ -526,6 +614,8 @@ def help_text(
         *[f"CONFIG is a YAML file, the folder of a run, or a recipe: {', '.join(recipes)}"]
         * ("CONFIG" in usages),
         "key=value overrides it: train.batch_rows=64, stages[0].steps=9, eval.tasks=[news.eng_Latn-deu_Latn]",
+        "extends=NAME, also a line of the file, puts CONFIG over another file, a recipe or a run; stages+=[…] and",
+        "eval.tasks+=[…], also lines of the file, add to what is there. stages[-1] is the last stage.",
         "Options marked * belong to what a run is: it cannot be resumed with another value.",
     ]
     for name in sections:

@@ -10,6 +10,7 @@ import yaml
 from jaxlingua.command_line import (
     apply_override,
     config_from_command_line,
+    extending,
     find_config,
     help_text,
     load_config,
@@ -52,6 +53,76 @@ def test_the_run_folder_carries_the_name_of_the_config(small: Path):
     assert load_config(str(small)).run.folder == "runs/small"
 
 
+def run_of(config: Config, folder: Path) -> Path:
+    """The folder of a run as far as a configuration goes."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (folder / "provenance.json").write_text("{}")
+    return folder
+
+
+MORE = """
+run: {branch_from: auto}
+stages+:
+- {name: more, mixture: phrases, epochs: 2}
+eval: {tasks+: [phrases.deu_Latn-eng_Latn]}
+"""
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_a_file_adds_stages_and_tasks_to_a_run_that_is_named_once(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch, is_in_file: bool
+):
+    """Named in the file, or on the command line in place of what the file names."""
+    monkeypatch.chdir(tmp_path)
+    given = load_config(str(small), ["run.seed=7", "eval.tasks=[phrases.eng_Latn-deu_Latn]"])
+    run_of(given, tmp_path / "mine")
+    (tmp_path / "more.yaml").write_text(("extends: mine\n" if is_in_file else "extends: demo.yaml\n") + MORE)
+    named = [] if is_in_file else ["extends=mine"]
+    config = load_config(
+        "more.yaml", [*named, "stages[-1].epochs=3", "eval.tasks+=[phrases.eng_Latn-deu_Latn]"]
+    )
+    assert [(stage.name, stage.steps, stage.epochs) for stage in config.stages] == [
+        ("coit", 3, "auto"), ("more", "auto", 3)
+    ]  # fmt: skip
+    assert config.stages[0] == given.stages[0]
+    assert config.eval.tasks == [
+        "phrases.eng_Latn-deu_Latn", "phrases.deu_Latn-eng_Latn", "phrases.eng_Latn-deu_Latn"
+    ]  # fmt: skip
+    assert (config.run.folder, config.run.branch_from, config.run.seed) == ("runs/more", "mine", 7)
+    assert load_config("more.yaml", [*named, "run.branch_from=''"]).run.branch_from == ""
+    at_path = load_config("more.yaml", ["extends=mine/config.yaml"])
+    assert (at_path.run.folder, at_path.run.branch_from) == ("runs/more", "mine")
+
+
+def test_the_run_of_an_extended_file_is_where_its_command_puts_it(tmp_path: Path, small: Path):
+    (tmp_path / "more.yaml").write_text("extends: small.yaml\n" + MORE)
+    assert load_config(str(tmp_path / "more.yaml")).run.branch_from == "runs/small"
+    small.write_text(SMALL + "run: {folder: here/it/is}\n")
+    given = load_config(str(tmp_path / "more.yaml"), ["run.folder=there"])
+    assert (given.run.folder, given.run.branch_from) == ("there", "here/it/is")
+
+
+def test_a_run_extends_nothing(tmp_path: Path, small: Path):
+    run = run_of(load_config(str(small)), tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"extends=.*small.yaml: given with '.*mine', the folder of a run"):
+        load_config(str(run), [f"extends={small}"])
+
+
+def test_what_is_written_to_extend_a_file_knows_what_the_command_line_extends(tmp_path: Path, small: Path):
+    (tmp_path / "more.yaml").write_text("extends: demo.yaml\n" + MORE)
+    overrides = [f"extends={small}", "train.batch_rows=4"]
+    written = extending(str(tmp_path / "more.yaml"), overrides, tmp_path)
+    assert (written["extends"], written["train"], len(written["stages"])) == (
+        "small.yaml",
+        {"batch_rows": 4},
+        2,
+    )
+    (tmp_path / "written.yaml").write_text(yaml.safe_dump(written))
+    before = load_config(str(tmp_path / "more.yaml"), [*overrides, "run.folder=runs/x"])
+    assert load_config(str(tmp_path / "written.yaml"), ["run.folder=runs/x"]) == before
+
+
 def test_a_run_folder_is_a_configuration(tmp_path: Path, small: Path):
     config = load_config(str(small), ["run.seed=7"])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -81,6 +152,11 @@ BAD_OVERRIDES = {
     "trian.batch_rows=3": "unknown key 'trian'; did you mean 'train'?",
     "stages[0].step=3": "stages[0]: unknown key 'step'; did you mean 'steps'?",
     "stages[1].steps=3": "stages[1].steps=3: index 1 given; there are 1, counted from 0",
+    "stages[-2].steps=3": "stages[-2].steps=3: index -2 given; there are 1, counted from 0",
+    "stages+=3": "stages+: a number given; a list is allowed, added to the one before",
+    "eval.prompts+=[native.1]": "'eval.prompts+=[native.1]' given; overrides have the form key=value",
+    "run.branch_from=auto": "run.branch_from: auto given, which is the run that a file extends, and this one extends",
+    "extends=nowhere.yaml": "nowhere.yaml: no such configuration",
     "stages[0].epochs=2": "stage 'coit': steps and epochs given; give exactly one of steps, epochs and target_tokens",
     "stages[0].mixture=phrase": "stage 'coit', mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
     "stages[0].mixture={}": "stage 'coit', mixture: nothing given; name at least one source",
@@ -184,6 +260,9 @@ BAD_FILES = {
     "run: {seed: 1\n": "not YAML",
     "run: {seed: 1}\nrun: {seed: 2}\n": "key 'run' given twice in the map of line 1; give it once",
     "extends: nowhere.yaml\n": "nowhere.yaml: no such configuration",
+    "extends: small.yaml\nstages: []\nstages+: []\n": "bad.yaml: stages+: given beside stages; one of them is",
+    "extends: small.yaml\neval: {tasks+: phrases.eng_Latn-deu_Latn}\n": "bad.yaml: eval.tasks+: a text given; a list",
+    "extends: small.yaml\neval: {prompts+: [native]}\n": "eval: unknown key 'prompts+'; did you mean 'prompts'?",
     "extends: twice.yaml\n": "extends 'twice.yaml', which itself extends 'small.yaml'; only one is allowed",
 }
 
