@@ -126,7 +126,7 @@ class RunConfig(BaseModel):
     branch_from: Text = free(
         "",
         "Folder of another run that this one begins as a copy of, to add stages without touching that one; "
-        "empty for none.",
+        "auto is the run that the file extends, empty is none.",
     )
     seed: int = identity(
         0, "Seed of parameters, order and mixtures; the same seed gives the same run.", ge=0, lt=2**32
@@ -158,6 +158,7 @@ class Config(BaseModel):
         check_sources(self.data)
         check_stages(self)
         check_tasks(self)
+        check_abilities(self.eval)
         check_model(self.model)
         check_tokens(self.tokens, self.model)
         check_train(self.train)
@@ -214,6 +215,23 @@ def check_tasks(config: Config) -> None:
                 check_language(language, where)
             else:
                 _check_source_has(language, source_languages(source), where)
+
+
+def check_abilities(config: EvalConfig) -> None:
+    """Each old ability has tasks, and these are among those that are evaluated."""
+    known = [*config.tasks, *(f"harness:{name}" for name in config.harness.tasks)]
+    for ability, tasks in config.abilities.items():
+        where = f"eval.abilities.{ability}"
+        if not tasks:
+            raise ConfigError(
+                f"{where}: no task given; tasks of eval.tasks are allowed; name one, or leave it out"
+            )
+        for task in tasks:
+            if task not in known:
+                raise ConfigError(
+                    f"{where}: '{task}' given, which is not evaluated; tasks of eval.tasks are allowed, "
+                    f"{nearest(task, known)}; add it to eval.tasks, or leave it out"
+                )
 
 
 def _find_source(data: DataConfig, name: str, where: str) -> SourceConfig:
