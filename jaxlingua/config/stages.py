@@ -252,6 +252,11 @@ class StageConfig(BaseModel):
     )
 
     @property
+    def anchored(self) -> AnchorConfig | None:
+        """What `anchor` means; None where it is off."""
+        return None if self.anchor == "off" else self.anchor
+
+    @property
     def replayed(self) -> StageReplay | None:
         """What `replay` means; None where it is off."""
         if self.replay == "off":

@@ -35,8 +35,10 @@ from jaxlingua.sharding.rules import batch_sharding, check_rows, count_micro_bat
 from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
+from jaxlingua.train.anchors import remembered_by
 from jaxlingua.train.compiler_options import compiler_options, refuse_options
-from jaxlingua.train.objective import Objective
+from jaxlingua.train.learned import Learned
+from jaxlingua.train.method import make_objective
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.origin import Origin
 from jaxlingua.train.run import refuse_what_does_not_fit
@@ -52,7 +54,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True)
 class Program:
-    """The training step of the first stage, lowered for devices that are not here."""
+    """A training step, lowered for devices that are not here: that of the stage which remembers most."""
 
     lowered: Any
     mesh: Mesh
@@ -82,15 +84,26 @@ def lower_step(config: Config, topology: Topology) -> Program:
     origin = planned_origin(config)
     refuse_what_does_not_fit(config, origin, mesh)
     vocab_size = planned_vocab_size(config, origin)
-    sizes, stage = origin.sizes(vocab_size), config.stages[0]
+    sizes, stage = origin.sizes(vocab_size), max(config.stages, key=_demand)
     model = Llama(sizes)
     optimizer, schedule = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))
-    state = abstract_state(model, optimizer, mesh)
-    objective = Objective(vocab_size, group_count(stage, config.data), config.train.loss_chunk_tokens)
+    learned = Learned(tuple(stage.frozen))
+    state = abstract_state(model, optimizer, mesh, learned, remembered_by(stage))
+    learned.check(state.params, stage.name)
+    groups = group_count(stage, config.data)
+    objective = make_objective(stage, groups, vocab_size, config.train.loss_chunk_tokens)
     options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
-    step = make_train_step(model, optimizer, schedule, objective, shardings_of(state), micro_batches, options)
+    step = make_train_step(
+        model, optimizer, schedule, objective, shardings_of(state), micro_batches, options, learned=learned,
+        anchor=stage.anchored,
+    )  # fmt: skip
     batch = abstract_batch(config.train.batch_rows, config.tokens.row_length_tokens, mesh)
     return Program(step.lower(state, batch), mesh, sizes, state, micro_batches, options)
+
+
+def _demand(stage: StageConfig) -> tuple[int, bool]:
+    """Orders stages by what their steps hold; of equal ones the first is the greatest."""
+    return len(remembered_by(stage)), stage.anchored is not None and stage.anchored.kl != "off"
 
 
 def planned_origin(config: Config) -> Origin:

@@ -25,13 +25,15 @@ class StageFacts:
     """What a line needs to know of its stage.
 
     `group_names` are (mixture entry, language) in the order of the metrics' groups, `tokens_per_step` the
-    positions that documents fill in one batch, `keys` how many keys each sees on average (`mean_keys`).
+    positions that documents fill in one batch, `keys` how many keys each sees on average (`mean_keys`),
+    `is_anchored` whether anything is added to its loss.
     """
 
     name: str
     group_names: Sequence[tuple[str, str]]
     tokens_per_step: float | int
     keys: float | int
+    is_anchored: bool = False
 
 
 class Tracker:
@@ -80,7 +82,8 @@ class Tracker:
 
         Args:
             metrics: named tuple of arrays with `loss`, `target_tokens`, `group_loss`, `group_target_tokens`,
-                `grad_norm`, `learning_rate`, `skipped`, `skipped_steps`.
+                `grad_norm`, `learning_rate`, `skipped`, `skipped_steps`, and of an anchored stage
+                `anchor_loss`.
         Cost: waits for the step before, while the device works on this one.
         """
         self.clock.start()
@@ -183,6 +186,8 @@ class Tracker:
             "skipped_steps": int(metrics.skipped_steps),
             "host_memory_gib": host_memory_gib(),
         }
+        if self._stage.is_anchored:
+            line["anchor_loss"] = float(metrics.anchor_loss)
         device_memory = device_memory_gib()
         if device_memory is not None:
             line["device_memory_gib"] = device_memory

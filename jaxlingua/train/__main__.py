@@ -201,7 +201,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                         store.save(step, state.saved, meta, metric=lost.get(config.checkpoint.best_by))
                 if is_stopped:
                     asked.stop(step)
-            stage.batches.close()
+            if not any(stage in later.measured for later in methods):
+                stage.batches.close()
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if has_tasks:

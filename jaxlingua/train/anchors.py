@@ -52,4 +52,5 @@ def remembered_by(stage: StageConfig) -> tuple[str, ...]:
     """What a stage keeps of its beginning: copies as large as what it trains."""
     if stage.anchor == stage.average == "off":
         return ()
-    return (PARAMS,) if stage.anchor == "off" or stage.anchor.ewc == "off" else (PARAMS, FISHER)
+    is_ewc = stage.anchored is not None and stage.anchored.ewc != "off"
+    return (PARAMS, FISHER) if is_ewc else (PARAMS,)

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlingua.config import AnchorConfig, Config
+from jaxlingua.config import AnchorConfig, Config, StageConfig
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.train.anchors import FISHER, PARAMS, remembered_by
 from jaxlingua.train.fisher import fisher_information
@@ -46,12 +46,17 @@ class Method:
     @property
     def anchor(self) -> AnchorConfig | None:
         """What holds it."""
-        return None if self.stage.config.anchor == "off" else self.stage.config.anchor
+        return self.stage.config.anchored
 
     @property
     def remembered(self) -> tuple[str, ...]:
         """What its state keeps of its beginning."""
         return remembered_by(self.stage.config)
+
+    @property
+    def measured(self) -> tuple[Stage, ...]:
+        """Earlier stages whose batches it wants at its beginning."""
+        return self.earlier if FISHER in self.remembered else ()
 
     @property
     def is_averaged(self) -> bool:
@@ -96,7 +101,7 @@ class Method:
             draws = self.anchor.fisher_draws
             with telling("measuring what earlier stages need (batches)") as on_progress:
                 anchor[FISHER] = fisher_information(
-                    state.params, state.frozen, self.learned, trained_shardings, self.earlier, model=model,
+                    state.params, state.frozen, self.learned, trained_shardings, self.measured, model=model,
                     objective=self.objective, draws=draws, seed=seed, micro_batches=micro_batches,
                     on_progress=on_progress,
                 )  # fmt: skip
@@ -113,11 +118,16 @@ def make_methods(config: Config, stages: Sequence[Stage], vocab_size: int) -> li
     for place, (stage, first) in enumerate(zip(stages, firsts, strict=True)):
         span = stages[first].first_step, ends[first]
         optimizer, schedule = make_optimizer(config.train.optimizer, span[1] - span[0], span[0])
-        anchor, groups = stage.config.anchor, len(stage.batches.group_names)
-        kl_weight = 0.0 if "off" in (anchor, getattr(anchor, "kl", "off")) else anchor.kl
-        objective = Objective(vocab_size, groups, config.train.loss_chunk_tokens, kl_weight)
+        groups = len(stage.batches.group_names)
+        objective = make_objective(stage.config, groups, vocab_size, config.train.loss_chunk_tokens)
         methods.append(Method(stage, tuple(stages[:place]), span, optimizer, schedule, objective))
     return methods
+
+
+def make_objective(stage: StageConfig, groups: int, vocab_size: int, loss_chunk_tokens: int) -> Objective:
+    """What the loss of a stage is made of."""
+    is_held = stage.anchored is not None and stage.anchored.kl != "off"
+    return Objective(vocab_size, groups, loss_chunk_tokens, stage.anchored.kl if is_held else 0.0)
 
 
 def method_at(methods: Sequence[Method], step: int) -> int:

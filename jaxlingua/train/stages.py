@@ -14,7 +14,10 @@ def facts_of(stage: Stage) -> StageFacts:
     """What the lines of metrics need to know of a stage."""
     batches = stage.batches
     positions = batches.batch_rows * batches.row_length_tokens * batches.use
-    return StageFacts(stage.config.name, batches.group_names, positions, mean_keys(batches.lengths))
+    return StageFacts(
+        stage.config.name, batches.group_names, positions, mean_keys(batches.lengths),
+        stage.config.anchored is not None,
+    )  # fmt: skip
 
 
 def is_due(step: int, every_steps: int, last_step: int) -> bool:
