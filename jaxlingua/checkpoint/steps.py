@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -214,10 +214,10 @@ def remove_leavings(folder: epath.Path) -> None:
             path.rmtree(missing_ok=True)
 
 
-def keep_only(folder: epath.Path, *, last: int, best: int) -> None:
-    """Remove complete steps but the newest `last` and the `best` with the lowest metric."""
+def keep_only(folder: epath.Path, *, last: int, best: int, also: Collection[int] = ()) -> None:
+    """Remove complete steps but the newest `last`, the `best` with the lowest metric, and those in `also`."""
     steps = complete_steps(folder)
-    kept = set(steps[-last:])
+    kept = {*steps[-last:], *also}
     if best:
         kept |= set(best_steps(folder)[:best])
     for step in steps:

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -42,9 +42,16 @@ class Store:
     All processes of a run call the same methods in the same order; each writes and reads its own shards.
     """
 
-    def __init__(self, folder: epath.Path, config: CheckpointConfig, before_complete: Callable[[], None]):
+    def __init__(
+        self,
+        folder: epath.Path,
+        config: CheckpointConfig,
+        before_complete: Callable[[], None],
+        stage_ends: Collection[int],
+    ):
         self.folder = folder
         self._config, self._before_complete = config, before_complete
+        self._kept = stage_ends if config.keep_stages else ()
         self._saving: int | None = None
         self._metric: float | None = None
         handler = ocp.CompositeCheckpointHandler(
@@ -202,7 +209,8 @@ class Store:
     def _tidy(self) -> None:
         """Old steps go once the new one is there. By the first process alone."""
         if self._saving is not None and jax.process_index() == 0:
-            steps.keep_only(self.folder, last=self._config.keep_last, best=self._config.keep_best)
+            last, best = self._config.keep_last, self._config.keep_best
+            steps.keep_only(self.folder, last=last, best=best, also=self._kept)
             steps.remove_leavings(self.folder)
 
     @contextlib.contextmanager
@@ -260,14 +268,16 @@ def open_store(
     folder: epath.PathLike,
     config: CheckpointConfig,
     before_complete: Callable[[], None] = lambda: None,
+    stage_ends: Collection[int] = (),
 ) -> Store:
     """The checkpoints in `folder`, a path or gs://….
 
     Args:
         before_complete: called in a thread when the arrays of a step are written and before it counts.
+        stage_ends: steps that are kept with `checkpoint.keep_stages`.
     """
     _tell_nothing_twice()
-    return Store(located(folder), config, before_complete)
+    return Store(located(folder), config, before_complete, stage_ends)
 
 
 def located(folder: epath.PathLike) -> epath.Path:

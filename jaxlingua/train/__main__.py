@@ -133,7 +133,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         evaluate_floors(tasks, config=config, folder=folder)
 
     # ── 5 checkpoint: where to begin ─────────────────────────────────────────────────────────────────────
-    store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry)
+    ends = [stage.end_step for stage in stages]
+    store = open_store(home.checkpoints, config.checkpoint, before_complete=home.carry, stage_ends=ends)
     if restored_step is not None:
         frozen = state.frozen if base_is_due else origin.frozen(model, mesh, telling)
         abstract = states[method_at(methods, restored_step)]

@@ -172,6 +172,8 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert best_steps(folder) == [4, 2, 5, 1, 6]
     keep_only(folder, last=2, best=2)
     assert complete_steps(folder) == [2, 4, 6, 7]
+    keep_only(folder, last=1, best=0, also=(4, 5))
+    assert complete_steps(folder) == [4, 7]
     keep_only(folder, last=1, best=0)
     assert complete_steps(folder) == [7]
 

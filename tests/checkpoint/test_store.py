@@ -144,6 +144,16 @@ def test_only_the_newest_checkpoints_are_kept_and_a_step_is_saved_once(tmp_path)
     assert open_store(tmp_path, KEEP).restore(abstract(state, mesh_of(1)))[1] == {"step": 3}
 
 
+@pytest.mark.parametrize(("keep_stages", "kept"), [(True, ["2", "4"]), (False, ["4"])])
+def test_the_last_step_of_each_stage_is_kept_unless_that_is_not_wanted(tmp_path, keep_stages, kept):
+    config = CheckpointConfig(keep_last=1, keep_stages=keep_stages)
+    store = open_store(tmp_path, config, stage_ends=[2, 5])
+    for step in (1, 2, 3, 4):
+        store.save(step, {"w": jnp.ones(3)}, {})
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
 @pytest.mark.parametrize("metric", [float("nan"), float("inf"), float("-inf")])
 def test_a_step_whose_metric_is_not_finite_is_never_among_the_best(tmp_path, metric):
     store = open_store(tmp_path, CheckpointConfig(keep_last=1, keep_best=1))
