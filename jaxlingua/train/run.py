@@ -28,6 +28,7 @@ from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.tracking import ModelSize
+from jaxlingua.train.branch import branch_source
 from jaxlingua.train.compiler_options import compiler_options, refuse_unknown_options
 from jaxlingua.train.fit import refuse_no_room
 from jaxlingua.train.held_out import HeldOutLoss
@@ -50,7 +51,7 @@ def refuse_what_cannot_run(config: Config) -> None:
     count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
     refuse_unknown_options(compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind))
-    folder = config.run.folder
+    folder = str(branch_source(config.run) or config.run.folder)
     if not is_bucket(folder):  # a copy of that one is not here yet
         step = max(numbered_steps(located(f"{folder}/checkpoints")), default=None)
         origin = open_origin(config, Path(folder), step)

@@ -42,6 +42,7 @@ from jaxlingua.tokens.describe import describe_source, describe_stage
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.tokens.tokenizer import is_learned
+from jaxlingua.train.branch import branch_source, copy_run, step_to_branch_from
 
 # Packages whose version can change what a run computes or how it is stored.
 PACKAGES = (
@@ -79,13 +80,18 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
     """The folder of the run, for the processes of this run alone; a folder of another run is refused.
 
     Where checkpoints are there already, every field that is part of a run's identity must be the same, but
-    for stages that are not begun; sources and stages may be added. Where there are none, a run begins anew.
+    for stages that are not begun; sources and stages may be added. Where there are none, a run begins anew,
+    or as a copy of the run that `run.branch_from` names.
 
     Args:
-        say: told of checkpoints that are damaged or unfinished.
+        say: told of checkpoints that are damaged or unfinished, and of the copy.
     Raises: ConfigError with the differences, or where the folder cannot be made; MachineError while another
         process has it.
     """
+    if config.run.branch_from:
+        if group.is_primary:
+            _branch(config, say)
+        group.share(None)  # it is there before anybody looks for it
     with held_folder(config.run.folder, group, say) as (folder, carry):
         kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
         if kept.is_file() and not is_ours:
@@ -109,6 +115,22 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
                 shutil.rmtree(path, ignore_errors=True)
         group.share(None)  # what is removed is gone before anybody reads on
         yield RunFolder(folder, checkpoints, step, carry, group)
+
+
+def _branch(config: Config, say: Callable[[str], None]) -> None:
+    """Copy the run that this one branches from, unless it is here; first everything is checked."""
+    source = branch_source(config.run)
+    if source is None:
+        return
+    step, before = step_to_branch_from(source, say), load_config(str(source / "config.yaml"))
+    now = _with_kept_paths(config, before)
+    if differences := list(identity_differences(before, now, _begun(source, step))):
+        raise ConfigError(
+            f"run.branch_from: '{source}' given, which is another run: {_shown(differences)}; stages, "
+            f"sources and tasks may be added; extend it (extends={source}), or leave run.branch_from out"
+        )
+    with _lock(Path(config.run.folder), say):
+        copy_run(source, Path(config.run.folder), step, say)
 
 
 @contextmanager
@@ -232,6 +254,7 @@ def _with_absolute_paths(config: Config) -> Config:
         local = Path(given.path).expanduser()
         if given.path and local.exists():
             changed[section] = given.model_copy(update={"path": str(local.absolute())})
+    changed["run"] = config.run.model_copy(update={"branch_from": ""})  # all of it is here now
     config = config.model_copy(update=changed)
     adapter = "" if config.model.lora == "off" else config.model.lora.adapter
     is_here = adapter and Path(adapter).expanduser().exists()
@@ -249,27 +272,45 @@ def _begun(folder: Path, step: int) -> int | None:
 
 def _refuse_differences(folder: str, differences: list[str]) -> None:
     if differences:
-        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
-        more = len(differences) - DIFFERENCES_SHOWN
         raise ConfigError(
-            f"{folder}: holds another run: {shown}{f' and {more} more' if more > 0 else ''}; choose another "
-            f"run.folder, or go on with the values of {folder}/config.yaml"
+            f"{folder}: holds another run: {_shown(differences)}; choose another run.folder, or go on with "
+            f"the values of {folder}/config.yaml"
         )
+
+
+def _shown(differences: list[str]) -> str:
+    more = len(differences) - DIFFERENCES_SHOWN
+    return "; ".join(differences[:DIFFERENCES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def identity_differences(before: Config, now: Config, begun: int | None = None) -> Iterator[str]:
     """ "path: old there, new given" for each field of a run's identity in which two configurations differ.
 
-    Only the first `begun` stages count (None: all there were), and sources that both have. Where the base of
-    adapters lies is no matter: it is read at each start, and its fingerprint tells whether it is the same.
+    Only the first `begun` stages count (None: all there were), those whose learning rate goes on from them,
+    and sources that both have. Where the base of adapters lies is no matter: it is read at each start, and
+    its fingerprint tells whether it is the same.
     """
     if "off" not in (before.model.lora, now.model.lora) and now.model.path:
         now = now.model_copy(update={"model": now.model.model_copy(update={"path": before.model.path})})
-    stages = before.stages[:begun]
+    count = _scheduled(before.stages, len(before.stages) if begun is None else begun)
+    stages = before.stages[:count]
+    if count < _scheduled(now.stages, count):
+        name = now.stages[count].name
+        yield (
+            f"stages[{count}].schedule: 'continue' given for '{name}', and the learning rate of the stage "
+            f"before was to end with it (restart is allowed)"
+        )
     sources = {name: source for name, source in before.data.sources.items() if name in now.data.sources}
     added = {name: source for name, source in now.data.sources.items() if name not in sources}
     data = before.data.model_copy(update={"sources": sources | added})
     yield from _differences(before.model_copy(update={"stages": stages, "data": data}), now, "")
+
+
+def _scheduled(stages: Sequence[StageConfig], begun: int) -> int:
+    """How many stages have a learning rate that is fixed once `begun` of them are begun."""
+    while 0 < begun < len(stages) and stages[begun].schedule == "continue":
+        begun += 1
+    return begun
 
 
 def _differences(before: Any, now: Any, where: str) -> Iterator[str]:
@@ -309,7 +350,8 @@ def write_facts(
     What was chosen for replay is in replay/, a file for each entry.
 
     The command, versions, commit and devices are those the run began with; `resumed` has those of each start
-    after that.
+    after that. `branched` has the folder and step of the run that this one was copied from. config.yaml has
+    all stages, and names that run no more.
 
     Args:
         public: fingerprints of the public checkpoint and adapter that the run begins from, as far as they are
@@ -339,9 +381,12 @@ def write_facts(
     if path.is_file() and step is not None:
         before = _read_json(path)
         content = {name: before[name] for name in content}
+        content |= {name: before[name] for name in ("branched",) if name in before}
         content["resumed"] = [*before["resumed"], {"step": step, **start}]
-        begun = [stage.config.name for stage in stages if stage.first_step < step]
-        _refuse_other_data(config, before["fingerprints"], fingerprints, begun)
+        begun = sum(stage.first_step < step for stage in stages)
+        begun = _scheduled([stage.config for stage in stages], begun)
+        names = [stage.config.name for stage in stages[:begun]]
+        _refuse_other_data(config, before["fingerprints"], fingerprints, names)
         for name in (PUBLIC, ADAPTER):
             if name in before["fingerprints"]:
                 fingerprints.setdefault(name, before["fingerprints"][name])
