@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from jaxlingua.config import StageConfig
 from jaxlingua.errors import DataError
@@ -161,7 +161,7 @@ class StageBatches:
             passes, rest = divmod(whole * pool.per_epoch, len(pool.documents))
             shown[pool.documents] += passes
             shown[self._pass(pool, passes)[:rest]] += 1
-        target_tokens = np.concatenate([store.target_tokens for store in self.corpus.stores])
+        target_tokens = self._target_tokens()
 
         def total(per_document: np.ndarray) -> np.ndarray:
             return np.bincount(self.corpus.groups, per_document, len(self.group_names))
@@ -179,6 +179,20 @@ class StageBatches:
             )
             for i, group in enumerate(self.group_names)
         }
+
+    def rows_for(self, target_tokens: int) -> int:
+        """The fewest rows from the beginning on that show at least so many target tokens."""
+        per_document, rows, left, epoch = self._target_tokens(), 0, target_tokens, 0
+        while True:
+            plan = self.plan(epoch)
+            shown = np.cumsum(per_document[plan.documents])[plan.row_starts[1:] - 1]  # no row is empty
+            if shown[-1] >= left:
+                return rows + int(np.searchsorted(shown, left)) + 1
+            rows, left, epoch = rows + plan.rows, left - int(shown[-1]), epoch + 1
+
+    def _target_tokens(self) -> Int32[np.ndarray, "documents"]:
+        """How many of each document's tokens are targets."""
+        return np.concatenate([store.target_tokens for store in self.corpus.stores])
 
     def _epoch_of(self, row: int) -> int:
         """The epoch of a row; makes plans until it is known how many rows the epochs up to it have."""
@@ -216,9 +230,10 @@ def stage_batches(
     batch_rows: int,
     packing: bool,
 ) -> StageBatches:
-    """The batches of a stage; its epochs become a number of steps here, once.
+    """The batches of a stage; its epochs or target tokens become a number of steps here, once.
 
-    The last step is filled up with rows of the next epoch, so that no document misses its turn.
+    The last step is filled up with rows of the next epoch, so that no document misses its turn. A length in
+    target tokens is the fewest steps that show so many.
 
     Raises: DataError if an entry has no document, saying what became of its examples.
     """
@@ -229,6 +244,8 @@ def stage_batches(
     batches = StageBatches(numbered, stage.name, seed, row_length_tokens, batch_rows, packing, pools)
     if stage.steps != "auto":
         steps = stage.steps
+    elif stage.target_tokens != "auto":
+        steps = math.ceil(batches.rows_for(stage.target_tokens) / batch_rows)
     else:
         part, whole = math.modf(stage.epochs)
         before = sum(batches.plan(epoch).rows for epoch in range(int(whole)))

@@ -107,11 +107,7 @@ class WindowBatches:
         self._samples = self._sampled()
         rows_per_document = self._window(0).plan.rows / len(self._members(0).entries)
         self._rows_per_epoch = epoch * rows_per_document
-        self.steps = (
-            stage.steps
-            if stage.steps != "auto"
-            else max(1, math.ceil(stage.epochs * self._rows_per_epoch / batch_rows))
-        )
+        self.steps = self._steps_of(stage)
 
     # ── what training and those that describe it ask ──────────────────────────────────────────────────────
 
@@ -338,6 +334,17 @@ class WindowBatches:
 
     # ── estimates, checks, identity ───────────────────────────────────────────────────────────────────────
 
+    def _steps_of(self, stage: StageConfig) -> int:
+        """Its length in steps, by the rows and target tokens of the first window."""
+        if stage.steps != "auto":
+            return stage.steps
+        if stage.epochs != "auto":
+            return max(1, math.ceil(stage.epochs * self._rows_per_epoch / self.batch_rows))
+        first = self._window(0)
+        targets = np.concatenate([store.target_tokens for store in first.corpus.stores])
+        per_row = int(targets[first.plan.documents].sum()) / first.plan.rows
+        return math.ceil(stage.target_tokens / per_row / self.batch_rows)
+
     def _members_of_stage(self) -> Float64[np.ndarray, "entries"]:
         """About how many documents of each entry the stage shows."""
         rows = self.steps * self.batch_rows
@@ -416,7 +423,8 @@ def window_batches(
 ) -> WindowBatches:
     """The batches of a stage of which some text is drawn anew, or whose weights change.
 
-    A length in epochs becomes steps by the first window, of which it is told how many rows an epoch has.
+    A length in epochs or target tokens becomes steps by the first window: how many rows an epoch has, and how
+    many target tokens a row.
 
     Raises: DataError if an entry has no document, as far as the first window tells.
     """

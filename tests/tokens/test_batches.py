@@ -270,6 +270,19 @@ def test_epochs_become_steps_that_show_all_of_them(documents, epochs, share):
     assert make(documents, steps=17).steps == 17
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_length_in_target_tokens_is_the_fewest_steps_that_show_so_many(documents, packing):
+    """Counted in the batches, up to the third epoch: exactly at a batch's end, and one token beyond it."""
+    shown = np.cumsum([make(documents, packing=packing).batch(step).target_mask.sum() for step in range(150)])
+    third = make(documents, packing=packing, epochs=2).steps + 3
+    for steps in (1, 2, third):
+        for wanted, expected in ((shown[steps - 1], steps), (shown[steps - 1] + 1, steps + 1)):
+            batches = make(documents, packing=packing, target_tokens=int(wanted))
+            assert batches.steps == expected
+            assert sum(count.target_tokens for count in batches.describe().values()) == shown[expected - 1]
+    assert make(documents, target_tokens=1).steps == 1
+
+
 def test_a_mixture_smaller_than_a_batch_fills_it_from_later_epochs(documents):
     batches = make({"little": documents["little"]}, epochs=1, batch_rows=32)
     assert batches.steps == 1

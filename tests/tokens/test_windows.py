@@ -170,6 +170,17 @@ def test_each_epoch_shows_each_slot_once_and_what_fits_no_row_never(replay, pack
         assert sum(count for (entry, _), count in names.items() if entry == "replay") == 67
 
 
+def test_a_length_in_target_tokens_goes_by_those_of_a_row_of_the_first_window(replay):
+    """The text of other windows is drawn otherwise, so that it shows about as many."""
+    wanted = 20_000
+    batches = make(replay, target_tokens=wanted)
+    shown = np.cumsum([batches.batch(step).target_mask.sum() for step in range(batches.steps)])
+    assert shown[-1] == pytest.approx(wanted, rel=0.05)
+    per_row = batches.batch(0).target_mask.sum() / BATCH_ROWS
+    assert batches.steps == pytest.approx(wanted / per_row / BATCH_ROWS, rel=0.1)
+    assert make(replay, target_tokens=1).steps == 1
+
+
 def test_two_epochs_are_drawn_anew(replay):
     batches = make(replay, weights={"drawn": "auto", "replay": 0.25}, steps=400)
     texts = []
