@@ -1,13 +1,13 @@
-"""Groups of languages: what seen ones gained, and whether unseen ones went along; and what was forgotten."""
+"""Groups of languages: what seen ones gained, and whether unseen ones went along."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxlingua.eval.report.comparisons import is_better
 from jaxlingua.eval.report.heat import HeatMap
-from jaxlingua.eval.report.models import better_high, model_key, places_of, primary_metrics, prompt_of
+from jaxlingua.eval.report.models import better_high
 from jaxlingua.eval.report.words import language_name
-from jaxlingua.eval.significance import comparable, correlation, spread
+from jaxlingua.eval.significance import correlation, spread
 
 
 def make_groups(
@@ -95,71 +95,3 @@ def transfer(table: HeatMap) -> list[dict[str, Any]]:
                     }
                 )
     return found
-
-
-def forgetting(
-    scores: Iterable[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Each task after each stage, and what became of it since its language was learned.
-
-    Backward transfer is the score after the last stage minus that after the stage which learned the language
-    first; forgetting is its negative part. None where fewer than two stages were evaluated.
-    """
-    scores = list(scores)
-    last: dict[str, int] = {}
-    for score in scores:
-        if score["step"] > 0:
-            last[score["stage"]] = max(score["step"], last.get(score["stage"], 0))
-    evaluated = [stage["name"] for stage in stages if stage["name"] in last]
-    if len(evaluated) < 2:
-        return None
-    learned: dict[str, str] = {}
-    for stage in stages:
-        for row in stage["mixture"]:
-            if row.get("documents seen", 1):
-                learned.setdefault(row["language"], stage["name"])
-    places, primary = places_of(scores), primary_metrics(scores)
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for score in scores:
-        name = "base" if model_key(score) == "base" else score["stage"]
-        if name != "base" and (name not in evaluated or last[name] != score["step"]):
-            continue
-        if primary.get(score["task"]) != score["metric"]:
-            continue
-        place = places[score["task"]]
-        key = (place.language, place.column, score["metric"])
-        row = rows.setdefault(key, {"learned": learned.get(place.language), "scores": {}})
-        row["scores"].setdefault(name, {})[prompt_of(score)] = score
-    lines = [_line(key, row, evaluated) for key, row in rows.items()]
-    order = {name: place for place, name in enumerate(evaluated)}
-    lines.sort(
-        key=lambda line: (order.get(line["learned"], -1), language_name(line["language"]), line["column"])
-    )
-    told = [line["backward"] for line in lines if line["backward"] is not None and line["learned"]]
-    return {
-        "stages": evaluated,
-        "rows": lines,
-        "backward_transfer": spread(told).mean if told else None,
-        "forgetting": spread([max(-value, 0.0) for value in told]).mean if told else None,
-    }
-
-
-def _line(key: tuple[str, ...], row: dict[str, Any], evaluated: list[str]) -> dict[str, Any]:
-    language, column, metric = key
-    since = row["learned"] if row["learned"] in evaluated else None if row["learned"] else "base"
-    values = {
-        name: spread([score["value"] for score in them.values()]).mean for name, them in row["scores"].items()
-    }
-    line = {"language": language, "column": column, "metric": metric, "learned": row["learned"]}
-    line |= {"values": values, "backward": None, "reason": ""}
-    then, now = row["scores"].get(since or ""), row["scores"].get(evaluated[-1])
-    if since == evaluated[-1] or not then or not now:
-        return line
-    differing = [
-        comparable(then[name]["signature"], now[name]["signature"]) if name in then else "prompt: other ones"
-        for name in now
-    ]
-    if any(differing) or then.keys() != now.keys():
-        return {**line, "reason": next(filter(None, differing), "prompt: other ones")}
-    change = values[evaluated[-1]] - values[since]
-    return {**line, "backward": change if better_high(metric) is not False else -change}

@@ -81,13 +81,22 @@ def _thinned(points: list[tuple[int, float | int]]) -> list[tuple[int, float | i
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def draw(lines: Lines, title: str, unit: str, order: Sequence[str] = ()) -> Markup:
-    """Curves over steps: steps to the right, `unit` upwards.
+def draw(
+    lines: Lines,
+    title: str,
+    unit: str,
+    order: Sequence[str] = (),
+    names: Sequence[str] = (),
+    rings: Mapping[str, int] | None = None,
+) -> Markup:
+    """Curves over steps, or over things that have names: these to the right, `unit` upwards.
 
     Args:
         order: labels of several pictures; each has one color in all of them.
+        names: of 0, 1, 2 … to the right; none for steps.
+        rings: label → where its line has a ring.
     """
-    plane = _Plane([point for points in lines.values() for point in points])
+    plane = _Plane([point for points in lines.values() for point in points], names)
     parts = []
     places = {label: place for place, label in enumerate(dict.fromkeys([*order, *lines]))}
     for label, points in lines.items():
@@ -99,12 +108,18 @@ def draw(lines: Lines, title: str, unit: str, order: Sequence[str] = ()) -> Mark
         if len(points) > 1:
             path = " ".join(f"{plane.x(x):.1f},{plane.y(y):.1f}" for x, y in points)
             parts.append(f'<polyline {style}{dash} points="{path}">{name}</polyline>')
-        if len(points) <= 12:
+        if len(points) <= 12 or names:
             parts += [
                 f'<circle {style.replace("l c", "d c")} cx="{plane.x(x):.1f}" cy="{plane.y(y):.1f}" r="2.6">'
-                f"<title>{escape(label)}: {number(y)} at step {x:,}</title></circle>"
+                f"<title>{escape(label)}: {number(y)} at {escape(names[x]) if names else f'step {x:,}'}"
+                f"</title></circle>"
                 for x, y in points
             ]
+        parts += [
+            f'<circle {style} cx="{plane.x(x):.1f}" cy="{plane.y(y):.1f}" r="6"/>'
+            for x, y in points
+            if rings and rings.get(label) == x
+        ]
     legend = ""
     if list(lines) != ["all"]:
         keys = "".join(
@@ -113,7 +128,7 @@ def draw(lines: Lines, title: str, unit: str, order: Sequence[str] = ()) -> Mark
             for label in lines
         )
         legend = f'<figcaption class="legend">{keys}</figcaption>'
-    return _picture(plane, parts, title, unit, "step", legend)
+    return _picture(plane, parts, title, unit, "" if names else "step", legend)
 
 
 def draw_points(points: Sequence[Mapping[str, Any]], title: str, x_name: str, y_name: str) -> Markup:
@@ -134,10 +149,13 @@ def draw_points(points: Sequence[Mapping[str, Any]], title: str, x_name: str, y_
 
 
 class _Plane:
-    """Where numbers lie in a picture; its edges are round numbers."""
+    """Where numbers lie in a picture; its edges are round numbers, or the first and the last name."""
 
-    def __init__(self, points: Sequence[tuple[float | int, float | int]]):
-        self.x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), 6)
+    def __init__(self, points: Sequence[tuple[float | int, float | int]], names: Sequence[str] = ()):
+        self.names = names
+        self.x_ticks = [float(place) for place in range(len(names))]
+        if not names:
+            self.x_ticks = _ticks(min(x for x, _ in points), max(x for x, _ in points), 6)
         self.y_ticks = _ticks(min(y for _, y in points), max(y for _, y in points), 5)
 
     def x(self, value: float | int) -> float:
@@ -172,10 +190,15 @@ def _picture(plane: _Plane, parts: Sequence[str], title: str, unit: str, x_name:
         f'<text class="t e" x="{left - 6}" y="{plane.y(tick) + 3.5:.1f}">{_tick_text(tick)}</text>'
         for tick in plane.y_ticks
     ]
-    grid += [
-        f'<text class="t m" x="{plane.x(tick):.1f}" y="{bottom + 15}">{_tick_text(tick)}</text>'
-        for tick in plane.x_ticks
-    ]
+    most = int(
+        (right - left) / max(len(plane.x_ticks) - 1, 1) / 7
+    )  # characters that fit below a name's place
+    for place, tick in enumerate(plane.x_ticks):
+        text = _tick_text(tick)
+        if plane.names:
+            text = plane.names[place]
+            text = escape(text if len(text) <= most else f"{text[: max(most - 1, 1)]}…")
+        grid.append(f'<text class="t m" x="{plane.x(tick):.1f}" y="{bottom + 15}">{text}</text>')
     names = (
         f'<text class="h" x="4" y="14">{escape(title)}</text>'
         f'<text class="t e" x="{right}" y="14">{escape(unit)}</text>'

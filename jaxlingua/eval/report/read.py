@@ -5,6 +5,7 @@ report can be written again at any time, also of a run that was cut off.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import yaml
 from jaxlingua.errors import DataError
 from jaxlingua.eval.report.comparisons import compare, told, too_few_samples
 from jaxlingua.eval.report.files import read_data, read_evaluations, read_lines, read_provenance
+from jaxlingua.eval.report.forgetting import forgetting
 from jaxlingua.eval.report.forms import MetricsLine, check
-from jaxlingua.eval.report.groups import forgetting, group_means, make_groups, transfer
+from jaxlingua.eval.report.groups import group_means, make_groups, transfer
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import read_items, read_prompts
 from jaxlingua.eval.report.models import (
@@ -23,6 +25,7 @@ from jaxlingua.eval.report.models import (
     places_of,
     shown_models,
 )
+from jaxlingua.eval.report.resampled import answered_in
 from jaxlingua.eval.report.rows import prompt_rows
 from jaxlingua.tracking.goodput import read_starts, spent
 
@@ -53,7 +56,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     tasks = evaluations[name]["tasks"] if name else {}
     against = homes.get(baseline, "") if shown[:1] != [baseline] else ""
     rows = {place.language for place in places_of(scores).values()}
-    groups = make_groups(_given_groups(folder), data["stages"], rows)
+    groups = make_groups(_given(folder, "groups"), data["stages"], rows)
     tables = [heat_map(scores, found, model, groups, is_primary=True) for model in shown[:1]]
     return {
         "name": folder.resolve().name,
@@ -64,7 +67,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         "groups": groups,
         "group_means": group_means(tables[0]) if tables and groups else [],
         "transfer": transfer(tables[0]) if tables and groups else [],
-        "forgetting": forgetting(scores, data["stages"]),
+        "forgetting": forgetting(
+            scores, data["stages"], _given(folder, "abilities"), partial(answered_in, folder)
+        ),
         "answers": {
             name: evaluation["tasks"] for name, evaluation in evaluations.items() if evaluation["tasks"]
         },
@@ -103,15 +108,15 @@ def _strangers(
     return found
 
 
-def _given_groups(folder: Path) -> dict[str, list[str]]:
-    """eval.groups of the configuration that the run was last started with."""
+def _given(folder: Path, field: str) -> dict[str, list[str]]:
+    """eval.groups or eval.abilities of the configuration that the run was last started with."""
     path = folder / "config.yaml"
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text("utf-8")) or {}
-        groups = (content.get("eval") or {}).get("groups") or {}
-        return {str(name): [str(code) for code in codes] for name, codes in groups.items()}
+        given = (content.get("eval") or {}).get(field) or {}
+        return {str(name): [str(one) for one in them] for name, them in given.items()}
     except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         what = str(error).replace("\n", " ")
         raise DataError(

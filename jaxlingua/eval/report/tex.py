@@ -5,14 +5,21 @@ from typing import Any
 
 from jaxlingua.eval.report.comparisons import Comparison, Key, key_of
 from jaxlingua.eval.report.escape import csv_text, document, latex, table
+from jaxlingua.eval.report.forgetting import is_significant
 from jaxlingua.eval.report.heat import Cell, HeatMap
 from jaxlingua.eval.report.models import BASE, FLOOR
+from jaxlingua.eval.report.summary import LEVELS, MEASURES
 from jaxlingua.eval.report.words import language_name, one_digit, signed
 
 COLUMNS_PER_TABLE = 7
 FIELDS = (
     *("stage", "step", "model", "task", "language", "metric", "value", "low", "high", "items", "signature"),
     *("prompt", "kind", "source_language", "delta", "delta_low", "delta_high", "p_value"),
+)
+
+MATRIX_FIELDS = (
+    *("row", "step", "task", "language", "metric", "group", "learned", "value", "low", "high", "items"),
+    *("against", "change", "change_low", "change_high", "p_value", "p_holm", "reason"),
 )
 
 
@@ -38,8 +45,10 @@ def scores_latex(
     means: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     models: Sequence[str],
+    forgetting: Mapping[str, Any] | None = None,
 ) -> str:
-    """The heat maps as tables, the groups, and all scores, as a document that compiles by itself."""
+    """The heat maps as tables, the groups, the forgetting matrix, and all scores, as a document that compiles
+    by itself."""
     parts = [part for heat in tables for part in _heat_tables(heat)]
     if means:
         body = [
@@ -56,9 +65,72 @@ def scores_latex(
         ]
         head = ["group", "metric", "languages", "cells", "before", "after", r"$\Delta$"]
         parts.append(table("Means over groups of languages.", "tab:groups", head, body, align="llrrrrr"))
+    if forgetting:
+        parts += _matrix_tables(forgetting)
     if rows:
         parts.append(_all_scores(rows, models))
     return document(parts, f"Scores of {' '.join(name.split())}; written by jaxlingua, which overwrites it.")
+
+
+def forgetting_csv(forgetting: Mapping[str, Any]) -> str:
+    """A line per cell of the forgetting matrix, numbers in full; changes are told so that more is better."""
+    lines = [
+        {"row": row["name"], "step": row["step"], **column, **column["cells"][row["name"]]}
+        for column in forgetting["columns"]
+        for row in forgetting["rows"]
+        if row["name"] in column["cells"]
+    ]
+    return csv_text(lines, MATRIX_FIELDS)
+
+
+def _matrix_tables(forgetting: Mapping[str, Any]) -> list[str]:
+    """The matrix, some columns at a time, then what it tells in one table."""
+    parts = []
+    for start in range(0, len(forgetting["columns"]), COLUMNS_PER_TABLE):
+        columns = forgetting["columns"][start : start + COLUMNS_PER_TABLE]
+        head = ["after"]
+        for one in columns:
+            names = (language_name(one["language"]), one["column"], one["metric"])
+            stacked = r"\\".join(map(latex, names))
+            head.append(rf"\shortstack{{{stacked}}}")
+        body = [
+            [latex(row["name"]), *(_matrix_cell(one, row["name"]) for one in columns)]
+            for row in forgetting["rows"]
+        ]
+        title = (
+            "Forgetting matrix; bold where the language was learned, before that the difference to the base "
+            f"model, behind it to that stage; * p $<$ 0.05 after Holm over {forgetting['tests']} differences."
+        )
+        place = f"tab:forgetting-{start // COLUMNS_PER_TABLE + 1}"
+        parts.append(table(title, place, head, body, align="l" + "r" * len(columns)))
+    body = []
+    for line in forgetting["summary"]:
+        name = line["ability"] or MEASURES[line["measure"]][0]
+        told = "" if line["value"] is None else latex(_summary_number(line, line["value"]))
+        if line["low"] is not None:
+            low, high = (latex(_summary_number(line, line[side])) for side in ("low", "high"))
+            told += rf" {{\tiny [{low}, {high}]}}"
+        body.append([latex(name), latex(line["metric"]), told, str(line["cells"]), f"{line['items']:,}"])
+    head = ["measure", "metric", "value", "tasks", "items"]
+    title = r"What the forgetting matrix tells, with 95\,\% bootstrap intervals."
+    return [*parts, table(title, "tab:forgetting", head, body, align="llrrr")]
+
+
+def _summary_number(line: Mapping[str, Any], value: float | int) -> str:
+    return one_digit(value) if line["measure"] in LEVELS else signed(value)
+
+
+def _matrix_cell(column: Mapping[str, Any], row: str) -> str:
+    cell = column["cells"].get(row)
+    if cell is None:
+        return ""
+    value = one_digit(cell["value"])
+    if row == column["learned"] and not column["abilities"]:
+        return rf"\textbf{{{value}}}"
+    if cell["reason"]:
+        return rf"{value} $\neq$"
+    star = r"\textsuperscript{*}" if is_significant(cell) else ""
+    return value + (rf" {{\scriptsize {latex(signed(cell['change']))}}}{star}" if cell["against"] else "")
 
 
 def _heat_tables(heat: HeatMap) -> list[str]:

@@ -13,11 +13,12 @@ from jaxlingua.eval.report.escape import markdown
 from jaxlingua.eval.report.files import replace
 from jaxlingua.eval.report.heat import heat_map
 from jaxlingua.eval.report.items import clipped
+from jaxlingua.eval.report.matrix_page import matrix_view
 from jaxlingua.eval.report.models import FLOOR, is_own, model_key, models_of, shown_models
 from jaxlingua.eval.report.pictures import curves_of, draw, draw_points, score_curves
 from jaxlingua.eval.report.read import read_run
 from jaxlingua.eval.report.rows import headlines, mean_of, score_rows
-from jaxlingua.eval.report.tex import scores_csv, scores_latex
+from jaxlingua.eval.report.tex import forgetting_csv, scores_csv, scores_latex
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 
 CARDS = 6
@@ -27,8 +28,11 @@ OPEN_ROWS = 30  # a longer table of all scores is folded
 def write_report(folder: Path) -> dict[str, Any]:
     """Write report.html, .md, .json, .csv and .tex into a run folder; the content of report.json is returned.
 
+    Of a run of several stages the forgetting matrix is written to forgetting.csv too.
+
     Raises: DataError where the folder is not a run's, or a file in it cannot be read.
-    Cost: about a second, and for large evaluations the time to read their predictions once.
+    Cost: about a second, and for large evaluations the time to read their predictions once; of several stages
+    also a millisecond per translation, see `resampled.answered_in`.
     """
     report = read_run(folder)
     view = view_of(report)
@@ -44,10 +48,13 @@ def write_report(folder: Path) -> dict[str, Any]:
             report["group_means"],
             view["rows"],
             view["models"],
+            report["forgetting"],
         ),
     }
     for ending, text in pages.items():
         replace(folder / f"report.{ending}", text)
+    if report["forgetting"]:
+        replace(folder / "forgetting.csv", forgetting_csv(report["forgetting"]))
     return report
 
 
@@ -66,6 +73,8 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
     }
     lines = headlines(rows, models)
     over_steps = score_curves(scores, stages)
+    if report["forgetting"] and _all_in_matrix(scores, stages, report["forgetting"]["rows"]):
+        over_steps = []  # the curves over stages show the same points
     labels = sorted({label for *_, of in over_steps for label in of})
     pictures = curves_of(report["metrics"])
     return {
@@ -84,7 +93,7 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
         "heat_maps": [one for one in maps[True] if one.cells],
         "other_maps": [one for one in maps[False] if one.cells],
         "not_compared": _not_compared(report["comparisons"]),
-        "forgetting_map": _forgetting_map(report["forgetting"]),
+        "matrix": matrix_view(report["forgetting"]),
         "score_pictures": [(title, draw(of, title, unit, labels)) for title, unit, of in over_steps],
         "curves": [(title, draw(of, title, unit)) for title, unit, of in pictures],
         "transfer_pictures": [
@@ -143,6 +152,14 @@ def _columns(scores: Sequence[Mapping[str, Any]], models: Sequence[str], stages:
     return [model for model in models if model not in older]
 
 
+def _all_in_matrix(
+    scores: Sequence[Mapping[str, Any]], stages: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether each checkpoint that was evaluated is a row of the forgetting matrix."""
+    own = {(score["stage"], score["step"]) for score in scores if is_own(score, stages)}
+    return own <= {(row["name"], row["step"]) for row in rows}
+
+
 def _not_compared(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Reason → the models and tasks whose scores it keeps from being compared."""
     found: dict[str, tuple[list[str], list[str]]] = {}
@@ -155,22 +172,6 @@ def _not_compared(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, An
         {"reason": reason, "models": list(dict.fromkeys(models)), "tasks": list(dict.fromkeys(tasks))}
         for reason, (models, tasks) in found.items()
     ]
-
-
-def _forgetting_map(forgetting: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Languages × tasks of backward transfer, languages by the stage that learned them."""
-    rows = forgetting["rows"] if forgetting else []
-    groups: dict[str, list[str]] = {}
-    for row in rows:
-        name = f"learned in {row['learned']}" if row["learned"] else "learned in no stage"
-        if row["backward"] is not None or row["reason"]:
-            groups.setdefault(name, []).append(row["language"])
-    return {
-        "columns": sorted({(row["column"], row["metric"]) for row in rows}),
-        "groups": {name: list(dict.fromkeys(codes)) for name, codes in groups.items()},
-        "cells": {(row["language"], (row["column"], row["metric"])): row for row in rows},
-        "largest": max((abs(row["backward"]) for row in rows if row["backward"]), default=1.0),
-    }
 
 
 def _hashes(scores: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:

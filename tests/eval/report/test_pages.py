@@ -252,18 +252,21 @@ def test_backward_transfer_is_now_minus_when_it_was_learned(run):
         for s in report["scores"]
         if s["metric"] == "exact_number"
     }
-    rows = {row["language"]: row for row in report["forgetting"]["rows"] if row["column"] == "mgsm"}
+    columns = {one["language"]: one for one in report["forgetting"]["columns"] if one["column"] == "mgsm"}
     now, then = value["more", 2000, "mgsm.deu_Latn"], value["coit", 1000, "mgsm.deu_Latn"]
-    assert rows["deu_Latn"]["backward"] == pytest.approx(now - then)
-    assert rows["jav_Latn"]["backward"] is None  # learned last: nothing could be forgotten
+    newest = {code: one["cells"]["more"] for code, one in columns.items()}
+    assert newest["deu_Latn"]["change"] == pytest.approx(now - then)
+    assert newest["jav_Latn"]["change"] is None  # learned last: nothing could be forgotten
     never = value["more", 2000, "mgsm.sun_Latn"] - value["base", 0, "mgsm.sun_Latn"]
-    assert (rows["sun_Latn"]["learned"], rows["sun_Latn"]["backward"]) == (None, pytest.approx(never))
-    told = [
-        row["backward"]
-        for row in report["forgetting"]["rows"]
-        if row["learned"] and row["backward"] is not None
+    assert (columns["sun_Latn"]["learned"], newest["sun_Latn"]["change"]) == (None, pytest.approx(never))
+    (line,) = [
+        line
+        for line in report["forgetting"]["summary"]
+        if (line["measure"], line["metric"]) == ("forgetting", "exact_number")
     ]
-    assert report["forgetting"]["forgetting"] == pytest.approx(mean(max(-one, 0) for one in told))
+    told = [one["cells"]["more"]["change"] for one in columns.values() if one["learned"] == "coit"]
+    assert line["value"] == pytest.approx(mean(max(-one, 0) for one in told))
+    assert line["low"] is None  # the made-up predictions are not those of the scores
 
 
 def test_mean_and_spread_over_prompts_are_those_of_the_scores(run, newest):
