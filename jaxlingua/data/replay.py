@@ -36,7 +36,7 @@ def with_replay(stages: Sequence[StageConfig]) -> list[StageConfig]:
 
 
 def replay_weights(
-    stage: StageConfig, earlier: Sequence[str], shown: Mapping[str, Mapping[str, float]]
+    stage: StageConfig, earlier: Sequence[str], shown: Mapping[str, Mapping[str, int]]
 ) -> StageConfig:
     """A stage of `with_replay` with weights: replay has its share of the documents, the stage's own entries
     what is left, in the proportions that they would have without.

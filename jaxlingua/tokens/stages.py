@@ -35,9 +35,9 @@ class Stage:
         return self.first_step + self.batches.steps
 
     @property
-    def shown(self) -> dict[str, float]:
+    def shown(self) -> dict[str, int]:
         """Documents that it shows of each entry of its own, replay left out."""
-        shown: dict[str, float] = {}
+        shown: dict[str, int] = {}
         for (entry, _), count in self.batches.describe().items():
             if not is_replay(entry):
                 shown[entry] = shown.get(entry, 0) + count.documents
