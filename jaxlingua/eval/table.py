@@ -8,8 +8,10 @@ from pathlib import Path
 from jaxlingua.command_line import load_config
 from jaxlingua.errors import ConfigError, DataError, nearest
 from jaxlingua.eval.report.files import read_data, read_evaluations, read_lines, read_provenance, replace
+from jaxlingua.eval.report.forgetting import forgetting
 from jaxlingua.eval.report.merge import Run, base_of, group_of, merge
 from jaxlingua.eval.report.merged_text import FORMATS
+from jaxlingua.eval.report.summary import summary_scores
 from jaxlingua.tokens.tokenizer import is_learned
 
 HELP = """\
@@ -19,7 +21,8 @@ Merges the scores of run folders into one table: a row per task, language and me
 beside the base models and what no model scores. Runs of the same training data and tokenizer whose
 configurations differ in run.seed alone are averaged (mean ± standard deviation, number of seeds), and so are
 prompts where all models were asked in the same ones. Scores whose signatures differ stand in rows of their
-own, with what sets them apart.
+own, with what sets them apart. Of runs of several stages, average score, backward transfer, forgetting and
+the like stand in the last rows.
 
   --format  md, csv, tex, html or json; without it by the ending of --output, else md
   --output  file that is written; without it the table is printed
@@ -92,12 +95,14 @@ def _read_run(folder: Path) -> Run:
         scores += [{**score, "fingerprint": fingerprint} for score in evaluation["scores"]]
         for key, counts in evaluation["tasks"].items():
             _check_predictions(folder / "evals" / name / f"{key}.jsonl", counts)
+    data = read_data(folder)
+    scores += summary_scores(forgetting(scores, data["stages"], config.eval.abilities))
     if not scores:
         raise DataError(
             f"{folder}: holds no scores; evaluated runs are allowed; run python -m jaxlingua.eval {folder} "
             f"first"
         )
-    sources = {source["name"]: source["fingerprint"] for source in read_data(folder)["sources"]}
+    sources = {source["name"]: source["fingerprint"] for source in data["sources"]}
     tokenizer = ""
     if (folder / "provenance.json").is_file() and not is_learned(config.tokens, config.model.path):
         tokenizer = read_provenance(folder).get("tokenizer", "")

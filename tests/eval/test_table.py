@@ -365,3 +365,60 @@ def test_old_scores_without_the_new_fields_are_read(tmp_path, capsys):
     old = {name: value for name, value in score("coit", 9, 5.0).items() if name != "prompt"}
     run = write_run(tmp_path / "a", [old])
     assert cells(capsys, run)["a"]["value"] == "5.0"
+
+
+# ── runs of several stages ────────────────────────────────────────────────────────────────────────────────
+
+
+def staged(folder: Path, seed: int, thai: float, *, tasks=("quiz.ell_Grek", "quiz.tha_Thai")) -> Path:
+    """Greek learned at 60, then Thai, after which Greek has 50 and 5 less for each further seed."""
+    values = {"base": (10.0, 10.0), "greek": (60.0, 20.0), "thai": (50.0 - 5 * seed, thai)}
+    scores = [
+        score(stage, step, value, model="base" if stage == "base" else "tuned", task=task, metric="f1")
+        | {"language": task[-8:]}
+        for step, (stage, of_tasks) in zip((0, 100, 200), values.items(), strict=True)
+        for task, value in zip(tasks, of_tasks, strict=False)
+    ]
+    write_run(folder, scores, seed=seed)
+    stages = [
+        {"name": name, "steps": 100, "batch_rows": 1, "row_length_tokens": 8, "use": 1.0}
+        | {"mixture": [{"entry": "x", "language": code}]}
+        for name, code in (("greek", "ell_Grek"), ("thai", "tha_Thai"))
+    ]
+    (folder / "data.json").write_text(json.dumps({"stages": stages, "sources": []}))
+    return folder
+
+
+def test_what_was_forgotten_is_told_with_its_spread_over_seeds(tmp_path, capsys):
+    runs = [staged(tmp_path / f"naive-{seed}", seed, 80.0) for seed in range(3)]
+    lines = list(csv.DictReader(io.StringIO(made(capsys, *runs, "--format", "csv"))))
+    told = [line for line in lines if not line["language"]]
+    assert lines[-len(told) :] == told  # below the tasks
+    assert {line["model"] for line in told} == {"naive thai, step 200"}
+    backward, average = -15.0, (50 - 5 + 80) / 2  # −10, −15 and −20
+    wanted = {
+        "average score": average,
+        "backward transfer": backward,
+        "forgetting": 15.0,
+        "forward transfer": 10.0,
+    }
+    assert {line["task"]: float(line["value"]) for line in told} == pytest.approx(wanted)
+    assert {line["task"]: float(line["sd_seeds"]) for line in told} == pytest.approx(
+        {"average score": 2.5, "backward transfer": 5.0, "forgetting": 5.0, "forward transfer": 0.0}
+    )
+    assert {line["seeds"] for line in told} == {"3"}
+    text = made(capsys, *runs)
+    assert "| backward transfer |  | f1 <sup>3</sup> | 4 |" in text
+    assert "−15.0 ± 5.0 (3 s)" in text
+    assert "score after the last stage minus that after the stage which learned the language" in text
+
+
+def test_means_over_other_tasks_are_not_averaged(tmp_path, capsys):
+    one = staged(tmp_path / "naive-0", 0, 80.0)
+    other = staged(tmp_path / "naive-1", 1, 80.0, tasks=("quiz.ell_Grek",))
+    text = made(capsys, one, other, "--format", "csv")
+    told = [line for line in csv.DictReader(io.StringIO(text)) if line["task"] == "average score"]
+    assert sorted(float(line["value"]) for line in told) == [45.0, 65.0]
+    assert sorted(line["differs"].partition(":")[0] for line in told) == ["", "task"]
+    for kind in ("md", "tex", "html", "json"):
+        assert "average score" in made(capsys, one, other, "--format", kind)

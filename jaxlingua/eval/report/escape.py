@@ -115,7 +115,12 @@ def _plain(value: Any) -> Any:
 
 
 def markdown(text: Any) -> str:
-    r"""Text as a cell of a Markdown table, where nothing in it is markup."""
+    r"""Text as a cell of a Markdown table, where nothing in it is markup.
+
+    Example:
+        >>> print(markdown("-1.5 *"), markdown("# a"))
+        \-1.5 \* \# a
+    """
     from jaxlingua.eval.card_text import cell
 
-    return cell(re.sub(r"^(\s*)([#>+-])", r"\1\\\2", str(text)))
+    return re.sub(r"^(\s*)([#+-])", r"\1\\\2", cell(text))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from jaxlingua.config import Config
 from jaxlingua.eval.report.models import importance, prompt_of
+from jaxlingua.eval.report.summary import MEASURES
 from jaxlingua.eval.significance import comparable, spread
 
 FLOORS = "floors"
@@ -157,7 +158,7 @@ def merge(runs: Sequence[Run], metrics: Iterable[str] = ()) -> Table:
             one = _Found(names[model], score["stage"] == FLOORS, run.folder, run.seed, score)
             by_row.setdefault(key, []).append(one)
     rows = []
-    for key in sorted(by_row, key=lambda key: (key[0], key[1], importance(key[2]))):
+    for key in sorted(by_row, key=_row_order):
         rows += _rows(key, by_row[key])
     shown = {name for row in rows for name in row.cells}
     told = {
@@ -165,6 +166,15 @@ def merge(runs: Sequence[Run], metrics: Iterable[str] = ()) -> Table:
         for group in labels
     }
     return Table(tuple(names[model] for model in ordered if names[model] in shown), tuple(rows), told)
+
+
+def _row_order(key: tuple[str, str, str]) -> tuple[Any, ...]:
+    """Tasks by name, then what several of them tell together, which is of no language, in the order told."""
+    task, language, metric = key
+    if language:
+        return (0, task, language, importance(metric))
+    titles = [title for title, _ in MEASURES.values()]
+    return (1, importance(metric), titles.index(task.partition(":")[0]), task)
 
 
 def _newest(run: Run) -> list[Mapping[str, Any]]:

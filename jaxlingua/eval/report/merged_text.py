@@ -110,8 +110,10 @@ def _text(cell: Merged) -> str:
         '61.2 ± 0.4 (3 s)'
         >>> _text(Merged(61.2, 1, None, 1, None, 60.0, 62.4))
         '61.2 [60.0, 62.4]'
+        >>> _text(Merged(-3.25, 1, None, 1, None, None, None))
+        '−3.2'
     """
-    told = one_digit(cell.value)
+    told = one_digit(cell.value).replace("-", "−")
     if cell.sd_seeds is not None:
         told += f" ± {one_digit(cell.sd_seeds)} ({cell.seeds} s)"
     if cell.sd_prompts is not None:

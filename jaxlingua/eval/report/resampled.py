@@ -21,6 +21,7 @@ from jaxlingua.eval.report.models import prompt_of
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
 
 _CELLS = 1 << 21  # numbers of a block of resamples: 16 MiB
+_WANTED = {"id", "prediction", "targets"}
 _SAME = 1e-3  # scores and items are written with four digits
 
 
@@ -44,7 +45,7 @@ def answered_in(folder: Path, score: Mapping[str, Any]) -> Answered | None:
     prompt = prompt_of(score)
     key = score["task"] if prompt == FIRST_PROMPT else f"{score['task']}@{prompt}"
     lines = read_lines(folder / "evals" / f"{score['stage']}-{score['step']}" / f"{key}.jsonl")
-    if not lines or any(not {"id", "prediction", "targets"} <= line.keys() for line in lines):
+    if not lines or len(lines) < score["items"] or any(not line.keys() >= _WANTED for line in lines):
         return None
     measured = _measured(score, lines)
     if measured is None or abs(measured.value - score["value"]) > _SAME:

@@ -4,7 +4,8 @@ Different metrics are not averaged: each has lines of its own. All changes are t
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,41 @@ def _line(
 def _drawn(column: Column, row: str) -> Any:
     """A row over resampled items; as it was told where its predictions are not there any more."""
     return column.draws.get(row, column.values[row])
+
+
+def summary_scores(told: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The summary as scores of the model after the last stage, for tables of several runs.
+
+    Those of the same tasks can be compared and averaged. They are of no language.
+
+    Args:
+        told: as report.json has it under "forgetting".
+    """
+    if told is None:
+        return []
+    scores = []
+    for line in told["summary"]:
+        if line["value"] is None:
+            continue
+        title, about = MEASURES[line["measure"]]
+        tasks = " ".join(sorted(line["tasks"]))
+        digest = hashlib.sha256(tasks.encode()).hexdigest()[:8]
+        scores.append(
+            {
+                "stage": told["rows"][-1]["name"],
+                "step": told["rows"][-1]["step"],
+                "model": "tuned",
+                "task": f"{title}: {line['ability']}" if line["ability"] else title,
+                "language": "",
+                "metric": line["metric"],
+                "value": line["value"],
+                "low": line["low"],
+                "high": line["high"],
+                "items": line["items"],
+                "signature": f"{title}: {about}|task:mean of {line['cells']}, {digest}",
+            }
+        )
+    return scores
 
 
 def sentence_of(line: dict[str, Any], last: str) -> str:
