@@ -49,7 +49,7 @@ OWN = {
     "turkish": {"source": "everyday"},
 }
 TESTS = {"german": "captions_test", "french": "captions_test", "turkish": "everyday_test"}
-GRID = {"l2_sp": (0.001, 0.01, 0.1), "ewc": (10.0, 100.0, 1000.0), "kl": (0.3, 1.0, 3.0)}
+GRID = {"l2_sp": (0.0001, 0.001, 0.01), "ewc": (10.0, 100.0, 1000.0), "kl": (0.3, 1.0, 3.0)}
 NAIVE, JOINT, BASE, PIECES = "naive", "joint", "base", "pieces"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {},
@@ -67,7 +67,7 @@ class Sizes(NamedTuple):
     vocab: int = 1536
     row_length: int = 128
     batch_rows: int = 8
-    steps: Mapping[str, int] = {"german": 700, "french": 350, "turkish": 350}
+    steps: Mapping[str, int] = {"german": 600, "french": 300, "turkish": 300}
     warmup_steps: int = 30
     tests: Mapping[str, int] = {"german": 500, "french": 500, "turkish": 1000}
     items: int = 64
@@ -360,7 +360,7 @@ def smallest_effect(deviation: float, seeds: int) -> float:
         found = 1 - nct.cdf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift)
         return found - POWER
 
-    return brentq(missing, 0.1, 30) * deviation * math.sqrt(2 / seeds)
+    return brentq(missing, 1, 8) * deviation * math.sqrt(2 / seeds)
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float:

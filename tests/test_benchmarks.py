@@ -1,6 +1,7 @@
 """The benchmarks run, and refuse to compare what is not the same training; the sizes here say nothing of speed."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from scipy.stats import ttest_ind
 
+from jaxlingua.command_line import load_config
 from tests.flow.small import write_config
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -214,3 +218,57 @@ def test_the_benchmark_of_plans_turns_seconds_of_others_into_the_mfu_that_they_w
     shares = [[float(cell.strip(" |")) for cell in line.split(" | ")[-2:]] for line in lines[3:]]
     published = [(0.57, 0.52), (0.49, 0.45), (0.46, 0.43), (0.46, 0.43), (0.39, 0.36), (0.29, 0.21)]
     np.testing.assert_allclose(shares, published, atol=0.0055)
+
+
+def test_every_run_of_the_study_of_forgetting_is_a_configuration_that_we_accept(monkeypatch, tmp_path):
+    """Without data: arms share all but their later stages, and a joint run sees as many documents."""
+    study_of = load("continual_study", monkeypatch)
+    study = study_of.Study(tmp_path, tmp_path / "runs", study_of.Sizes(), [0])
+    made = {}
+
+    def noted(name, config, *, branch_from=""):
+        path = tmp_path / f"{name}.yaml"
+        config["run"]["folder"] = "runs/one"
+        path.write_text(yaml.safe_dump(config))
+        made[name] = load_config(str(path)), branch_from
+
+    monkeypatch.setattr(study, "train", noted)
+    study.pieces()
+    study.base(1)
+    for arm, how in study_of.ARMS.items():
+        study.arm(arm, 1, how)
+    for kind, weights in study_of.GRID.items():
+        study.arm(study_of.tried(kind, weights[0]), 1, {"anchor": {kind: weights[0]}}, up_to=2)
+    seen = {"german": 700, "french": 350, "turkish": 900}
+    told = [{"name": name, "mixture": [{"documents seen": count}]} for name, count in seen.items()]
+    (study.runs / "naive-0").mkdir()
+    (study.runs / "naive-0" / "data.json").write_text(json.dumps({"stages": told}))
+    study.joint()
+
+    base, before = made["base-1"]
+    assert not before
+    for name in ("naive-1", "replay-10-1", "averaging-1", "ewc-10-1"):
+        arm, before = made[name]
+        assert before == "base-1"
+        assert arm.stages[0] == base.stages[0], "the arm goes on from it"
+        assert arm.model_copy(update={"stages": base.stages}) == base, "and differs in nothing else"
+    assert [stage.replay for stage in made["replay-10-1"][0].stages] == ["off", 0.1, 0.1]
+    [joint] = made["joint-0"][0].stages
+    assert joint.steps == sum(stage.steps for stage in made["naive-1"][0].stages)
+    assert {name: entry.weight for name, entry in joint.mixture.items()} == seen
+
+
+def test_what_the_study_calls_forgetting_and_the_smallest_effect_that_it_would_find(monkeypatch):
+    study = load("continual_study", monkeypatch)
+    matrix = {
+        "german": {"german": 2.0, "french": 6.0, "turkish": 6.5},
+        "french": {"german": 5.0, "french": 2.5, "turkish": 6.0},
+        "turkish": {"german": 5.5, "french": 4.0, "turkish": 3.0},
+    }
+    assert study.forgetting(matrix) == {"german": 3.5, "french": 1.5}
+    # By simulation: this difference of means is found in four of five experiments.
+    draw, seeds, runs = np.random.default_rng(0), 3, 40_000
+    shift = study.smallest_effect(deviation=0.5, seeds=seeds)
+    first, second = draw.normal(0, 0.5, (runs, seeds)), draw.normal(shift, 0.5, (runs, seeds))
+    found = ttest_ind(first, second, axis=1).pvalue < study.ALPHA
+    assert abs(found.mean() - study.POWER) < 3 * (0.8 * 0.2 / runs) ** 0.5
