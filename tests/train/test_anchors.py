@@ -139,25 +139,38 @@ def test_a_step_goes_down_the_gradient_of_the_whole_objective(chunk, micro_batch
 # ── Fisher information ───────────────────────────────────────────────────────────────────────────────────────
 
 
+@lru_cache
+def token_gradient(vocab):
+    def log_prob(weights, batch, row, column, token):
+        return log_probs(weights, batch, vocab)[row, column, token]
+
+    return jax.jit(jax.grad(log_prob))
+
+
 def one_token_gradients(weights, batch, targets, vocab=VOCAB):
     """∂ log p(target) / ∂ θ of each target token by itself, [tokens, parameters] in float64."""
-    of_token = jax.jit(
-        jax.grad(lambda weights, row, column, token: log_probs(weights, batch, vocab)[row, column, token])
-    )
-    places = np.argwhere(batch.target_mask)
-    return np.array(
-        [flat(of_token(weights, row, column, targets[row, column])) for row, column in places], np.float64
-    )
+    each = [
+        flat(token_gradient(vocab)(weights, batch, row, column, targets[row, column]))
+        for row, column in np.argwhere(batch.target_mask)
+    ]
+    return np.array(each, np.float64)
+
+
+@lru_cache
+def prepared(mesh, vocab, micro_batches, learned):
+    """The program of a draw, compiled once, with parameters and where they lie."""
+    state = initial_state(model(), optax.identity(), mesh, seed=0)
+    shardings = learned.parts(shardings_of(state).params)[0]
+    objective = Objective(vocab, GROUPS, 64)
+    return make_fisher_draw(model(), learned, objective, shardings, micro_batches, mesh), state, shardings
 
 
 def fisher_draw(mesh, batch, uniform, vocab=VOCAB, micro_batches=1, learned=ALL, share=1.0, total=None):
-    rows = len(batch.tokens)
-    state = initial_state(model(), optax.identity(), mesh, seed=0)
-    shardings = learned.parts(shardings_of(state).params)[0]
+    program, state, shardings = prepared(mesh, vocab, micro_batches, learned)
     trained, held = learned.parts(state.params)
-    program = make_fisher_draw(model(), learned, Objective(vocab, GROUPS, 64), shardings, micro_batches, mesh)
+    rows = len(batch.tokens)
     placed = place_rows(lambda _, a, b: jax.tree.map(lambda x: x[a:b], (batch, uniform)), 0, rows, mesh)
-    total = jax.device_put(jax.tree.map(jnp.zeros_like, trained), shardings) if total is None else total
+    total = jax.device_put(jax.tree.map(np.zeros_like, trained), shardings) if total is None else total
     return program(total, trained, held, {}, *placed, jnp.float32(share))
 
 
