@@ -28,6 +28,7 @@ def load(name: str, monkeypatch):
     return module
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
     pytest.importorskip("torch")
     command = [sys.executable, BENCHMARKS / "train_cpu.py", "--tiny", "--steps", "2", "--rounds", "1"]
@@ -52,6 +53,7 @@ def test_the_benchmark_of_training_compares_the_same_training_in_both_ways():
     assert 1 <= packed / peers[0] < 1.3, "and ours a few more, which fill up the last step"
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_adapters_compares_the_same_training_and_tells_where_bytes_are():
     pytest.importorskip("bitsandbytes")
     command = [sys.executable, BENCHMARKS / "lora_cpu.py", "--tiny", "--rounds", "2", "--threads", "1"]
@@ -81,6 +83,7 @@ def test_no_ratio_of_adapters_without_equal_losses(monkeypatch):
         lora_cpu.differences({"LoRA": same, "DoRA": other}, 1e-4)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_generation_compares_the_same_answers():
     pytest.importorskip("torch")
     command = [sys.executable, BENCHMARKS / "generate_cpu.py", "--tiny", "--rounds", "1", "--threads", "1"]
@@ -102,6 +105,7 @@ def test_no_ratio_without_equal_answers(monkeypatch):
         generate_cpu.share_of_equal([*same, *other], [*same, same[0]])
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_public_weights_reads_the_same_numbers_with_both():
     pytest.importorskip("torch")
     command = [sys.executable, BENCHMARKS / "public_weights.py", "--preset", "tiny-test", "--rounds", "0"]
@@ -118,6 +122,7 @@ def test_the_benchmark_of_public_weights_reads_the_same_numbers_with_both():
         assert all(figure < 60 for figure in seconds)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_saving_tells_every_window_and_what_it_saved(tmp_path):
     config = write_config(tmp_path / "small.yaml")
     command = [sys.executable, BENCHMARKS / "saving.py", "--config", config, "--steps", "3", "--rounds", "2"]

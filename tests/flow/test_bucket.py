@@ -364,6 +364,7 @@ def told_steps(there: Emulator) -> list[int]:
     return [json.loads(line)["step"] for line in there.read("metrics.jsonl").splitlines()]
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_it_goes_on_bit_for_bit_and_metrics_have_no_hole(
     there: Emulator, config: Path, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

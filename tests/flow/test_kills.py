@@ -29,6 +29,7 @@ def pair(folder: Path, **changes) -> tuple[Run, Run]:
     return undisturbed, killed
 
 
+@pytest.mark.slow
 def test_three_kills_in_a_save_in_a_step_and_in_an_evaluation_change_nothing(tmp_path: Path):
     tasks = {"tasks": ["phrases.eng_Latn-ell_Grek"], "items": 4, "bootstrap_samples": 20, "base_model": False}
     undisturbed, killed = pair(tmp_path, eval=tasks)

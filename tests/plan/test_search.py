@@ -93,6 +93,7 @@ def test_then_the_one_with_the_least_memory():
 # ── the whole of it, with a compiler ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_search_that_was_interrupted_compiles_what_is_missing_and_writes_the_best(
     tiny: Path, tmp_path: Path
 ):

@@ -135,6 +135,7 @@ def disturbed(config: Path, undisturbed: Path, run: Run, deaths: list) -> None:
     assert differences(undisturbed, run.folder, LAST) == []
 
 
+@pytest.mark.slow
 def test_two_processes_end_together_and_go_on_bit_for_bit(config: Path, pair: Path):
     """Killed in a step, in a save and in an evaluation; stopped by SIGTERM to one of them."""
     disturbed(config, pair, run_of(config, "pair-disturbed", 2, 4), DEATHS)

@@ -272,7 +272,7 @@ def compiler_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("topology", "remat", "rows", "micro_batches"),
     [
-        ("v5e:2x4", "minimal", 64, 1),
+        pytest.param("v5e:2x4", "minimal", 64, 1, marks=pytest.mark.slow),
         pytest.param("v6e:2x4", "save_qkv", 128, 2, marks=pytest.mark.slow),
     ],
 )

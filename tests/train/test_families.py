@@ -55,7 +55,10 @@ def test_it_learns_and_every_parameter_moves(on_one_device):
 
 @pytest.mark.parametrize(
     ("axes", "micro_batches", "attention"),
-    [({"fsdp": 4, "tensor": 2}, 1, "blockwise"), ({"data": 2, "fsdp": 2, "tensor": 2}, 2, "reference")],
+    [
+        pytest.param({"fsdp": 4, "tensor": 2}, 1, "blockwise", marks=pytest.mark.slow),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, 2, "reference"),
+    ],
 )
 def test_a_mesh_gives_the_losses_of_one_device(on_one_device, axes, micro_batches, attention):
     model = tiny_model(**EVERY_FEATURE, attention=attention, attention_block_tokens=8)

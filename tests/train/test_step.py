@@ -111,7 +111,7 @@ def test_micro_batches_on_a_mesh_equal_the_whole_batch(on_one_device):
     np.testing.assert_allclose(losses, on_one_device[0], rtol=FP32_STEPS)
 
 
-@pytest.mark.parametrize("kind", ["adafactor", "lion"])
+@pytest.mark.parametrize("kind", ["adafactor", pytest.param("lion", marks=pytest.mark.slow)])
 def test_other_optimizers_too_give_the_losses_of_one_device(kind):
     # Few steps: Lion goes by signs, so that a gradient which is rounded across zero makes a whole step's difference.
     alone, _, _ = train(mesh_of(), steps=4, kind=kind)
