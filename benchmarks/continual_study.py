@@ -64,6 +64,7 @@ class Sizes(NamedTuple):
     """The model, the lengths, and how much is measured."""
 
     preset: str = "tiny-0.6m"
+    layers: int = 2
     vocab: int = 1536
     row_length: int = 128
     batch_rows: int = 8
@@ -75,7 +76,7 @@ class Sizes(NamedTuple):
 
 
 TINY = Sizes(
-    "tiny-test", 320, 128, 2, dict.fromkeys(STAGES, 8), 2, dict.fromkeys(STAGES, 8), items=2, seeds=(0, 1)
+    "tiny-test", 2, 320, 128, 2, dict.fromkeys(STAGES, 8), 2, dict.fromkeys(STAGES, 8), items=2, seeds=(0, 1)
 )
 
 
@@ -112,7 +113,7 @@ class Study:
         tests = {"held_out_records": 0}
         return {
             "run": {"seed": seed, "platform": "cpu"},
-            "model": {"preset": sizes.preset, "compute_dtype": "float32"},
+            "model": {"preset": sizes.preset, "layers": sizes.layers, "compute_dtype": "float32"},
             "data": {
                 "folder": str(self.data),
                 "template": "short",
