@@ -185,8 +185,9 @@ class DataConfig(BaseModel):
         "Processes that draw noise and templates ahead of training; 0 does it in the run's own. Changes "
         "speed only.",
     )
-    leaks: Literal["refuse", "drop", "allow"] = identity(
-        "refuse", "What to do where training text equals evaluation text."
+    leaks: Literal["refuse", "drop", "allow"] = free(
+        "refuse",
+        "What to do where training text equals evaluation text; what a run has learned must stay as it was.",
     )
 
 
