@@ -10,14 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from nbclient import NotebookClient
 
 from jaxlingua.command_line import load_config
 from jaxlingua.errors import DataError
+from jaxlingua.eval.report import write_report
 from jaxlingua.tokens.stages import open_sources
 from tests.checkpoint.folders import LLAMA, draw, write_folder
+from tests.eval.report.staged_run import write_staged_run
 from tests.tiny import tiny_parallel, tiny_tokenizer
 
 pytestmark = pytest.mark.xdist_group("notebooks")  # so that each runs once
@@ -26,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ADAPT = ROOT / "notebooks" / "1_adapt_a_tiny_model.ipynb"
 LORA = ROOT / "notebooks" / "2_lora_on_a_colab_tpu.ipynb"
+MATRIX = ROOT / "notebooks" / "3_read_a_forgetting_matrix.ipynb"
 QUICK = """
 STEPS = 20
 ITEMS = 4
@@ -385,3 +389,101 @@ def stopped_by_check(
     with pytest.raises(SystemExit) as stopped:
         made_of_cells("mount", "check", FOLDER=str(folder), **changes)
     return stopped.value.code
+
+
+# ── the forgetting matrix ─────────────────────────────────────────────────────────────────────────────────
+
+QUICK_MATRIX = """
+RUN = ""
+STEPS = 3
+ITEMS = 2
+REPLAY = 0.4
+FOLDER = "kept"
+OPTIONS = [
+    "model.preset=tiny-test",
+    "data.sources.phrases.records=200",
+    "data.sources.diary.records=200",
+    "data.sources.diary.held_out_records=20",
+    "tokens.vocab_size=384",
+    "train.held_out_documents=0",
+    "train.optimizer.warmup_steps=1",
+    "eval.tasks=[diary.deu_Latn, phrases.eng_Latn-rus_Cyrl, diary.spa_Latn]",
+    "generate.max_new_tokens=4",
+    "eval.bootstrap_samples=50",
+    "tracking.log_every_steps=3",
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory: pytest.TempPathFactory) -> tuple[nbformat.NotebookNode, Path]:
+    """The third notebook with the outputs of two short runs of three stages, and the folder that it ran in."""
+    folder = tmp_path_factory.mktemp("matrix")
+    return executed(MATRIX, QUICK_MATRIX, folder), folder
+
+
+def told_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text("utf-8"))["forgetting"]
+
+
+def table_of(notebook: nbformat.NotebookNode, cell_id: str) -> list[list[str]]:
+    (table,) = [
+        out.data["text/markdown"]
+        for out in outputs(notebook, cell_id)
+        if "text/markdown" in out.get("data", {})
+    ]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:]]
+
+
+def test_three_stages_are_trained_and_their_matrix_is_read(continued):
+    notebook, folder = continued
+    told = told_in(folder / "kept" / "naive")
+    assert printed(notebook, "read").startswith("rows: base, german, russian, hindi\n")
+    assert printed(notebook, "read").count("column: ") == len(told["columns"]) == 3
+    for cell_id in ("matrix", "curves"):
+        assert any("image/png" in output.get("data", {}) for output in outputs(notebook, cell_id))
+    rows = table_of(notebook, "numbers")
+    assert [row[-1] for row in rows] == [line["sentence"] for line in told["summary"]]
+    assert [row[2] for row in rows] == [f"{line['value']:.1f}" for line in told["summary"]]
+
+
+def test_the_second_run_replays_and_stands_beside_the_first(continued):
+    notebook, folder = continued
+    mixture = json.loads((folder / "kept" / "replay" / "data.json").read_text("utf-8"))["stages"][2][
+        "mixture"
+    ]
+    assert {row["entry"].split(".")[1] for row in mixture if row["entry"].startswith("replay.")} == {
+        "german", "russian",
+    }  # fmt: skip
+    both = [told_in(folder / "kept" / name)["summary"] for name in ("naive", "replay")]
+    for row, *lines in zip(table_of(notebook, "compare"), *both, strict=True):
+        assert [cell.partition(" ")[0] for cell in row[2:]] == [f"{line['value']:.1f}" for line in lines]
+
+
+def matrix_cell(cell_id: str) -> str:
+    (cell,) = [cell for cell in nbformat.read(MATRIX, as_version=4).cells if cell.id == cell_id]
+    return cell.source
+
+
+def test_a_run_of_ones_own_is_read_with_tasks_that_came_later_and_old_abilities(tmp_path, monkeypatch):
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    folder = write_staged_run(tmp_path / "run", items=6, abilities={"old": ["quiz.eng_Latn"]})
+    for name in ("base-0", "greek-100"):
+        file = folder / "evals" / name / "scores.json"
+        content = json.loads(file.read_text())
+        content["scores"] = [one for one in content["scores"] if one["task"] != "quiz.tha_Thai"]
+        file.write_text(json.dumps(content))
+    write_report(folder)
+    names = {"folder": folder, "Path": Path}
+    for cell_id in ("read", "matrix", "curves", "numbers"):
+        exec(matrix_cell(cell_id), names)
+    (thai,) = [place for place, one in enumerate(names["columns"]) if one["task"] == "quiz.tha_Thai"]
+    assert np.isnan(names["changes"][:3, thai]).all()
+    assert names["changes"][3, thai] == told_in(folder)["columns"][thai]["cells"]["hebrew"]["change"]
+    assert "| old | f1 | " in shown[0].data
+    content = json.loads((folder / "report.json").read_text("utf-8"))
+    (folder / "report.json").write_text(json.dumps(content | {"forgetting": None}))
+    with pytest.raises(SystemExit, match="a matrix needs two stages"):
+        exec(matrix_cell("read"), names)
