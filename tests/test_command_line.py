@@ -202,6 +202,8 @@ BAD_OVERRIDES = {
     "data.sources.more.path=x.json": "data.sources.more.kind: not given; instructions, chat, parallel, qa",
     "data.sources.more.kind=qa": "data.sources.more.path: not given; JSON file",
     "eval.tasks=[phrases]": "eval.tasks: 'phrases' given; write NAME.LANGUAGE or NAME.LANGUAGE-LANGUAGE",
+    "eval.abilities.old=[xquad.eng_Latn]": "eval.abilities.old: 'xquad.eng_Latn' given, which is not evaluated; tasks of eval.tasks are allowed, ",
+    "eval.abilities.old=[]": "eval.abilities.old: no task given; tasks of eval.tasks are allowed; name one, or leave it out",
     "eval.tasks=[phrases.eng_Latn-eng_Latn]": "direction 'eng_Latn-eng_Latn' given; write SOURCE-TARGET",
     "eval.tasks=[floers.eng_Latn]": "eval.tasks: 'floers.eng_Latn': unknown source or task file 'floers'; did you mean 'flores'?",
     "train.micro_batch_rows=48": "train.micro_batch_rows: 48 given, which does not divide train.batch_rows=128",

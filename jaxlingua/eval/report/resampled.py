@@ -4,14 +4,20 @@ What an item is worth is made again from the predictions in a run folder, so tha
 any time and by itself.
 """
 
+import contextlib
+import dataclasses
+import hashlib
+import io
 import math
 import re
+import zipfile
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sacrebleu
 
 from jaxlingua.eval.metrics.classes import class_metrics
 from jaxlingua.eval.metrics.measured import Measured
@@ -40,28 +46,41 @@ def answered_in(folder: Path, score: Mapping[str, Any]) -> Answered | None:
     score, which their sum has to give.
 
     Raises: DataError naming a damaged line.
-    Cost: a millisecond per translation, for chrF++; of other metrics each line tells what its item is worth.
+    Cost: a millisecond per translation, for chrF++, once: what was counted is kept in a hidden file beside
+    the predictions. Of other metrics each line tells what its item is worth.
     """
     prompt = prompt_of(score)
     key = score["task"] if prompt == FIRST_PROMPT else f"{score['task']}@{prompt}"
-    lines = read_lines(folder / "evals" / f"{score['stage']}-{score['step']}" / f"{key}.jsonl")
+    path = folder / "evals" / f"{score['stage']}-{score['step']}" / f"{key}.jsonl"
+    lines = read_lines(path)
     if not lines or len(lines) < score["items"] or any(not line.keys() >= _WANTED for line in lines):
         return None
-    measured = _measured(score, lines)
+    measured = _measured(score, lines, path)
     if measured is None or abs(measured.value - score["value"]) > _SAME:
         return None
     return Answered(tuple(str(line["id"]) for line in lines), measured)
 
 
-def _measured(score: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Measured | None:
+def _measured(score: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], path: Path) -> Measured | None:
     metric, signature = score["metric"], score["signature"]
     predictions, targets = ([line[name] for line in lines] for name in ("prediction", "targets"))
     if metric in ("bleu", "chrf++") and all(targets):
         tokenizer = _part(signature, "tok") if metric == "bleu" else "none"
         if tokenizer in ("", *SENTENCEPIECE):  # whose model would be downloaded
             return None
-        found = translation_metrics(predictions, targets, score["language"], tokenizer)
-        return next(one for one in found if one.metric == metric)
+
+        def count(texts: Sequence[str], them: Sequence[Sequence[str]]) -> Measured:
+            found = translation_metrics(texts, them, score["language"], tokenizer)
+            return next(one for one in found if one.metric == metric)
+
+        cache = path.with_name(f".{path.stem}.{metric}.npz")
+        of = hashlib.sha256(f"{tokenizer} {sacrebleu.__version__} ".encode() + path.read_bytes()).hexdigest()
+        statistics = _kept(cache, of)
+        if statistics is not None:
+            return dataclasses.replace(count([""], [["one"]]), statistics=statistics)
+        measured = count(predictions, targets)
+        _keep(cache, of, measured.statistics)
+        return measured
     if metric in ("macro_f1", "weighted_f1") and all(targets):
         labels = sorted({*predictions, *(them[0] for them in targets)})
         return next(one for one in class_metrics(predictions, targets, labels) if one.metric == metric)
@@ -82,6 +101,25 @@ def _measured(score: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> M
         is_share=True,
         is_testable=metric != "off_target",
     )
+
+
+def _kept(cache: Path, of: str) -> np.ndarray | None:
+    """What was counted in the predictions that have this hash; None where it is not there or damaged."""
+    try:
+        with np.load(cache) as found:
+            return found["statistics"] if str(found["of"]) == of else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(cache: Path, of: str, statistics: np.ndarray) -> None:
+    """The whole file or none; none where the folder cannot be written to."""
+    content = io.BytesIO()
+    np.savez_compressed(content, of=np.array(of), statistics=statistics)
+    partial = cache.with_name(f"{cache.name}.tmp")
+    with contextlib.suppress(OSError):
+        partial.write_bytes(content.getvalue())
+        partial.replace(cache)
 
 
 def drawing_of(signature: str) -> tuple[int, int]:

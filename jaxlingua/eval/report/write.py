@@ -32,7 +32,7 @@ def write_report(folder: Path) -> dict[str, Any]:
 
     Raises: DataError where the folder is not a run's, or a file in it cannot be read.
     Cost: about a second, and for large evaluations the time to read their predictions once; of several stages
-    also a millisecond per translation, see `resampled.answered_in`.
+    also a millisecond per translation the first time, see `resampled.answered_in`.
     """
     report = read_run(folder)
     view = view_of(report)

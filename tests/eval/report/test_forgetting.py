@@ -370,6 +370,28 @@ def test_without_predictions_or_with_those_of_other_scores_there_is_no_interval(
         write_report(folder)
 
 
+def test_what_was_counted_in_translations_is_kept_until_they_change(tmp_path, monkeypatch):
+    """Counting n-grams takes most of the time of a report."""
+    folder = write_staged_run(tmp_path / "run", tasks=("news.eng_Latn-ell_Grek",), items=6)
+    first = write_report(folder)["forgetting"]
+    counted = []
+
+    def counting(texts, *rest):
+        counted.append(len(texts))
+        return translation_metrics(texts, *rest)
+
+    monkeypatch.setattr("jaxlingua.eval.report.resampled.translation_metrics", counting)
+    assert write_report(folder)["forgetting"] == first
+    assert set(counted) == {1}  # none of the predictions
+    file = folder / "evals" / "greek-100" / "news.eng_Latn-ell_Grek.jsonl"
+    file.write_text(file.read_text().replace('"prediction": "the', '"prediction": "xxx'))
+    assert line_of(write_report(folder)["forgetting"], "backward_transfer", "chrf++")["low"] is None
+    (file.parent / ".news.eng_Latn-ell_Grek.chrf++.npz").write_bytes(b"PK damaged")
+    counted.clear()
+    write_report(folder)
+    assert sorted(counted) == [1, 1, 1, 6]
+
+
 def test_one_stage_has_no_matrix_and_two_have_no_drop_from_the_best(tmp_path):
     assert told_of(values={"quiz.ell_Grek": (1.0, 2.0)}, stages=STAGES[:1]) is None
     told = told_of(values={"quiz.ell_Grek": (1.0, 2.0, 3.0)}, stages=STAGES[:2])
