@@ -16,6 +16,8 @@ from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, exit_with_one_line, nearest
 
 if TYPE_CHECKING:
+    from jaxlingua.model.lora import Lora
+    from jaxlingua.model.presets import LlamaConfig
     from jaxlingua.tokens.interface import Tokenizer
     from jaxlingua.train.run_folder import RunFolder
 
@@ -175,16 +177,16 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
     from jaxlingua.eval.card import model_card
     from jaxlingua.eval.report import read_run
     from jaxlingua.model.llama import Llama
-    from jaxlingua.model.lora import COLLECTION
+    from jaxlingua.model.lora import COLLECTION, side_by_side, stacked
     from jaxlingua.model.presets import parameter_count
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
-    from jaxlingua.sharding.rules import abstract_sharded_params
     from jaxlingua.tokens.tokenizer import load_tokenizer
     from jaxlingua.train import run_folder
+    from jaxlingua.train.open_model import read_step
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.run import refuse_wrong_platform
-    from jaxlingua.train.state import parted
+    from jaxlingua.train.state import with_merged
 
     refuse_wrong_platform(config)
     if is_merged and kept.model.lora == "off":
@@ -230,11 +232,14 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
     step = exported_step(wanted.step, home)
     store = open_store(home.checkpoints, config.checkpoint)
     with told(say, f"reading step {step:,}"):
-        abstract = {"params": parted(abstract_sharded_params(Llama(sizes), mesh))[0]}
-        is_checked = step == home.step
-        weights = store.restore(abstract, step, is_part=True, is_checked=is_checked)[0]["params"]
-    if is_merged:
-        weights |= origin.frozen(Llama(sizes), mesh, partial(told, say))
+        state, earlier = read_step(kept, store, step, Llama(sizes), mesh, is_checked=step == home.step)
+    weights, lora = state.params, sizes.lora and stacked(sizes.lora, earlier.count + 1)
+    if is_adapter:
+        weights, sizes = side_by_side([*state.earlier.values(), weights]), with_all(sizes, lora, run)
+    elif is_merged:
+        frozen = origin.frozen(Llama(sizes), mesh, partial(told, say))
+        frozen = with_merged(frozen, state.earlier, Llama(sizes))
+        weights, sizes = state.replace(frozen=frozen).weights, earlier.sizes(sizes)
     with export.whole_folder(folder, {"kind": kind, "step": step, "dtype": dtype}) as partial_folder:
         with told(say, f"writing {folder} in {dtype} (MiB)") as on_progress:
             write = partial(export.write_weights, dtype=dtype, shard_gib=wanted.shard_gib, fields=fields)
@@ -257,16 +262,36 @@ def export_run(run: str, home: "RunFolder", kept: Config, config: Config, *, is_
                 read_run(home.path), config, parameters=parameters,
                 family=fields["model_type"], dtype=dtype, step=step, base=config.model.path,
                 is_scratch=config.model.init == "scratch", has_chat_template=has_template,
-                lora=sizes.lora, is_adapter=is_adapter,
+                lora=lora, is_adapter=is_adapter,
             )  # fmt: skip
             (partial_folder / "README.md").write_text(card, "utf-8")
-    if is_adapter and sizes.lora.is_quantized:
+    is_rounded = (
+        is_adapter and earlier.merged and lora.base != "float32"
+    )  # into the weights, by a later stage
+    if is_adapter and (lora.is_quantized or is_rounded):
+        rounded = ", rounded where stages were merged" if is_rounded else ""
         say(
-            f"it was learned beside weights in {sizes.lora.base}, and answers a little differently beside "
-            f"others; python -m jaxlingua.checkpoint merge {shlex.quote(run)} writes what was scored"
+            f"it was learned beside weights in {lora.base}{rounded}, and answers a little differently beside "
+            f"others; python -m jaxlingua.checkpoint merge "
+            f"{shlex.quote(run)} writes what was scored"
         )
     loader = "peft.AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     say(f"{folder}: step {step:,}; {loader}.from_pretrained('{folder}') loads it")
+
+
+def with_all(sizes: "LlamaConfig", lora: "Lora", run: str) -> "LlamaConfig":
+    """The model with the adapters of all stages side by side.
+
+    Raises: ConfigError where their ranks together are more than a matrix has.
+    """
+    try:
+        return replace(sizes, lora=lora)
+    except ConfigError as error:
+        given = str(error).partition("; lower it")[0].removeprefix("model.lora.rank: ")
+        raise ConfigError(
+            f"RUN: '{run}' has adapters of several stages, whose ranks add up to {given}; python -m "
+            f"jaxlingua.checkpoint merge {run} writes it whole"
+        ) from None
 
 
 def merge_adapter(path: str, config: Config) -> None:

@@ -9,6 +9,7 @@ Papers: LoRA arXiv:2106.09685, rsLoRA arXiv:2312.03732, DoRA arXiv:2402.09353, Q
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
+from jax.sharding import Sharding
 
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.quantized import dequantize
@@ -411,6 +413,93 @@ def with_first_magnitudes(weights: dict, config: "LlamaConfig") -> dict:
     for path, norm in norms(weights, config).items():
         flat[f"{PATHS[_TARGET_AT[path]][1]}_magnitude"] = norm
     return unflatten_dict(flat, sep="/")
+
+
+# ── several adapters ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def stacked(lora: Lora, count: int) -> Lora:
+    """What `count` adapters side by side are, each of them scaled as it is alone."""
+    factor = math.sqrt(count) if lora.rank_stabilized else count
+    return replace(lora, rank=count * lora.rank, alpha=factor * lora.alpha)
+
+
+def side_by_side(parts: Sequence[dict]) -> dict:
+    """One adapter that answers the sum of what all of them do: x·A·B = Σ x·Aᵢ·Bᵢ, joined along rank.
+
+    Args:
+        parts: trees {"lora": adapters} without magnitudes, or their abstract shapes, or their shardings.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    flats = [flatten_dict(part, sep="/") for part in parts]
+    return unflatten_dict({path: _joined(path, [one[path] for one in flats]) for path in flats[0]}, sep="/")
+
+
+def one_by_one(adapters: dict, rank: int) -> list[dict]:
+    """The inverse: adapters of `rank` that stand side by side."""
+    flat = flatten_dict(adapters, sep="/")
+    parts = {
+        path: jnp.split(leaf, leaf.shape[_rank_axis(path)] // rank, _rank_axis(path))
+        for path, leaf in flat.items()
+    }
+    count = len(next(iter(parts.values())))
+    return [
+        unflatten_dict({path: each[place] for path, each in parts.items()}, sep="/") for place in range(count)
+    ]
+
+
+def _rank_axis(path: str) -> int:
+    """Of an adapter's array by its path: the last one of A, the first one of B after that of the layers."""
+    return -1 if path.endswith("_a") else int(path.startswith(f"{COLLECTION}/layers/"))
+
+
+def _joined(path: str, leaves: Sequence[Any]) -> Any:
+    first, axis = leaves[0], _rank_axis(path)
+    if isinstance(first, Sharding):  # rank is never split
+        return first
+    if isinstance(first, jax.ShapeDtypeStruct):
+        shape = list(first.shape)
+        shape[axis] = sum(leaf.shape[axis] for leaf in leaves)
+        return jax.ShapeDtypeStruct(tuple(shape), first.dtype, sharding=first.sharding)
+    return jnp.concatenate(leaves, axis)
+
+
+def with_merged(base: dict, adapters: dict, config: "LlamaConfig") -> dict:
+    """The base with adapters in it for good: W + s·A·B in float32, kept in the type of W.
+
+    Those that stand side by side are merged one after the other, so that it is the same to the bit whether
+    they come at once or one by one.
+
+    Args:
+        base: weights that are numbers; their memory is written over.
+        adapters: {"lora": adapters}, of the rank of `config` or several side by side; no magnitudes.
+        config: that of one of them; embedding and head are two matrices where one of them is a target.
+    Cost: one layer of one matrix in float32, and its product.
+    """
+    flat = flatten_dict(base, sep="/")
+    for one in one_by_one(adapters, config.lora.rank):
+        parts = flatten_dict(one, sep="/")
+        for target in config.lora.targets:
+            path, where, *_ = PATHS[target]
+            a, b = (parts[f"{where}_{ending}"] for ending in ("a", "b"))
+            flat[path] = _merge_into(flat[path], a, b, config.lora, target, flat[path].sharding)
+    return unflatten_dict(flat, sep="/")
+
+
+@partial(jax.jit, static_argnames=("lora", "target", "sharding"), donate_argnames="weight")
+def _merge_into(weight: Array, a: Array, b: Array, lora: Lora, target: str, sharding: Sharding) -> Array:
+    *_, inputs, out = PATHS[target]
+    if target not in PROJECTIONS:
+        whole = with_adapter(weight, a, b, None, lora, inputs, out).astype(weight.dtype)
+        return jax.lax.with_sharding_constraint(whole, sharding)
+
+    def merge_layer(layer: Array, weight: Array) -> Array:
+        old, a_, b_ = (jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in (weight, a, b))
+        new = with_adapter(old, a_, b_, None, lora, inputs, out).astype(weight.dtype)
+        return jax.lax.dynamic_update_index_in_dim(weight, new, layer, 0)
+
+    return jax.lax.with_sharding_constraint(jax.lax.fori_loop(0, len(weight), merge_layer, weight), sharding)
 
 
 def _product_of(a: Array, b: Array, scaling: float, inputs: str, out: str) -> Array:

@@ -37,6 +37,7 @@ from jaxlingua.tokens.stages import refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.train.anchors import remembered_by
 from jaxlingua.train.compiler_options import compiler_options, refuse_options
+from jaxlingua.train.earlier import Earlier, earlier_adapters
 from jaxlingua.train.learned import Learned
 from jaxlingua.train.method import make_objective
 from jaxlingua.train.optimizer import make_optimizer
@@ -84,11 +85,12 @@ def lower_step(config: Config, topology: Topology) -> Program:
     origin = planned_origin(config)
     refuse_what_does_not_fit(config, origin, mesh)
     vocab_size = planned_vocab_size(config, origin)
-    sizes, stage = origin.sizes(vocab_size), max(config.stages, key=_demand)
-    model = Llama(sizes)
+    sizes = origin.sizes(vocab_size)
+    stage, earlier = max(zip(config.stages, earlier_adapters(config.stages), strict=True), key=_demand)
     optimizer, schedule = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))
     learned = Learned(tuple(stage.frozen))
-    state = abstract_state(model, optimizer, mesh, learned, remembered_by(stage))
+    state = abstract_state(Llama(sizes), optimizer, mesh, learned, remembered_by(stage), earlier)
+    model = Llama(sizes := earlier.sizes(sizes))
     learned.check(state.params, stage.name)
     groups = group_count(stage, config.data)
     objective = make_objective(stage, groups, vocab_size, config.train.loss_chunk_tokens)
@@ -101,9 +103,11 @@ def lower_step(config: Config, topology: Topology) -> Program:
     return Program(step.lower(state, batch), mesh, sizes, state, micro_batches, options)
 
 
-def _demand(stage: StageConfig) -> tuple[int, bool]:
+def _demand(each: tuple[StageConfig, Earlier]) -> tuple[int, bool]:
     """Orders stages by what their steps hold; of equal ones the first is the greatest."""
-    return len(remembered_by(stage)), stage.anchored is not None and stage.anchored.kl != "off"
+    stage, earlier = each
+    is_taught = stage.anchored is not None and stage.anchored.kl != "off"
+    return earlier.count + len(remembered_by(stage)), is_taught
 
 
 def planned_origin(config: Config) -> Origin:

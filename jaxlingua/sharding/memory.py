@@ -32,8 +32,9 @@ _FUSED_VOCAB = 32_768
 class Memory:
     """Bytes that one device holds at the fullest moment of a step.
 
-    Parameters, optimizer, `frozen`, the base beside adapters, and `anchor`, what a stage remembers of its
-    beginning, are exact; all else is an estimate, and 0 where that moment is another one. `weights` are
+    Parameters, optimizer, `frozen`, the base beside adapters with the adapters of earlier stages, and
+    `anchor`, what a stage remembers of its beginning, are exact; all else is an estimate, and 0 where that
+    moment is another one. `weights` are
     copies of the layers' parameters in the compute dtype, before they are gathered; `activations` is what the
     remat policy keeps of all layers, `layer` the work of the one that is being done. `layer` and `logits`
     never meet, so only the larger counts.
@@ -118,13 +119,15 @@ def step_memory(
 
     Args:
         state: a train state or its abstract shapes with shardings.
+        config: of the model that computes, in which adapters of earlier stages stand side by side with those
+            that are trained.
     """
     device = mesh.devices.flat[0]
     placing = Placing(
         dict(mesh.shape), device.platform, device.device_kind, batch_rows, micro_batches, row_length_tokens,
         loss_chunk_tokens,
     )  # fmt: skip
-    held = (bytes_per_device(tree) for tree in (state.params, state.opt_state, state.frozen))
+    held = (bytes_per_device(tree) for tree in (state.params, state.opt_state, (state.frozen, state.earlier)))
     return replace(_memory(config, placing, *held), anchor=bytes_per_device(state.anchor))
 
 

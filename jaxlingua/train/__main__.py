@@ -67,7 +67,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.train.method import make_methods, method_at
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
-    from jaxlingua.train.state import shardings_of
+    from jaxlingua.train.state import shardings_of, with_merged
     from jaxlingua.train.step import make_train_step
 
     folder, restored_step, telling = home.path, home.step, partial(told, console.say)
@@ -104,7 +104,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     origin.keep(vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
-        sizes=sizes, mesh=mesh, methods=methods, states=states,
+        model=model, mesh=mesh, methods=methods, states=states,
     )  # fmt: skip
 
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +113,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     def is_answered(stage: str, step: int) -> bool:
         return home.group.share(is_evaluated(tasks, stage, step, config=config, folder=folder))
 
-    def evaluated(what: str, **where) -> None:
+    def evaluated(what: str, model: Llama, **where) -> None:
         with telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.weights, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
@@ -128,7 +128,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     if restored_step is None or base_is_due:
         state = origin.first_state(model, methods[0].optimizer, mesh, telling, methods[0].learned)
     if base_is_due:
-        evaluated("the model before training", stage="base", step=0, model_name="base")
+        evaluated("the model before training", model, stage="base", step=0, model_name="base")
     if not is_answered(FLOORS, 0):
         evaluate_floors(tasks, config=config, folder=folder)
 
@@ -138,7 +138,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     if restored_step is not None:
         frozen = state.frozen if base_is_due else origin.frozen(model, mesh, telling)
         abstract = states[method_at(methods, restored_step)]
-        state = store.restore(abstract.saved, restored_step, is_checked=True)[0].replace(frozen=frozen)
+        state = store.restore(abstract.saved, restored_step, is_checked=True)[0]
+        state = state.replace(frozen=with_merged(frozen, state.earlier, model))
         console.say(f"going on from step {restored_step:,}")
 
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
@@ -162,12 +163,14 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                         state, model, shardings, seed=config.run.seed, micro_batches=micro_batches,
                         telling=telling,
                     )  # fmt: skip
-            objective = method.objective
+            objective, stage_model = method.objective, method.model(model)
             train_step = make_train_step(
-                model, method.optimizer, method.schedule, objective, shardings, micro_batches, options,
+                stage_model, method.optimizer, method.schedule, objective, shardings, micro_batches, options,
                 learned=method.learned, anchor=method.anchor,
             )  # fmt: skip
-            held_out = stage.held_out and make_held_out(stage.held_out, model, objective, shardings.weights)
+            held_out = stage.held_out and make_held_out(
+                stage.held_out, stage_model, objective, shardings.weights
+            )
             measured_every = run.held_out_every(config, stage)
             allowed = config.train.max_nonfinite_steps
             stop_if_bad = partial(stop_if_nonfinite, stage=stage, allowed=allowed, saved=store.latest_step)
@@ -185,7 +188,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 store.raise_if_failed()
                 if step == end and method.is_averaged:
                     with tracker.paused("held_out"):
-                        measure = validation_of(method, model, shardings)
+                        measure = validation_of(method, stage_model, shardings)
                         state = averaged(state, method, shardings, measure, console.say)
                 is_saved, lost = is_due(step, config.checkpoint.save_every_steps, end), {}
                 is_measured = is_due(batch_step + 1, measured_every, stage.batches.steps)
@@ -208,7 +211,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if has_tasks:
                 with tracker.paused("eval"):
-                    evaluated(f"after stage {name}", stage=name, step=step, model_name="tuned")
+                    evaluated(f"after stage {name}", stage_model, stage=name, step=step, model_name="tuned")
     if run_folder.is_primary():
         announce.say_scores(console, write_report(folder), config.run.folder)
 

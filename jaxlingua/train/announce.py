@@ -11,7 +11,7 @@ from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.records import RecordSource
 from jaxlingua.eval.report import headlines, mean_of, models_of, number, score_rows
 from jaxlingua.eval.tasks.item import Task
-from jaxlingua.model.llama import attention_of_rows, has_barriers
+from jaxlingua.model.llama import Llama, attention_of_rows, has_barriers
 from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.memory import MIB, bytes_per_device, step_memory
 from jaxlingua.sharding.mesh import describe_mesh
@@ -22,6 +22,7 @@ from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import Console
 from jaxlingua.train.averaging import SHARES
 from jaxlingua.train.compiler_options import compiler_options
+from jaxlingua.train.earlier import Earlier
 from jaxlingua.train.fit import repeated_share, warning
 from jaxlingua.train.method import Method
 from jaxlingua.train.state import TrainState
@@ -36,7 +37,7 @@ def say_what_will_run(
     tasks: Sequence[Task],
     stages: Sequence[Stage],
     tokenizer: Tokenizer,
-    sizes: LlamaConfig,
+    model: Llama,
     mesh: Mesh,
     methods: Sequence[Method],
     states: Sequence[TrainState],
@@ -44,8 +45,10 @@ def say_what_will_run(
     """Data, tokens, devices and parameters in plain sentences, before the first step.
 
     Args:
+        model: with one adapter, if any.
         states: those of the methods, abstract, with shardings.
     """
+    sizes = model.config
     for source in sources.values():
         told = describe_source(source)
         skipped = ", ".join(f"{count:,} {reason}" for reason, count in told["skipped"].items())
@@ -85,14 +88,14 @@ def say_what_will_run(
     memories = [
         step_memory(
             state,
-            sizes,
+            method.model(model).config,
             mesh,
             batch_rows=rows,
             micro_batches=count_micro_batches(rows, micro_batch_rows, mesh),
             row_length_tokens=config.tokens.row_length_tokens,
             loss_chunk_tokens=config.train.loss_chunk_tokens,
         )
-        for state in states
+        for method, state in zip(methods, states, strict=True)
     ]
     memory = max(memories, key=lambda memory: memory.total)
     console.say(f"memory by arithmetic: {memory.describe()}")
@@ -110,6 +113,8 @@ def _told_of(method: Method, state: TrainState, sizes: LlamaConfig) -> Iterator[
     if stage.frozen:
         trained = method.learned.count(state.params)
         yield f"frozen {', '.join(stage.frozen)}: {trained:,} parameters are trained"
+    if stage.adapters != "continue":
+        yield _new_adapters(method.adapters, state, sizes)
     if (replay := stage.replayed) is not None:
         yield (
             f"replay: {100 * replay.share:g} % of its documents come from earlier stages; no memory, and as "
@@ -138,6 +143,21 @@ def _told_of(method: Method, state: TrainState, sizes: LlamaConfig) -> Iterator[
             f"{len(SHARES)} shares are measured" if stage.average == "auto" else f"share {stage.average:g}"
         )
         yield f"its weights are averaged with those before it at its end: {tried}"
+
+
+def _new_adapters(earlier: Earlier, state: TrainState, sizes: LlamaConfig) -> str:
+    """What becomes of the earlier adapters of a stage that begins with new ones."""
+    size, rank = bytes_per_device(state.earlier) / MIB, sizes.lora.rank
+    where = []
+    if earlier.merged:
+        where.append(f"{earlier.merged} of earlier stages in the weights, in {sizes.lora.base}")
+    if earlier.stacked:
+        total = (earlier.stacked + 1) * rank
+        where.append(f"{earlier.stacked} of earlier stages beside them, rank {total} in all")
+    return (
+        f"new adapters of rank {rank}; {' and '.join(where)}: {size:,.1f} MiB per device for those, and as "
+        f"much of a checkpoint"
+    )
 
 
 def _span(method: Method) -> str:

@@ -43,7 +43,7 @@ def averaged(
         return method.learned.joined(mix(state.anchor[PARAMS], trained, share), held)
 
     shares = SHARES if given == "auto" else (given, 1.0)
-    measured = {share: measure(state.frozen | at(share)) for share in shares}
+    measured = {share: measure(state.replace(params=at(share)).weights) for share in shares}
     share = max(SHARES, key=lambda one: (-measured[one], one)) if given == "auto" else given
     say(
         f"stage {method.stage.config.name}: its weights count {share:g} in the average with those before it; "

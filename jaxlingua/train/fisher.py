@@ -17,6 +17,7 @@ from jaxlingua.tokens.batches import entropy
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.train.learned import Learned
 from jaxlingua.train.objective import Objective, drawn_targets
+from jaxlingua.train.state import weights_of
 from jaxlingua.train.step import accumulated, summed_loss_and_grads
 
 
@@ -42,7 +43,7 @@ def fisher_information(
     stage are averaged; the deviation of an entry is about √(2 / draws) of it.
 
     Args:
-        params: of the state, at which it is taken; `frozen` is the base beside adapters.
+        params: of the state, at which it is taken; `frozen` is what is fixed beside them.
         learned: what of `params` the stage that begins will train, with `shardings`.
         stages: the earlier ones.
         objective: that of training.
@@ -73,7 +74,7 @@ def make_fisher_draw(
 
     def add(total: Any, trained: Any, held: Any, frozen: Any, batch: Any, uniform: Any, share: Any) -> Any:
         def whole(part: Any) -> Any:
-            return frozen | learned.joined(part, held)
+            return weights_of(frozen, learned.joined(part, held))
 
         def of_draw(part: Any, rows: Any) -> Any:
             batch, uniform = rows

@@ -16,6 +16,7 @@ from jaxlingua.sharding.chips import chip_of
 from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory
 from jaxlingua.sharding.mesh import count_slices
 from jaxlingua.train.anchors import remembered_by
+from jaxlingua.train.earlier import earlier_adapters
 
 GIB = 2**30
 MOST = 5  # remedies that are told
@@ -75,6 +76,7 @@ class _Case:
     loss_chunk_tokens: int
     is_public: bool  # whether training begins from a public checkpoint, beside which adapters can stand
     copies: int = 0  # of what is trained, that the stage which remembers most keeps of its beginning
+    earlier: int = 0  # adapters of earlier stages, each as large as what is trained, that the last stage has
 
     @property
     def shards(self) -> int:
@@ -96,7 +98,8 @@ class _Case:
             self.row_length_tokens, self.loss_chunk_tokens,
         )  # fmt: skip
         memory = planned_memory(self.sizes, self.optimizer, placing)
-        return replace(memory, anchor=self.copies * memory.parameters)
+        beside = memory.frozen + self.earlier * memory.parameters
+        return replace(memory, anchor=self.copies * memory.parameters, frozen=beside)
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,7 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
         config.model.init == "huggingface", max((len(remembered_by(s)) for s in config.stages), default=0),
+        max((earlier.count for earlier in earlier_adapters(config.stages)), default=0),
     )  # fmt: skip
 
 

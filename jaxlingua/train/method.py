@@ -7,17 +7,18 @@ from typing import Any
 
 import jax
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxlingua.config import AnchorConfig, Config, StageConfig
+from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.train.anchors import FISHER, PARAMS, remembered_by
+from jaxlingua.train.earlier import Earlier, earlier_adapters
 from jaxlingua.train.fisher import fisher_information
 from jaxlingua.train.learned import Learned
 from jaxlingua.train.objective import Objective
 from jaxlingua.train.optimizer import Schedule, make_optimizer
-from jaxlingua.train.state import TrainState, abstract_state, with_fresh_optimizer
+from jaxlingua.train.state import TrainState, abstract_state, with_fresh_optimizer, with_new_adapters
 
 # `told` of progress.py with where to speak: called with what takes long.
 Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -63,19 +64,30 @@ class Method:
         """Whether its last weights are averaged with its first ones."""
         return self.stage.config.average != "off"
 
-    def abstract_state(self, model: nn.Module, mesh: Mesh) -> TrainState:
+    @property
+    def adapters(self) -> Earlier:
+        """How many adapters of earlier stages it has."""
+        return list(earlier_adapters([stage.config for stage in (*self.earlier, self.stage)]))[-1]
+
+    def model(self, one: Llama) -> Llama:
+        """What computes in it, by the model with one adapter: that one, but for stacked adapters."""
+        return one.clone(config=self.adapters.sizes(one.config))
+
+    def abstract_state(self, model: Llama, mesh: Mesh) -> TrainState:
         """Shapes and shardings of the state from its first step to its last.
 
+        Args:
+            model: with one adapter, if any.
         Raises: ConfigError where what it freezes is not there, or is all.
         """
-        abstract = abstract_state(model, self.optimizer, mesh, self.learned, self.remembered)
+        abstract = abstract_state(model, self.optimizer, mesh, self.learned, self.remembered, self.adapters)
         self.learned.check(abstract.params, self.stage.config.name)
         return abstract
 
     def begun(
         self,
         state: TrainState,
-        model: nn.Module,
+        model: Llama,
         shardings: TrainState,
         *,
         seed: int,
@@ -87,10 +99,15 @@ class Method:
         A function of that state and of the data alone: where a run is resumed here, it is made again.
 
         Args:
+            state: which is used up.
+            model: with one adapter, if any.
             shardings: of the state that is made.
         Cost: copies of what is trained; for EWC the passes of `fisher_information`.
         """
         state = state.replace(anchor={})
+        if self.stage.config.adapters != "continue":
+            is_merged, mesh = self.stage.config.adapters == "merge", shardings.step.mesh
+            state = with_new_adapters(state, model, mesh, seed, len(self.earlier), is_merged=is_merged)
         if self.stage.config.optimizer == "fresh":
             state = with_fresh_optimizer(state, self.optimizer, shardings, self.learned)
         anchor: dict[str, Any] = {}
@@ -101,9 +118,9 @@ class Method:
             draws = self.anchor.fisher_draws
             with telling("measuring what earlier stages need (batches)") as on_progress:
                 anchor[FISHER] = fisher_information(
-                    state.params, state.frozen, self.learned, trained_shardings, self.measured, model=model,
-                    objective=self.objective, draws=draws, seed=seed, micro_batches=micro_batches,
-                    on_progress=on_progress,
+                    state.params, state.fixed, self.learned, trained_shardings, self.measured,
+                    model=self.model(model), objective=self.objective, draws=draws, seed=seed,
+                    micro_batches=micro_batches, on_progress=on_progress,
                 )  # fmt: skip
         return state.replace(anchor=anchor)
 

@@ -12,18 +12,19 @@ from jax.sharding import Mesh
 from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.huggingface.adapter import is_adapter, open_adapter
 from jaxlingua.checkpoint.huggingface.generation_config import ends_of
-from jaxlingua.checkpoint.steps import read_record
-from jaxlingua.checkpoint.store import located, open_store
+from jaxlingua.checkpoint.steps import complete_steps, read_record
+from jaxlingua.checkpoint.store import Store, located, open_store
 from jaxlingua.command_line import load_config
 from jaxlingua.config import Config, LoraConfig, ModelConfig, TokensConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.llama import Llama
-from jaxlingua.sharding.rules import abstract_sharded_params, param_shardings
+from jaxlingua.sharding.rules import param_shardings
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.tokenizer import load_tokenizer
+from jaxlingua.train.earlier import NONE, Earlier, earlier_in
 from jaxlingua.train.origin import open_origin
 from jaxlingua.train.run_folder import kept_fingerprint, opened_run
-from jaxlingua.train.state import parted
+from jaxlingua.train.state import TrainState, abstract_state, with_merged
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,31 @@ def open_step(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any)
     """A checkpoint of a run."""
     tokenizer = kept_tokenizer(config, folder)
     origin = open_origin(config, folder, step)
-    model = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
+    one = Llama(origin.sizes(origin.vocab_rows(tokenizer)))
     store = open_store(located(f"{config.run.folder}/checkpoints"), config.checkpoint)
     with telling(f"reading step {step:,}"):
-        abstract = {"params": parted(abstract_sharded_params(model, mesh))[0]}
-        params = store.restore(abstract, step, is_part=True, is_checked=True)[0]["params"]
-    params |= origin.frozen(model, mesh, telling)
-    return Opened(model, params, tokenizer, ends_of(folder / "model"), config.run.folder)
+        state, earlier = read_step(config, store, step, one, mesh, is_checked=True)
+    state = state.replace(frozen=with_merged(origin.frozen(one, mesh, telling), state.earlier, one))
+    model = Llama(earlier.sizes(one.config))
+    return Opened(model, state.weights, tokenizer, ends_of(folder / "model"), config.run.folder)
+
+
+def read_step(
+    config: Config, store: Store, step: int, model: Llama, mesh: Mesh, *, is_checked: bool
+) -> tuple[TrainState, Earlier]:
+    """What a checkpoint of a run holds of the weights, and how many adapters that is.
+
+    Args:
+        model: with one adapter, if any.
+        is_checked: whether its files were found whole just now.
+    Returns: a state of which `params` and `earlier` are read, `frozen` is empty and all else is abstract.
+    """
+    is_there = step in complete_steps(store.folder)  # else it is told where it is read
+    earlier = earlier_in(config.stages, store.meta(step)["stage"]) if is_there else NONE
+    state = abstract_state(model, optax.identity(), mesh, earlier=earlier)
+    wanted = {name: part for name in ("params", "earlier") if (part := getattr(state, name))}
+    read, _ = store.restore(wanted, step, is_part=True, is_checked=is_checked)
+    return state.replace(frozen={}, **read), earlier
 
 
 def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[[str], None]) -> Candidate:

@@ -30,6 +30,7 @@ from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.tracking import ModelSize
 from jaxlingua.train.branch import branch_source
 from jaxlingua.train.compiler_options import compiler_options, refuse_unknown_options
+from jaxlingua.train.earlier import refuse_adapters
 from jaxlingua.train.fit import refuse_no_room
 from jaxlingua.train.held_out import HeldOutLoss
 from jaxlingua.train.origin import Origin, open_origin
@@ -75,6 +76,7 @@ def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None =
             f"tokens.row_length_tokens: {config.tokens.row_length_tokens} given; the model is meant for at "
             f"most {model.max_positions} positions; shorten the rows{other}"
         )
+    refuse_adapters(config.stages, model)
     if config.eval.tasks:
         prompt_room(model, config.generate.max_new_tokens)
     mesh = make_mesh(config.sharding) if mesh is None else mesh

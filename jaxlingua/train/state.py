@@ -10,7 +10,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxlingua.model.lora import COLLECTION, with_first_magnitudes
+from jaxlingua.model import lora
+from jaxlingua.model.lora import COLLECTION, side_by_side, with_first_magnitudes
 from jaxlingua.sharding.rules import (
     abstract_params,
     init_params,
@@ -18,7 +19,10 @@ from jaxlingua.sharding.rules import (
     sharding_context,
     tree_shardings,
 )
+from jaxlingua.train.earlier import NONE, Earlier
 from jaxlingua.train.learned import ALL, Learned
+
+MERGED, STACKED = "merged", "stacked"  # in `TrainState.earlier`
 
 
 @flax.struct.dataclass
@@ -29,6 +33,8 @@ class TrainState:
     stand beside. A checkpoint holds all but `frozen`, which is read again from where it came from.
     `anchor` is what a stage remembers of its beginning: "params", what it trains as it was, and EWC's
     "fisher".
+    `earlier` is adapters of earlier stages, those of several side by side: "stacked" stand beside `params`,
+    "merged" are in `frozen` already.
     `step` counts every step, `skipped_steps` those that changed nothing because a loss or gradient was not
     finite, and `nonfinite_in_a_row` the latest of these without a good one between.
     """
@@ -40,16 +46,39 @@ class TrainState:
     skipped_steps: Any
     frozen: Any = flax.struct.field(default_factory=dict)
     anchor: Any = flax.struct.field(default_factory=dict)
+    earlier: Any = flax.struct.field(default_factory=dict)
+
+    @property
+    def fixed(self) -> Any:
+        """What the model computes with beside `params`: the base, and adapters that are stacked beside it."""
+        return self.frozen | self.earlier.get(STACKED, {})
 
     @property
     def weights(self) -> Any:
-        """All that the model computes with."""
-        return self.frozen | self.params
+        """All that the model computes with. Cost: a copy of all adapters where there are stacked ones."""
+        return weights_of(self.fixed, self.params)
 
     @property
     def saved(self) -> "TrainState":
         """What a checkpoint holds."""
         return self.replace(frozen={})
+
+
+def weights_of(fixed: dict, params: dict) -> dict:
+    """All that the model computes with; adapters of both stand side by side."""
+    if COLLECTION in fixed:
+        params = side_by_side([{COLLECTION: fixed[COLLECTION]}, params])
+    return fixed | params
+
+
+def with_merged(frozen: dict, earlier: dict, model: nn.Module) -> dict:
+    """Frozen weights with the earlier adapters that are merged into them.
+
+    Args:
+        frozen: as they were read; they are used up.
+        model: with one adapter.
+    """
+    return lora.with_merged(frozen, earlier[MERGED], model.config) if MERGED in earlier else frozen
 
 
 def state_from_weights(
@@ -74,21 +103,26 @@ def abstract_state(
     mesh: Mesh,
     learned: Learned = ALL,
     remembered: Sequence[str] = (),
+    earlier: Earlier = NONE,
 ) -> TrainState:
     """Shapes, dtypes and shardings of the state: what a checkpoint is restored into.
 
     Args:
+        model: with one adapter, if any.
         remembered: names in `anchor`.
     """
     weights = nn.unbox(abstract_params(model, mesh))
     shapes = jax.eval_shape(lambda weights: state_from_weights(weights, optimizer, learned), weights)
     shapes = shapes.replace(anchor=dict.fromkeys(remembered, learned.parts(shapes.params)[0]))
     shardings = tree_shardings(shapes, weights, param_shardings(model, mesh), mesh)
-    return jax.tree.map(
+    state = jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
         shapes,
         shardings,
     )
+    counts = {MERGED: earlier.merged, STACKED: earlier.stacked}
+    kept = {name: side_by_side([state.params] * count) for name, count in counts.items() if count}
+    return state.replace(earlier=kept)
 
 
 def shardings_of(tree: Any) -> Any:
@@ -110,9 +144,11 @@ def initial_state(
         return jax.jit(create, out_shardings=shardings)(jax.random.key(seed))
 
 
-def first_adapters(base: Any, model: nn.Module, mesh: Mesh, seed: int) -> Any:
+def first_adapters(base: Any, model: nn.Module, mesh: Mesh, seed: int, place: int = 0) -> Any:
     """New adapters for weights that are there, sharded; with them the model answers as it does without.
 
+    Args:
+        place: of the stage that begins with them; those of another are drawn differently.
     Cost: with DoRA, whose magnitudes are the norms of the weights, one matrix in float32 at a time.
     """
     shardings = param_shardings(model, mesh)
@@ -123,8 +159,9 @@ def first_adapters(base: Any, model: nn.Module, mesh: Mesh, seed: int) -> Any:
     def with_magnitudes(base: Any, adapters: Any) -> Any:
         return with_first_magnitudes({**base, COLLECTION: adapters}, model.config)[COLLECTION]
 
+    key = jax.random.fold_in(jax.random.key(seed), place) if place else jax.random.key(seed)
     with sharding_context(mesh):
-        adapters = jax.jit(create, out_shardings=shardings[COLLECTION])(jax.random.key(seed))
+        adapters = jax.jit(create, out_shardings=shardings[COLLECTION])(key)
         if not model.config.lora.dora:
             return adapters
         return jax.jit(with_magnitudes, out_shardings=shardings[COLLECTION])(base, adapters)
@@ -142,6 +179,29 @@ def state_around(
     with sharding_context(mesh):
         create = jax.jit(state_from_weights, static_argnums=(1, 2), out_shardings=shardings, donate_argnums=0)
         return create(weights, optimizer, learned)
+
+
+def with_new_adapters(
+    state: TrainState, model: nn.Module, mesh: Mesh, seed: int, place: int, *, is_merged: bool
+) -> TrainState:
+    """The state with adapters that have learned nothing; those that it has stay as they are.
+
+    Args:
+        model: with one adapter.
+        place: of the stage that begins.
+        is_merged: whether those so far are merged into the frozen weights, which are written over, or
+            stacked beside the new ones.
+    Cost: a copy of the adapters so far; merged, a layer of one matrix in float32.
+    """
+    earlier, frozen = dict(state.earlier), state.frozen
+    beside = side_by_side([earlier.pop(STACKED), state.params]) if STACKED in earlier else state.params
+    if is_merged:
+        frozen = lora.with_merged(frozen, beside, model.config)
+        earlier[MERGED] = side_by_side([earlier[MERGED], beside]) if MERGED in earlier else beside
+    else:
+        earlier[STACKED] = beside
+    params = {COLLECTION: first_adapters(frozen, model, mesh, seed, place)}
+    return state.replace(params=params, frozen=frozen, earlier=earlier)
 
 
 def with_fresh_optimizer(

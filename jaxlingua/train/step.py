@@ -89,7 +89,7 @@ def train_step(
     trained, held = learned.parts(state.params)
 
     def whole(part: Any) -> Any:
-        return state.frozen | learned.joined(part, held)
+        return state.replace(params=learned.joined(part, held)).weights
 
     earlier = whole(state.anchor[PARAMS]) if anchor and anchor.kl != "off" else None
     loss_and_grads = partial(summed_loss_and_grads, model, objective, shardings, whole, earlier)
