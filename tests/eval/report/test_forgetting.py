@@ -116,9 +116,12 @@ def test_the_summary_is_that_of_the_published_formulas(run, told, metric):
 
 
 def test_forgetting_and_the_drop_from_the_best_differ_where_a_later_stage_was_better(tmp_path):
-    """Learned at 50, at 80 after another stage, 60 in the end: gained 10 since learned, 20 below the best."""
+    """Learned at 50, at 80 after another stage, 60 in the end: gained 10 since learned, 20 below the best.
+
+    What a language had before it was learned is not forgotten by these measures.
+    """
     told = told_of(
-        values={"quiz.ell_Grek": (10.0, 50.0, 80.0, 60.0), "quiz.tha_Thai": (10.0, 10.0, 50.0, 30.0)}
+        values={"quiz.ell_Grek": (10.0, 50.0, 80.0, 60.0), "quiz.tha_Thai": (90.0, 70.0, 50.0, 30.0)}
     )
     assert line_of(told, "backward_transfer", "f1")["value"] == pytest.approx((10 - 20) / 2)
     assert line_of(told, "forgetting", "f1")["value"] == pytest.approx(20 / 2)
@@ -161,6 +164,7 @@ def test_an_ability_in_a_language_that_a_stage_learns_counts_from_the_base_model
     assert line_of(told, "ability", "f1")["value"] == -30.0
     assert line_of(told, "average", "f1")["tasks"] == ["quiz.tha_Thai"]
     assert told["columns"][-1]["group"] == "old ability: old greek"
+    assert [cell["against"] for cell in told["columns"][-1]["cells"].values()] == ["", "base", "base", "base"]
 
 
 def test_different_metrics_are_never_in_one_mean(told):
