@@ -157,6 +157,7 @@ def test_every_way_is_in_the_help(capsys):
         config_from_command_line("jaxlingua.train", "", ["--help"])
     told = capsys.readouterr().out
     for field in (
+        "peak_lr",
         "replay",
         "anchor",
         "frozen",

@@ -66,6 +66,11 @@ def _check_continued(stage: StageConfig, before: StageConfig | None) -> None:
                 f"stage '{stage.name}', {field}: {value} given for the first stage, which has none before "
                 f"it; leave it out"
             )
+    if stage.schedule == "continue" and stage.peak_lr not in ("auto", before.peak_lr):
+        raise ConfigError(
+            f"stage '{stage.name}', peak_lr: {stage.peak_lr:g} given with schedule: continue, which goes on "
+            f"with the learning rate of stage '{before.name}'; leave one of them out"
+        )
     if stage.optimizer != "keep":
         return
     where = f"stage '{stage.name}', optimizer: keep given"

@@ -214,6 +214,9 @@ class StageConfig(BaseModel):
         "Whether the learning rate begins anew, or goes on, in one rise and fall over this stage and the one "
         "before.",
     )
+    peak_lr: PositiveFloat | Auto = identity(
+        "auto", "Learning rate after warm-up; auto is train.optimizer.peak_lr."
+    )
     optimizer: Literal["fresh", "keep"] = identity(
         "fresh", "Whether the optimizer begins with nothing, or with its state from the stage before."
     )

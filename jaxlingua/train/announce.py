@@ -106,6 +106,8 @@ def say_what_will_run(
 def _told_of(method: Method, state: TrainState, sizes: LlamaConfig) -> Iterator[str]:
     """What a stage does against forgetting, and what that takes of memory and time."""
     stage, anchor = method.stage.config, method.anchor
+    if stage.peak_lr != "auto":
+        yield f"learning rate {stage.peak_lr:g} after warm-up"
     if stage.schedule == "continue":
         yield f"its learning rate goes on from the stage before, on one curve over steps {_span(method)}"
     if stage.optimizer == "keep":

@@ -9,7 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from jaxlingua.config import AnchorConfig, Config, StageConfig
+from jaxlingua.config import AnchorConfig, Config, OptimizerConfig, StageConfig
 from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.stages import Stage
 from jaxlingua.train.anchors import FISHER, PARAMS, remembered_by
@@ -134,11 +134,17 @@ def make_methods(config: Config, stages: Sequence[Stage], vocab_size: int) -> li
     methods = []
     for place, (stage, first) in enumerate(zip(stages, firsts, strict=True)):
         span = stages[first].first_step, ends[first]
-        optimizer, schedule = make_optimizer(config.train.optimizer, span[1] - span[0], span[0])
+        given = optimizer_of(config.train.optimizer, stages[first].config)
+        optimizer, schedule = make_optimizer(given, span[1] - span[0], span[0])
         groups = len(stage.batches.group_names)
         objective = make_objective(stage.config, groups, vocab_size, config.train.loss_chunk_tokens)
         methods.append(Method(stage, tuple(stages[:place]), span, optimizer, schedule, objective))
     return methods
+
+
+def optimizer_of(optimizer: OptimizerConfig, stage: StageConfig) -> OptimizerConfig:
+    """The optimizer of a stage whose learning rate begins with it."""
+    return optimizer if stage.peak_lr == "auto" else optimizer.model_copy(update={"peak_lr": stage.peak_lr})
 
 
 def make_objective(stage: StageConfig, groups: int, vocab_size: int, loss_chunk_tokens: int) -> Objective:
