@@ -17,6 +17,8 @@ from jaxlingua.errors import ConfigError, MachineError
 from jaxlingua.processes.roll_call import alone
 
 FILES = ("config.yaml", "provenance.json", "data.json")  # without one of them a folder is no run that trained
+# Of provenance.json: what tells of another run in a copy. The rest is the run's, wherever it goes on.
+_STARTS = ("command", "started", "devices", "host", "git_commit", "versions", "resumed", "branched")
 # What is made again, what is of that run alone, and what is being written.
 _NOT_COPIED = ("cache", "checkpoints", "export", "stacks", "wandb", "report.*", "unfinished.jsonl")
 _PASSING = (".*", "*.partial", "*.tmp")
@@ -94,8 +96,9 @@ def copy_run(source: Path, folder: Path, step: int, say: Callable[[str], None]) 
         if int(home.name.rpartition("-")[2]) > step:
             shutil.rmtree(home)
     facts = hidden / "provenance.json"
-    branched = {"folder": str(source.absolute()), "step": step}
-    told = json.loads(facts.read_text("utf-8")) | {"branched": branched}
+    told = json.loads(facts.read_text("utf-8"))
+    starts = {name: told.pop(name) for name in _STARTS if name in told}
+    told["branched"] = {"folder": str(source.absolute()), "step": step, **starts}
     facts.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
     for path in folder.glob(".*"):
         path.unlink()  # the lock, which goes with this process anyway

@@ -350,8 +350,8 @@ def write_facts(
     What was chosen for replay is in replay/, a file for each entry.
 
     The command, versions, commit and devices are those the run began with; `resumed` has those of each start
-    after that. `branched` has the folder and step of the run that this one was copied from. config.yaml has
-    all stages, and names that run no more.
+    after that. Of a run that began as a copy `branched` tells the same of the other one, and its folder and
+    step; config.yaml has all stages, and names that run no more.
 
     Args:
         public: fingerprints of the public checkpoint and adapter that the run begins from, as far as they are
@@ -380,9 +380,10 @@ def write_facts(
     content = {**start, "resumed": [], "begun_with": _digest(config.stages)}
     if path.is_file() and step is not None:
         before = _read_json(path)
-        content = {name: before[name] for name in content}
-        content |= {name: before[name] for name in ("branched",) if name in before}
-        content["resumed"] = [*before["resumed"], {"step": step, **start}]
+        is_copy = "command" not in before  # of another run, at its first start
+        resumed = [] if is_copy else [*before["resumed"], {"step": step, **start}]
+        content |= {name: before[name] for name in (*content, "branched") if name in before}
+        content["resumed"] = resumed
         begun = sum(stage.first_step < step for stage in stages)
         begun = _scheduled([stage.config for stage in stages], begun)
         names = [stage.config.name for stage in stages[:begun]]

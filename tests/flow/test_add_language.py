@@ -24,7 +24,7 @@ SMALL = [
     "data.sources.phrases={kind: cldr, languages: [eng_Latn, deu_Latn], records: 200}",
     "train.optimizer.warmup_steps=1", "train.held_out_documents=0", "checkpoint.save_every_steps=3",
     "checkpoint.keep_last=1", "eval.tasks=[phrases.eng_Latn-deu_Latn]", "eval.items=2",
-    "eval.bootstrap_samples=20", "generate.max_new_tokens=8", "generate.batch_rows=8", "tracking.tensorboard=false",
+    "eval.bootstrap_samples=20", "generate.max_new_tokens=8", "generate.batch_rows=8", "tracking.tensorboard=false", "tracking.log_every_steps=1",
 ]  # fmt: skip
 SIZES, SMALLER = "100 1000 10000", (3, 20)
 TASKS = ["phrases.eng_Latn-deu_Latn", "new.eng_Latn-ind_Latn", "new.ind_Latn-eng_Latn"]
@@ -97,7 +97,11 @@ def test_one_command_adds_a_language_and_scores_it_before_and_after(home: Path, 
     assert {step: loss for step, loss in losses(added).items() if step <= 4} == losses(home / "runs" / "demo")
     assert sorted(path.name for path in (added / "checkpoints").iterdir()) == ["4", "7"]
     facts = json.loads((added / "provenance.json").read_text("utf-8"))
-    assert facts["branched"] == {"folder": str(home / "runs" / "demo"), "step": 4}
+    assert (facts["branched"]["folder"], facts["branched"]["step"]) == (str(home / "runs" / "demo"), 4)
+    first = json.loads((home / "runs" / "demo" / "provenance.json").read_text("utf-8"))
+    assert facts["branched"]["command"] == first["command"] != facts["command"]
+    assert "add_language.yaml" in facts["command"]
+    assert facts["begun_with"] == first["begun_with"]
     kept = load_config(str(added))
     assert (kept.run.branch_from, [stage.name for stage in kept.stages]) == ("", ["coit", "new_language"])
     assert kept.eval.tasks == TASKS

@@ -44,7 +44,8 @@ def source(tmp_path: Path) -> Path:
         (source / name).write_text(f"{name} of mine")
     given = check_config(GIVEN, "given")
     (source / "config.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
-    (source / "provenance.json").write_text(json.dumps({"repeat": "python -m jaxlingua.train"}))
+    facts = {"repeat": "again", "fingerprints": {}, "command": "first", "resumed": []}
+    (source / "provenance.json").write_text(json.dumps(facts))
     (source / "data.json").write_text(json.dumps({"stages": [{"steps": 8}]}))
     for step in (4, 8, 12):
         write_step(source / "checkpoints", step)
@@ -78,7 +79,8 @@ def test_all_that_a_run_needs_is_copied_and_nothing_of_what_came_after_its_newes
     for name in KEPT - {"provenance.json"}:
         assert (tmp_path / "new" / name).read_bytes() == (source / name).read_bytes()
     facts = json.loads((tmp_path / "new" / "provenance.json").read_text())
-    assert facts == {"repeat": "python -m jaxlingua.train", "branched": {"folder": str(source), "step": 8}}
+    branched_from = {"folder": str(source), "step": 8, "command": "first", "resumed": []}
+    assert facts == {"repeat": "again", "fingerprints": {}, "branched": branched_from}
     assert [line for line in told if "begins" in line] == [
         f"{tmp_path}/new: begins as a copy of {source} at step 8"
     ]
@@ -114,16 +116,20 @@ def test_a_step_that_goes_while_it_is_copied_is_followed_by_the_one_that_took_it
     assert steps.complete_steps(epath.Path(tmp_path / "new" / "checkpoints")) == [9]
 
 
+class Killed(BaseException):
+    """As if the process had ended there."""
+
+
 @pytest.mark.parametrize("cut", ["copytree", "rename"])
 def test_a_copy_that_was_cut_off_is_no_run_and_is_made_again(source, tmp_path, monkeypatch, cut):
     def killed(*_: object, **__: object) -> None:
         (tmp_path / ".new.branch").mkdir(exist_ok=True)
         (tmp_path / ".new.branch" / "half a file").write_text("half")
-        raise KeyboardInterrupt
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(branch.shutil if cut == "copytree" else branch.os, cut, killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             branched(tmp_path / "new", source)
     assert files_in(tmp_path / "new") <= {".lock"}
     assert branched(tmp_path / "new", source)[0] == 8
