@@ -42,6 +42,18 @@ WRONG = {
         ({"replay": 0.1}, {}, {}),
         "stage 'german', replay: given for the first stage, which has none before it",
     ),
+    "replay between text of two makings": (
+        (
+            {"mixture": {"de": {"objectives": "denoising"}}, "faithful": True},
+            {"replay": 0.1},
+            {"tokens": {"packing": False, "row_length_tokens": 127}},
+        ),
+        "stage 'spanish', replay: given, and of this stage and 'german' one is faithful",
+    ),
+    "an entry that would be taken for replay": (
+        ({}, {"mixture": {"replay.old": {"source": "es"}}}, {}),
+        "stage 'spanish', mixture.replay.old: given; names that begin with 'replay.'",
+    ),
     "all of it replay": (({}, {"replay": 1.0}, {}), "stages[1].replay"),
     "more replay than there is": (({}, {"replay": 10}, {}), "stages[1].replay"),
     "anchor without an earlier state": (

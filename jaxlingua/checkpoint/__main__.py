@@ -344,10 +344,11 @@ def merge_adapter(path: str, config: Config) -> None:
 def exported_step(wanted: int | str, home: "RunFolder") -> int:
     """Raises: ConfigError where the best is wanted and none was kept for that."""
     from jaxlingua.checkpoint.steps import best_steps
+    from jaxlingua.train.run_folder import stage_began_at
 
     if wanted != "best":
         return home.step if wanted == "auto" else int(wanted)
-    steps = best_steps(home.checkpoints)
+    steps = best_steps(home.checkpoints, after=stage_began_at(home.path, home.step))
     if not steps:
         raise ConfigError(
             f"checkpoint.export.step: 'best' given; no checkpoint of {home.checkpoints} was kept for its "

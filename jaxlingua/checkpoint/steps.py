@@ -214,27 +214,37 @@ def remove_leavings(folder: epath.Path) -> None:
             path.rmtree(missing_ok=True)
 
 
-def keep_only(folder: epath.Path, *, last: int, best: int, also: Collection[int] = ()) -> None:
-    """Remove complete steps but the newest `last`, the `best` with the lowest metric, and those in `also`."""
+def keep_only(
+    folder: epath.Path, *, last: int, best: int, also: Collection[int] = (), after: int = 0
+) -> None:
+    """Remove complete steps but the newest `last`, the `best` with the lowest metric, and those in `also`.
+
+    Args:
+        after: the step after which the newest stage began; only those of later steps are compared.
+    """
     steps = complete_steps(folder)
     kept = {*steps[-last:], *also}
     if best:
-        kept |= set(best_steps(folder)[:best])
+        kept |= set(best_steps(folder, after)[:best])
     for step in steps:
         if step not in kept:
             (folder / str(step) / RECORD).unlink()  # it no longer counts, should the removal be interrupted
             (folder / str(step)).rmtree()
 
 
-def best_steps(folder: epath.Path) -> list[int]:
-    """Complete steps that have a metric, from the lowest on; of two that are equal the later one."""
+def best_steps(folder: epath.Path, after: int = 0) -> list[int]:
+    """Complete steps that have a metric, from the lowest on; of two that are equal the later one.
+
+    Args:
+        after: only later steps; losses of different stages are of different text.
+    """
     told = []
     for step in complete_steps(folder):
         try:
             record = read_record(folder / str(step))
         except (ValueError, OSError):
             continue
-        if record is not None and record.metric is not None:
+        if record is not None and record.metric is not None and step > after:
             told.append((record.metric, -step))
     return [-step for _, step in sorted(told)]
 

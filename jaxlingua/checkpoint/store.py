@@ -51,7 +51,7 @@ class Store:
     ):
         self.folder = folder
         self._config, self._before_complete = config, before_complete
-        self._kept = stage_ends if config.keep_stages else ()
+        self._stage_ends = stage_ends
         self._saving: int | None = None
         self._metric: float | None = None
         handler = ocp.CompositeCheckpointHandler(
@@ -137,7 +137,7 @@ class Store:
         args = ocp.args.PyTreeRestore(
             item=abstract_state,
             restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-            partial_restore=is_part,
+            partial_restore=True,  # what is there was compared; a branch without arrays has left no trace
         )
         try:
             with ocp.Checkpointer(handler) as reader:
@@ -210,7 +210,9 @@ class Store:
         """Old steps go once the new one is there. By the first process alone."""
         if self._saving is not None and jax.process_index() == 0:
             last, best = self._config.keep_last, self._config.keep_best
-            steps.keep_only(self.folder, last=last, best=best, also=self._kept)
+            also = self._stage_ends if self._config.keep_stages else ()
+            after = max((end for end in self._stage_ends if end < self._saving), default=0)
+            steps.keep_only(self.folder, last=last, best=best, also=also, after=after)
             steps.remove_leavings(self.folder)
 
     @contextlib.contextmanager
@@ -274,7 +276,8 @@ def open_store(
 
     Args:
         before_complete: called in a thread when the arrays of a step are written and before it counts.
-        stage_ends: steps that are kept with `checkpoint.keep_stages`.
+        stage_ends: last steps of stages, which are kept with `checkpoint.keep_stages`; what is best is best
+            since the one before.
     """
     _tell_nothing_twice()
     return Store(located(folder), config, before_complete, stage_ends)

@@ -39,6 +39,7 @@ from jaxlingua.config.model import MODEL_SIZES, LoraConfig, ModelConfig, check_m
 from jaxlingua.config.sequence import check_sequence
 from jaxlingua.config.stages import (
     OBJECTIVES,
+    REPLAYED,
     AnchorConfig,
     MixtureEntry,
     Negative,
@@ -68,6 +69,7 @@ from jaxlingua.languages import check_language, parse_direction
 __all__ = [
     "MODEL_SIZES",
     "OBJECTIVES",
+    "REPLAYED",
     "STRICT",
     "AnchorConfig",
     "ChatSource",

@@ -14,15 +14,15 @@ def check_sequence(stages: Sequence[StageConfig], model: ModelConfig, train: Tra
     for place, stage in enumerate(stages):
         if stage.name in names[:place]:
             raise ConfigError(f"stages: name '{stage.name}' given twice; each stage needs its own name")
-        _check_replay(stage, names[:place])
+        _check_replay(stage, stages[:place])
         _check_anchor(stage, place, model)
         _check_continued(stage, stages[place - 1] if place else None)
         _check_adapters(stage, place, model.lora)
         _check_average(stage, place, model, train)
 
 
-def _check_replay(stage: StageConfig, earlier: Sequence[str]) -> None:
-    replay = stage.replayed
+def _check_replay(stage: StageConfig, before: Sequence[StageConfig]) -> None:
+    replay, earlier = stage.replayed, [other.name for other in before]
     if replay is None:
         return
     where = f"stage '{stage.name}', replay"
@@ -41,6 +41,12 @@ def _check_replay(stage: StageConfig, earlier: Sequence[str]) -> None:
             raise ConfigError(f"{where}.stages: '{name}' given twice; each may appear once")
     if replay.stages != "auto" and not named:
         raise ConfigError(f"{where}.stages: an empty list given; name one or more, or leave it out for all")
+    for other in before:
+        if other.faithful != stage.faithful and other.name in (named or earlier):
+            raise ConfigError(
+                f"{where}: given, and of this stage and '{other.name}' one is faithful, whose text is made "
+                f"otherwise; name stages that are alike, or give both the same faithful"
+            )
 
 
 def _check_anchor(stage: StageConfig, place: int, model: ModelConfig) -> None:

@@ -24,6 +24,7 @@ from jaxlingua.languages import parse_direction
 Task = Literal["auto", "instruction", "translation", "qa", "text", "chat"]
 
 
+REPLAYED = "replay"  # how names of entries begin that a stage replays of earlier ones
 Negative = Literal["random", "hard", "noised"]
 Objective = Literal["denoising", "translation", "bilingual_denoising", "similarity"]
 
@@ -276,6 +277,11 @@ class StageConfig(BaseModel):
         except ConfigError as error:
             raise ConfigError(f"{stage}{error}") from None
         for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if str(name).startswith(f"{REPLAYED}."):
+                raise ConfigError(
+                    f"{stage}mixture.{name}: given; names that begin with '{REPLAYED}.' are those of entries "
+                    f"that a stage replays; rename it"
+                )
             try:
                 MixtureEntry.model_validate(entry)
             except ConfigError as error:

@@ -14,7 +14,7 @@ from jaxlingua.data.leaks import Leaks
 from jaxlingua.data.objectives import Objectives, directions_of, objectives_of
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, RecordSource, Text
 from jaxlingua.data.released import as_released
-from jaxlingua.data.replay import choose_replay
+from jaxlingua.data.replay import choose_replay, is_replay
 from jaxlingua.data.templates import render, why_unusable
 from jaxlingua.data.wordings import Wording
 from jaxlingua.errors import DataError
@@ -34,7 +34,8 @@ class StageExamples:
     """The examples of a stage by mixture entry, and their counts by entry and language of the answer.
 
     Entries that have objectives are in `redrawn`, all others in `by_entry`. `replay` holds the records that
-    are learned of an entry that is replay, `leaking` the indices of those that equal evaluation text.
+    are learned of an entry that is replay, `leaking` the indices of those that equal evaluation text,
+    `directions` source and target of the translations of an entry in `by_entry`.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class StageExamples:
     redrawn: dict[str, Redrawn] = field(default_factory=dict)
     replay: dict[str, list[Record]] = field(default_factory=dict)
     leaking: dict[str, frozenset[int]] = field(default_factory=dict)
+    directions: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 def stage_examples(
@@ -69,13 +71,15 @@ def stage_examples(
     for name, entry in stage.mixture.items():
         where, source = _where(stage, name), _source(name, entry, sources)
         leaking = result.leaking[name] = leaks.dropped(source.name) if leaks else frozenset()
-        records = _training_records(where, entry, source)
+        records = _training_records(stage, name, source)
         if entry.objectives != "off":
             redrawn = result.redrawn[name] = _objectives(name, stage, source, records, wording, seed, leaking)
             result.counts.update({(name, language): count for language, count in redrawn.counts.items()})
             _note_replay(result, name, entry, records, set(redrawn.indices))
             continue
         examples = result.by_entry[name] = []
+        if isinstance(records[0], Pair) and entry.task != "text":
+            result.directions[name] = directions_of(entry, source.languages)
         for record, direction in _asked(entry, source, records):
             reason = LEAKING if record.index in leaking else why_unusable(record, direction)
             _count(result, name, _language(record, direction), reason)
@@ -116,7 +120,7 @@ def held_out_examples(
         examples = result.by_entry[name] = []
         records = _select(where, entry, source, source.records("held_out"))
         if entry.objectives != "off":
-            held_out = _training_records(where, entry, source) if stage.faithful else records
+            held_out = _training_records(stage, name, source) if stage.faithful else records
             left_out = (leaking or {}).get(name, frozenset()) if stage.faithful else frozenset()
             if held_out:
                 drawn = _objectives(name, stage, source, held_out, wording, seed, left_out, split="held_out")
@@ -141,7 +145,7 @@ def training_records(
     for stage in stages:
         for name, entry in stage.mixture.items():
             source = _source(name, entry, sources)
-            records = _training_records(_where(stage, name), entry, source)
+            records = _training_records(stage, name, source)
             by_source.setdefault(source.name, {}).update((record.index, record) for record in records)
     return {name: list(records.values()) for name, records in by_source.items()}
 
@@ -211,7 +215,8 @@ def _source(entry_name: str, entry: MixtureEntry, sources: Mapping[str, RecordSo
     return sources[entry_name if entry.source == "auto" else entry.source]
 
 
-def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> list[Record]:
+def _training_records(stage: StageConfig, name: str, source: RecordSource) -> list[Record]:
+    where, entry = _where(stage, name), stage.mixture[name]
     records = _select(where, entry, source, source.records("train"))
     if not records and (held_out := source.records("held_out")):
         raise DataError(
@@ -225,7 +230,12 @@ def _training_records(where: str, entry: MixtureEntry, source: RecordSource) -> 
             f"{where}.start: {entry.start:,} given; source '{source.name}' has {len(records):,} training "
             f"records here; start below that, or mend the source"
         )
-    return chosen if entry.replay == "off" else choose_replay(chosen, entry.replay, where)
+    if entry.replay == "off":
+        return chosen
+    replay = entry.replay
+    if is_replay(name):  # of as many as there are of each earlier entry
+        replay = replay.model_copy(update={"records": min(replay.records, len(chosen))})
+    return choose_replay(chosen, replay, where)
 
 
 def _select(where: str, entry: MixtureEntry, source: RecordSource, records: list[Record]) -> list[Record]:

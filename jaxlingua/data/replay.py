@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxlingua.config import MixtureEntry, ReplayConfig, StageConfig
+from jaxlingua.config import REPLAYED, MixtureEntry, ReplayConfig, StageConfig
 from jaxlingua.data.records import Conversation, Instruction, Pair, Question, Record, Text
 from jaxlingua.errors import DataError
-
-PREFIX = "replay"
 
 
 def with_replay(stages: Sequence[StageConfig]) -> list[StageConfig]:
@@ -30,7 +28,7 @@ def with_replay(stages: Sequence[StageConfig]) -> list[StageConfig]:
         entries = {}
         for name in _replayed(stage, [before.name for before in stages[:place]]):
             for entry_name, entry in by_name[name].mixture.items():
-                entries[f"{PREFIX}.{name}.{entry_name}"] = _brought_back(stage, entry_name, entry)
+                entries[f"{REPLAYED}.{name}.{entry_name}"] = _brought_back(stage, entry_name, entry)
         found.append(stage.model_copy(update={"mixture": stage.mixture | entries}) if entries else stage)
     return found
 
@@ -59,7 +57,7 @@ def replay_weights(
         total = sum(shown[name].values())
         for entry, documents in shown[name].items():
             share = replay.share / len(names) * documents / total
-            weights[f"{PREFIX}.{name}.{entry}"] = whole * share
+            weights[f"{REPLAYED}.{name}.{entry}"] = whole * share
     mixture = {
         name: entry.model_copy(update={"weight": weights[name]}) if name in weights else entry
         for name, entry in stage.mixture.items()
@@ -69,7 +67,7 @@ def replay_weights(
 
 def is_replay(entry: str) -> bool:
     """Whether an entry of `with_replay` comes from an earlier stage."""
-    return entry.startswith(f"{PREFIX}.")
+    return entry.startswith(f"{REPLAYED}.")
 
 
 def _replayed(stage: StageConfig, earlier: Sequence[str]) -> list[str]:
@@ -83,9 +81,11 @@ def _brought_back(stage: StageConfig, name: str, entry: MixtureEntry) -> Mixture
     replay, changes = stage.replayed, {"weight": "auto"}
     if entry.source == "auto":
         changes["source"] = name
-    if replay.records != "auto":
-        by, records = ("all" if entry.replay == "off" else entry.replay.by), replay.records
-        changes["replay"] = ReplayConfig(records=records, by=by, seed=replay.seed)
+    if replay.records != "auto" and entry.replay == "off":
+        changes["replay"] = ReplayConfig(records=replay.records, seed=replay.seed)
+    elif replay.records != "auto":  # the first ones of the choice that was learned
+        records = min(replay.records, entry.replay.records)
+        changes["replay"] = entry.replay.model_copy(update={"records": records})
     return entry.model_copy(update=changes)
 
 

@@ -30,12 +30,13 @@ from jaxlingua.plan.executable import schedule_text
 from jaxlingua.plan.store import Compiled
 from jaxlingua.plan.topology import Topology, devices
 from jaxlingua.progress import duration
+from jaxlingua.sharding.memory import bytes_per_device
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import batch_sharding, check_rows, count_micro_batches
 from jaxlingua.tokens.rows import Batch
 from jaxlingua.tokens.stages import refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
-from jaxlingua.train.anchors import remembered_by
+from jaxlingua.train.anchors import is_taught, remembered_by
 from jaxlingua.train.compiler_options import compiler_options, refuse_options
 from jaxlingua.train.earlier import Earlier, earlier_adapters
 from jaxlingua.train.learned import Learned
@@ -86,12 +87,9 @@ def lower_step(config: Config, topology: Topology) -> Program:
     refuse_what_does_not_fit(config, origin, mesh)
     vocab_size = planned_vocab_size(config, origin)
     sizes = origin.sizes(vocab_size)
-    stage, earlier = max(zip(config.stages, earlier_adapters(config.stages), strict=True), key=_demand)
+    stage, earlier, state = _most_demanding(config, Llama(sizes), mesh)
     optimizer, schedule = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))
-    learned = Learned(tuple(stage.frozen))
-    state = abstract_state(Llama(sizes), optimizer, mesh, learned, remembered_by(stage), earlier)
-    model = Llama(sizes := earlier.sizes(sizes))
-    learned.check(state.params, stage.name)
+    learned, model = Learned(tuple(stage.frozen)), Llama(sizes := earlier.sizes(sizes))
     groups = group_count(stage, config.data)
     objective = make_objective(stage, groups, vocab_size, config.train.loss_chunk_tokens)
     options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
@@ -103,11 +101,19 @@ def lower_step(config: Config, topology: Topology) -> Program:
     return Program(step.lower(state, batch), mesh, sizes, state, micro_batches, options)
 
 
-def _demand(each: tuple[StageConfig, Earlier]) -> tuple[int, bool]:
-    """Orders stages by what their steps hold; of equal ones the first is the greatest."""
-    stage, earlier = each
-    is_taught = stage.anchored is not None and stage.anchored.kl != "off"
-    return earlier.count + len(remembered_by(stage)), is_taught
+def _most_demanding(config: Config, model: Llama, mesh: Mesh) -> tuple[StageConfig, Earlier, TrainState]:
+    """The stage with the largest state, and of equal ones the first that is held to another model's answers.
+
+    Args:
+        model: with one adapter, if any.
+    """
+    found = []
+    for stage, earlier in zip(config.stages, earlier_adapters(config.stages), strict=True):
+        optimizer, _ = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))
+        learned = Learned(tuple(stage.frozen))
+        state = abstract_state(model, optimizer, mesh, learned, remembered_by(stage), earlier)
+        found.append((stage, earlier, state))
+    return max(found, key=lambda each: (bytes_per_device(each[2]), is_taught(each[0])))
 
 
 def planned_origin(config: Config) -> Origin:

@@ -114,11 +114,13 @@ def step_memory(
     micro_batches: int,
     row_length_tokens: int,
     loss_chunk_tokens: int,
+    is_taught: bool = False,
 ) -> Memory:
     """Memory of one training step.
 
     Args:
         state: a train state or its abstract shapes with shardings.
+        is_taught: whether another model answers beside, to whose answers it is held.
         config: of the model that computes, in which adapters of earlier stages stand side by side with those
             that are trained.
     """
@@ -128,7 +130,13 @@ def step_memory(
         loss_chunk_tokens,
     )  # fmt: skip
     held = (bytes_per_device(tree) for tree in (state.params, state.opt_state, (state.frozen, state.earlier)))
-    return replace(_memory(config, placing, *held), anchor=bytes_per_device(state.anchor))
+    memory = replace(_memory(config, placing, *held), anchor=bytes_per_device(state.anchor))
+    return taught(memory) if is_taught else memory
+
+
+def taught(memory: Memory) -> Memory:
+    """With the logits of another model, and its weights in the compute dtype."""
+    return replace(memory, logits=2 * memory.logits, weights=2 * memory.weights)
 
 
 def planned_memory(config: LlamaConfig, optimizer: OptimizerConfig, placing: Placing) -> Memory:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Literal, TypeVar
 
 from jaxlingua.config import StageConfig
+from jaxlingua.data.replay import is_replay
 from jaxlingua.errors import ConfigError
 from jaxlingua.tokens.store import Group
 
@@ -18,8 +19,8 @@ def documents_per_epoch(
 
     A weight is a share of the documents. Entries without one share what is left by size, and an epoch is one
     pass over them. Where all have one, weights are relative, and an epoch is one pass over the entry of the
-    greatest weight (the largest of these). Other entries go round at their own pace and repeat none of their
-    documents before all have been seen.
+    greatest weight (the largest of these), which is none that a stage replays. Other entries go round at
+    their own pace and repeat none of their documents before all have been seen.
 
     Raises: ConfigError if nothing is left for entries without weight.
     Example:
@@ -29,7 +30,8 @@ def documents_per_epoch(
     given = {entry: weight for entry, weight in weights.items() if weight != "auto"}
     by_size = {entry: size for entry, size in sizes.items() if entry not in given}
     if not by_size:
-        first = max(sizes, key=lambda entry: (given[entry], sizes[entry]))
+        own = [entry for entry in sizes if not is_replay(entry)]
+        first = max(own, key=lambda entry: (given[entry], sizes[entry]))
         return {entry: max(1, round(sizes[first] * given[entry] / given[first])) for entry in sizes}
     left = 1 - sum(given.values())
     if left <= 0:

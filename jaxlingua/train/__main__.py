@@ -64,7 +64,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.train.averaging import averaged, validation_of
     from jaxlingua.train.compiler_options import compiler_options
     from jaxlingua.train.held_out import make_held_out
-    from jaxlingua.train.method import make_methods, method_at
+    from jaxlingua.train.method import make_methods, method_at, no_longer_read
     from jaxlingua.train.origin import open_origin
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
     from jaxlingua.train.state import shardings_of, with_merged
@@ -101,6 +101,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     states = [method.abstract_state(model, mesh) for method in methods]
     run_folder.write_facts(home, config, sources, tokenizer, stages, mesh, public=origin.fingerprints)
     run.refuse_unknown_best(config.checkpoint, stages)
+    run.refuse_unmeasured_average(stages)
     origin.keep(vocab_rows)
     announce.say_what_will_run(
         console, config, sources=sources, leaks=leaks, tasks=tasks, stages=stages, tokenizer=tokenizer,
@@ -153,7 +154,9 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         tracker.clock, folder / "stacks", console.say, run_folder.process_index(), steps_before=step
     )
     with closing(tracker), closing(store), stacks, ExitStack() as opened:  # a save is completed in any case
-        for stage, method, abstract in zip(stages, methods, states, strict=True):
+        for stage in stages:
+            opened.callback(stage.batches.close)
+        for place, (stage, method, abstract) in enumerate(zip(stages, methods, states, strict=True)):
             name, end, shardings = stage.config.name, stage.end_step, shardings_of(abstract)
             if step > end or (step == end and is_answered(name, end)):
                 continue
@@ -161,7 +164,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                 with tracker.paused("begin"):
                     state = method.begun(
                         state, model, shardings, seed=config.run.seed, micro_batches=micro_batches,
-                        telling=telling,
+                        telling=telling, stoppable=partial(asked.stoppable, saved_step=step or None),
                     )  # fmt: skip
             objective, stage_model = method.objective, method.model(model)
             train_step = make_train_step(
@@ -179,7 +182,6 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             left = range(step - stage.first_step, stage.batches.steps)
             batches = feed(stage.batches.batch, left, config.train.batch_rows, mesh)
             opened.callback(batches.close)  # else its thread goes on while an error ends the process
-            opened.callback(stage.batches.close)
             for batch_step, batch in batches:
                 with tracker.paused("compile") if batch_step == left[0] else nullcontext():
                     state, metrics = train_step(state, batch)
@@ -205,8 +207,8 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
                         store.save(step, state.saved, meta, metric=lost.get(config.checkpoint.best_by))
                 if is_stopped:
                     asked.stop(step)
-            if not any(stage in later.measured for later in methods):
-                stage.batches.close()
+            for read in no_longer_read(methods, place):
+                read.batches.close()
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if has_tasks:

@@ -48,6 +48,11 @@ def pulled(
     return jax.tree.map(jnp.add, grads, forces), penalty
 
 
+def is_taught(stage: StageConfig) -> bool:
+    """Whether it is held to the answers of the model that it begins with."""
+    return stage.anchored is not None and stage.anchored.kl != "off"
+
+
 def remembered_by(stage: StageConfig) -> tuple[str, ...]:
     """What a stage keeps of its beginning: copies as large as what it trains."""
     if stage.anchor == stage.average == "off":

@@ -23,7 +23,7 @@ from jaxlingua.tracking import Console
 from jaxlingua.train.averaging import SHARES
 from jaxlingua.train.compiler_options import compiler_options
 from jaxlingua.train.earlier import Earlier
-from jaxlingua.train.fit import repeated_share, warning
+from jaxlingua.train.fit import forward_share, warning
 from jaxlingua.train.method import Method
 from jaxlingua.train.state import TrainState
 
@@ -94,6 +94,7 @@ def say_what_will_run(
             micro_batches=count_micro_batches(rows, micro_batch_rows, mesh),
             row_length_tokens=config.tokens.row_length_tokens,
             loss_chunk_tokens=config.train.loss_chunk_tokens,
+            is_taught=method.objective.kl_weight > 0,
         )
         for method, state in zip(methods, states, strict=True)
     ]
@@ -135,7 +136,7 @@ def _told_of(method: Method, state: TrainState, sizes: LlamaConfig) -> Iterator[
             f"batches at its beginning, each a step and a forward pass"
         )
     if anchor and anchor.kl != "off":
-        share = 1 / (3 + repeated_share(sizes, method.stage.batches.row_length_tokens) * 3)
+        share = forward_share(sizes, method.stage.batches.row_length_tokens)
         yield (
             f"anchor KL, weight {anchor.kl:g}: a forward pass of the earlier model per step, about "
             f"{100 * share:.0f} % more matmul work, and its logits"

@@ -1,5 +1,6 @@
 """Weights that lie between those before a stage and those after it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxlingua.data.replay import is_replay
+from jaxlingua.tokens.stages import Stage
 from jaxlingua.tracking import fetch
 from jaxlingua.train.anchors import PARAMS
 from jaxlingua.train.held_out import HeldOut, make_held_out
@@ -42,12 +44,15 @@ def averaged(
     def at(share: float) -> Any:
         return method.learned.joined(mix(state.anchor[PARAMS], trained, share), held)
 
-    shares = SHARES if given == "auto" else (given, 1.0)
-    measured = {share: measure(state.replace(params=at(share)).weights) for share in shares}
-    share = max(SHARES, key=lambda one: (-measured[one], one)) if given == "auto" else given
+    share, told = given, ""
+    if given == "auto":
+        measured = {share: measure(state.replace(params=at(share)).weights) for share in SHARES}
+        finite = [share for share in SHARES if math.isfinite(measured[share])]
+        share = max(finite, key=lambda one: (-measured[one], one), default=1.0)
+        told = f"; held-out loss of all stages so far {measured[share]:.4f}, without it {measured[1.0]:.4f}"
     say(
-        f"stage {method.stage.config.name}: its weights count {share:g} in the average with those before it; "
-        f"held-out loss of all stages so far {measured[share]:.4f}, without averaging {measured[1.0]:.4f}"
+        f"stage {method.stage.config.name}: its weights count {share:g} in the average with those before "
+        f"it{told}"
     )
     return state.replace(params=at(share))
 
@@ -55,20 +60,26 @@ def averaged(
 def validation_of(method: Method, model: nn.Module, shardings: TrainState) -> Measure:
     """Held-out loss, nats per target token: the mean over this stage and those before it.
 
-    That of a stage is the mean over its own entries and languages; replay does not count again.
+    That of a stage is the mean over its own entries and languages; replay does not count again, nor does a
+    stage that holds nothing out.
     """
-    stages = [stage for stage in (*method.earlier, method.stage) if stage.held_out]
+    stages = [stage for stage in (*method.earlier, method.stage) if holds_out(stage)]
     held_outs = [
         make_held_out(stage.held_out, model, method.objective, shardings.weights) for stage in stages
     ]
 
     def measure(weights: Any) -> float:
-        return sum(_own_loss(held_out, weights) for held_out in held_outs) / max(len(held_outs), 1)
+        return sum(_own_loss(held_out, weights) for held_out in held_outs) / len(held_outs)
 
     return measure
+
+
+def holds_out(stage: Stage) -> bool:
+    """Whether it has held-out text of its own."""
+    return bool(stage.held_out) and not all(is_replay(entry) for entry, _ in stage.held_out.group_names)
 
 
 def _own_loss(held_out: HeldOut, weights: Any) -> float:
     told = held_out.tell(fetch(held_out.measure(weights)))
     losses = [loss.loss for (entry, _), loss in told.items() if not is_replay(entry)]
-    return sum(losses) / max(len(losses), 1)
+    return sum(losses) / len(losses)

@@ -59,7 +59,7 @@ def fisher_information(
         own = replace(objective, groups=len(stage.batches.group_names), kl_weight=0.0)
         program = make_fisher_draw(model, learned, own, shardings, micro_batches, mesh)
         for draw in range(draws):
-            rows = partial(_rows, stage, seed, draw)
+            rows = partial(rows_of_draw, stage, seed, draw)
             batch, uniform = place_rows(rows, draw % stage.batches.steps, stage.batches.batch_rows, mesh)
             total = program(total, trained, held, frozen, batch, uniform, jnp.float32(1 / draws))
             done += 1
@@ -94,7 +94,9 @@ def make_fisher_draw(
     return MeshFunction(jitted, mesh)
 
 
-def _rows(stage: Stage, seed: int, draw: int, step: int, start: int, stop: int) -> tuple[Any, np.ndarray]:
+def rows_of_draw(
+    stage: Stage, seed: int, draw: int, step: int, start: int, stop: int
+) -> tuple[Any, np.ndarray]:
     """Rows of a batch, with a number in [0, 1) for each position: which target is drawn there."""
     batches = stage.batches
     numbers = np.random.default_rng(entropy(seed, stage.config.name, "fisher", draw))

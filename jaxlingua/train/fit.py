@@ -13,9 +13,9 @@ from jaxlingua.model.lora import PROJECTIONS, Lora
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.chips import chip_of
-from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory
+from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory, taught
 from jaxlingua.sharding.mesh import count_slices
-from jaxlingua.train.anchors import remembered_by
+from jaxlingua.train.anchors import is_taught, remembered_by
 from jaxlingua.train.earlier import earlier_adapters
 
 GIB = 2**30
@@ -76,6 +76,7 @@ class _Case:
     loss_chunk_tokens: int
     is_public: bool  # whether training begins from a public checkpoint, beside which adapters can stand
     copies: int = 0  # of what is trained, that the stage which remembers most keeps of its beginning
+    is_taught: bool = False  # whether a stage is held to the answers of an earlier model
     earlier: int = 0  # adapters of earlier stages, each as large as what is trained, that the last stage has
 
     @property
@@ -99,7 +100,8 @@ class _Case:
         )  # fmt: skip
         memory = planned_memory(self.sizes, self.optimizer, placing)
         beside = memory.frozen + self.earlier * memory.parameters
-        return replace(memory, anchor=self.copies * memory.parameters, frozen=beside)
+        memory = replace(memory, anchor=self.copies * memory.parameters, frozen=beside)
+        return taught(memory) if self.is_taught else memory
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
         config.model.init == "huggingface", max((len(remembered_by(s)) for s in config.stages), default=0),
+        any(is_taught(stage) for stage in config.stages),
         max((earlier.count for earlier in earlier_adapters(config.stages)), default=0),
     )  # fmt: skip
 
@@ -322,6 +325,18 @@ def repeated_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
     """
     needed, again = _matmul_work(sizes, row_length_tokens)
     return again / needed
+
+
+def forward_share(sizes: LlamaConfig, row_length_tokens: int) -> float:
+    """A forward pass over all the matmul work of a step.
+
+    Example:
+        >>> from jaxlingua.model.presets import PRESETS
+        >>> round(forward_share(replace(PRESETS["llama2-7b"], remat="none"), 2048), 3)
+        0.333
+    """
+    whole, _ = _matmul_work(replace(sizes, lora=None), row_length_tokens)
+    return whole / 3 / sum(_matmul_work(sizes, row_length_tokens))
 
 
 def _matmul_work(sizes: LlamaConfig, row_length_tokens: int) -> tuple[int, int]:

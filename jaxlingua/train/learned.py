@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxlingua.errors import ConfigError, nearest
 from jaxlingua.model.lora import COLLECTION
 
-_LAYERS = re.compile(r"^layers\[(\d*)(:?)(\d*)\]/")
+_LAYERS = re.compile(r"^layers\[(?:(\d+)|(\d*):(\d*))\]/")
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Learned:
         for pattern in self.frozen:
             layers = [Learned((pattern,))._trained_layers(*each) for each in shapes.items()]
             layers = [each for each in layers if each is not None]
-            if layers and all(each.all() for each in layers):
+            count = len(layers[0]) if layers else 0
+            if layers and (all(each.all() for each in layers) or _layers(pattern, count).stop > count):
                 raise ConfigError(
-                    f"{where}: '{pattern}' given; layers 0 to {len(layers[0]) - 1} are there; name some of "
-                    f"these"
+                    f"{where}: '{pattern}' given; layers 0 to {count - 1} are there; name some of these"
                 )
             if not any(_means(pattern, name) for name in names):
                 raise ConfigError(
@@ -96,13 +96,17 @@ class Learned:
             return None
         trained = np.ones(shape[0], bool)
         for pattern in given:
-            first, colon, end = _LAYERS.match(pattern).groups()
-            start = int(first or 0)
-            trained[start : (int(end) if end else None) if colon else start + 1] = False
+            trained[_layers(pattern, len(trained))] = False
         return trained
 
 
 ALL = Learned()
+
+
+def _layers(pattern: str, count: int) -> slice:
+    """Those that a pattern with brackets is about, of `count`."""
+    one, first, end = _LAYERS.match(pattern).groups()
+    return slice(int(one), int(one) + 1) if one else slice(int(first or 0), int(end or count))
 
 
 def _means(pattern: str, name: str) -> bool:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxlingua.config import AnchorConfig, Config, OptimizerConfig, StageConfig
+from jaxlingua.errors import ConfigError, TrainingError
 from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.stages import Stage
-from jaxlingua.train.anchors import FISHER, PARAMS, remembered_by
+from jaxlingua.tracking import fetch
+from jaxlingua.train.anchors import FISHER, PARAMS, is_taught, remembered_by
 from jaxlingua.train.earlier import Earlier, earlier_adapters
 from jaxlingua.train.fisher import fisher_information
 from jaxlingua.train.learned import Learned
@@ -22,6 +25,7 @@ from jaxlingua.train.state import TrainState, abstract_state, with_fresh_optimiz
 
 # `told` of progress.py with where to speak: called with what takes long.
 Telling = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+Stoppable = Callable[[Callable[[int, int], None]], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,8 @@ class Method:
 
         Args:
             model: with one adapter, if any.
-        Raises: ConfigError where what it freezes is not there, or is all.
         """
-        abstract = abstract_state(model, self.optimizer, mesh, self.learned, self.remembered, self.adapters)
-        self.learned.check(abstract.params, self.stage.config.name)
-        return abstract
+        return abstract_state(model, self.optimizer, mesh, self.learned, self.remembered, self.adapters)
 
     def begun(
         self,
@@ -93,6 +94,7 @@ class Method:
         seed: int,
         micro_batches: int,
         telling: Telling,
+        stoppable: Stoppable,
     ) -> TrainState:
         """The state in which it begins, from that in which the stage before it ended.
 
@@ -102,6 +104,8 @@ class Method:
             state: which is used up.
             model: with one adapter, if any.
             shardings: of the state that is made.
+            stoppable: makes a report of progress one that ends the run where that is asked for.
+        Raises: TrainingError where nothing could be learned with such an anchor.
         Cost: copies of what is trained; for EWC the passes of `fisher_information`.
         """
         state = state.replace(anchor={})
@@ -120,8 +124,14 @@ class Method:
                 anchor[FISHER] = fisher_information(
                     state.params, state.fixed, self.learned, trained_shardings, self.measured,
                     model=self.model(model), objective=self.objective, draws=draws, seed=seed,
-                    micro_batches=micro_batches, on_progress=on_progress,
+                    micro_batches=micro_batches, on_progress=stoppable(on_progress),
                 )  # fmt: skip
+            if not np.isfinite(fetch(jax.jit(optax.global_norm)(anchor[FISHER]))):
+                raise TrainingError(
+                    f"stage '{self.stage.config.name}', anchor.ewc: the information of the stages before "
+                    f"it is not finite at the weights that it begins with; see to what came before, or "
+                    f"take l2_sp or kl"
+                )
         return state.replace(anchor=anchor)
 
 
@@ -135,7 +145,10 @@ def make_methods(config: Config, stages: Sequence[Stage], vocab_size: int) -> li
     for place, (stage, first) in enumerate(zip(stages, firsts, strict=True)):
         span = stages[first].first_step, ends[first]
         given = optimizer_of(config.train.optimizer, stages[first].config)
-        optimizer, schedule = make_optimizer(given, span[1] - span[0], span[0])
+        try:
+            optimizer, schedule = make_optimizer(given, span[1] - span[0], span[0])
+        except ConfigError as error:
+            raise ConfigError(f"stage '{stages[first].config.name}', {error}") from None
         groups = len(stage.batches.group_names)
         objective = make_objective(stage.config, groups, vocab_size, config.train.loss_chunk_tokens)
         methods.append(Method(stage, tuple(stages[:place]), span, optimizer, schedule, objective))
@@ -149,8 +162,13 @@ def optimizer_of(optimizer: OptimizerConfig, stage: StageConfig) -> OptimizerCon
 
 def make_objective(stage: StageConfig, groups: int, vocab_size: int, loss_chunk_tokens: int) -> Objective:
     """What the loss of a stage is made of."""
-    is_held = stage.anchored is not None and stage.anchored.kl != "off"
-    return Objective(vocab_size, groups, loss_chunk_tokens, stage.anchored.kl if is_held else 0.0)
+    return Objective(vocab_size, groups, loss_chunk_tokens, stage.anchored.kl if is_taught(stage) else 0.0)
+
+
+def no_longer_read(methods: Sequence[Method], place: int) -> list[Stage]:
+    """The stages up to `place` of which no later one wants batches."""
+    wanted = {stage.config.name for method in methods[place + 1 :] for stage in method.measured}
+    return [method.stage for method in methods[: place + 1] if method.stage.config.name not in wanted]
 
 
 def method_at(methods: Sequence[Method], step: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxlingua.bucket import is_bucket
@@ -19,6 +20,7 @@ from jaxlingua.model.presets import LlamaConfig, parameter_count
 from jaxlingua.sharding.memory import adapter_count
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import (
+    abstract_params,
     check_rows,
     count_micro_batches,
     param_shardings,
@@ -28,12 +30,15 @@ from jaxlingua.tokens.documents import Group
 from jaxlingua.tokens.stages import Stage, refuse_no_stage
 from jaxlingua.tokens.tokenizer import is_learned
 from jaxlingua.tracking import ModelSize
+from jaxlingua.train.averaging import holds_out
 from jaxlingua.train.branch import branch_source
 from jaxlingua.train.compiler_options import compiler_options, refuse_unknown_options
 from jaxlingua.train.earlier import refuse_adapters
 from jaxlingua.train.fit import refuse_no_room
 from jaxlingua.train.held_out import HeldOutLoss
+from jaxlingua.train.learned import Learned
 from jaxlingua.train.origin import Origin, open_origin
+from jaxlingua.train.state import parted
 
 
 def refuse_what_cannot_run(config: Config) -> None:
@@ -81,6 +86,10 @@ def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None =
         prompt_room(model, config.generate.max_new_tokens)
     mesh = make_mesh(config.sharding) if mesh is None else mesh
     param_shardings(Llama(model), mesh)
+    if any(stage.frozen for stage in config.stages):
+        params, _ = parted(nn.unbox(abstract_params(Llama(model), mesh)))
+        for stage in config.stages:
+            Learned(tuple(stage.frozen)).check(params, stage.name)
     with sharding_context(mesh):
         attention_of_rows(model, config.tokens.row_length_tokens)
 
@@ -110,6 +119,17 @@ def refuse_unknown_best(config: CheckpointConfig, stages: Sequence[Stage]) -> No
                 f"checkpoint.best_by: '{config.best_by}' given; stage '{stage.config.name}' measures "
                 f"{', '.join(measured) or 'no held-out loss'}; choose one of these, or set "
                 f"checkpoint.keep_best=0"
+            )
+
+
+def refuse_unmeasured_average(stages: Sequence[Stage]) -> None:
+    """Raises: ConfigError where the share of an average is to be chosen by a loss that nothing measures."""
+    for stage in stages:
+        if stage.config.average == "auto" and not holds_out(stage):
+            raise ConfigError(
+                f"stage '{stage.config.name}', average: auto given, and its sources hold nothing out, by "
+                f"whose loss the share would be chosen; give a share such as 0.5, or raise held_out_records "
+                f"of a source"
             )
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +113,21 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
             trained = [path for path in folder.glob("evals/*-*") if not path.name.endswith("-0")]
             for path in (*trained, folder / "tokenizer", folder / KEPT):
                 shutil.rmtree(path, ignore_errors=True)
+        if step is not None and is_own and saved and kept.is_file():
+            _forget_evaluations(folder, step, {stage.name for stage in before.stages[: _begun(folder, step)]})
         group.share(None)  # what is removed is gone before anybody reads on
         yield RunFolder(folder, checkpoints, step, carry, group)
+
+
+def _forget_evaluations(folder: Path, step: int, begun: Collection[str]) -> None:
+    """Remove those of later steps of stages that are not begun any more, where a run went back to `step`.
+
+    Such a stage may become another one, whose scores they are not.
+    """
+    for path in folder.glob("evals/*-*"):
+        stage, _, number = path.name.rpartition("-")
+        if number.isdecimal() and int(number) > step and stage not in begun:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _branch(config: Config, say: Callable[[str], None]) -> None:
@@ -265,9 +278,19 @@ def _begun(folder: Path, step: int) -> int | None:
     """How many stages of the run in the folder are begun at `step`; None where it does not tell."""
     if not (folder / "data.json").is_file():
         return None
+    return sum(first < step for first in _first_steps(folder))
+
+
+def stage_began_at(folder: Path, step: int) -> int:
+    """The step after which the stage of a checkpoint began; 0 where the folder does not tell."""
+    if not (folder / "data.json").is_file():
+        return 0
+    return max((first for first in _first_steps(folder) if first < step), default=0)
+
+
+def _first_steps(folder: Path) -> Iterator[int]:
     told = _read_json(folder / "data.json")["stages"]
-    first_steps = itertools.accumulate((stage["steps"] for stage in told[:-1]), initial=0)
-    return sum(first < step for first in first_steps)
+    return itertools.accumulate((stage["steps"] for stage in told[:-1]), initial=0)
 
 
 def _refuse_differences(folder: str, differences: list[str]) -> None:

@@ -170,6 +170,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     for step, metric in ((1, 3.0), (2, 1.0), (3, None), (4, 1.0), (5, 2.0), (6, 9.0), (7, None)):
         write_step(tmp_path, step, metric)
     assert best_steps(folder) == [4, 2, 5, 1, 6]
+    assert best_steps(folder, after=4) == [5, 6]
     keep_only(folder, last=2, best=2)
     assert complete_steps(folder) == [2, 4, 6, 7]
     keep_only(folder, last=1, best=0, also=(4, 5))

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -90,6 +91,20 @@ def test_a_state_comes_back_bit_equal_on_another_mesh(tmp_path, saved_on, restor
     assert meta == store.meta(7) == {"stage": "coit", "step": 7, "note": "爪哇"}
     assert restored.params["layers"]["q"].sharding == NamedSharding(mesh_of(restored_on), P("fsdp"))
     store.close()
+
+
+def test_a_checkpoint_made_before_the_state_had_a_field_is_read_where_the_field_is_empty(tmp_path):
+    """As those of runs that began with an earlier version."""
+    tree = {"params": {"q": jnp.arange(8.0)}}
+    with closing(open_store(tmp_path, KEEP)) as store:
+        store.save(1, tree, {})
+        store.wait()
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree) | {
+            "anchor": {}
+        }
+        restored, _ = store.restore(wanted, 1)
+    np.testing.assert_array_equal(restored["params"]["q"], tree["params"]["q"])
+    assert restored["anchor"] == {}
 
 
 def test_a_part_of_the_state_can_be_read_without_the_rest(tmp_path):

@@ -82,12 +82,17 @@ def test_start_and_limit_cut_a_contiguous_slice_and_every_direction_has_the_same
 def test_direction_auto_is_from_and_into_the_first_language():
     result = examples({"news": {"limit": 1}}, news())
     assert answers(result, "news") == ["Satz 2", "sentence 2", "جملة 2", "sentence 2"]
+    english, german, arabic = "eng_Latn", "deu_Latn", "arb_Arab"
+    assert result.directions == {
+        "news": [(english, german), (german, english), (english, arabic), (arabic, english)]
+    }
 
 
 def test_task_text_learns_the_sentences_of_one_language_of_parallel_text():
     result = examples({"news": {"task": "text", "language": "deu_Latn", "limit": 2}}, news())
     assert [example.text for example in result.by_entry["news"]] == ["Satz 2", "Satz 3"]
     assert [example.prompt for example in result.by_entry["news"]] == ["", ""]
+    assert result.directions == {}
 
 
 def test_task_text_without_language_learns_every_language():

@@ -137,6 +137,15 @@ def test_a_language_of_which_nothing_is_left_is_in_the_mixture():
     assert rows["ell_Grek"]["share of documents"] == 0
 
 
+def test_directions_of_translations_are_told_by_entry():
+    stage = stage_of(tiny_translations()[:40], tiny_tokenizer())
+    assert describe_stage(stage)["directions"] == []
+    stage.examples.directions["tiny"] = [("eng_Latn", "tha_Thai"), ("ell_Grek", "tha_Thai")]
+    assert describe_stage(stage)["directions"] == [
+        {"entry": "tiny", "source": source, "target": "tha_Thai"} for source in ("eng_Latn", "ell_Grek")
+    ]
+
+
 def test_escapes_in_a_text_do_not_reach_the_terminal():
     """They could color it, or write over what was printed before."""
     tokenizer = tiny_tokenizer()

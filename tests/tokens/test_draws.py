@@ -202,4 +202,6 @@ def test_an_entry_in_one_direction_is_told_in_every_language_it_is_answered_in(s
     """Denoising of the source sentence is answered in a language in which the entry counts no slot."""
     counts = {("news", "ell_Grek"): stage.examples.counts["news", "ell_Grek"]}
     one_way = replace(stage, examples=replace(stage.examples, counts=counts))
-    assert {row["language"] for row in describe_stage(one_way)["mixture"]} == {"eng_Latn", "ell_Grek"}
+    told = describe_stage(one_way)
+    assert {row["language"] for row in told["mixture"]} == {"eng_Latn", "ell_Grek"}
+    assert {"entry": "news", "source": "eng_Latn", "target": "ell_Grek"} in told["directions"]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from jaxlingua.command_line import load_config
 from jaxlingua.config import StageConfig
 from jaxlingua.data.replay import is_replay, replay_weights, with_replay
-from jaxlingua.errors import DataError
 from jaxlingua.tokens import stages as flow
 from jaxlingua.tokens.balance import documents_per_epoch
 from tests.tiny import tiny_tokenizer
@@ -92,11 +91,13 @@ def test_every_earlier_stage_has_as_much_and_own_entries_keep_their_proportions(
         assert own_part == pytest.approx(wanted[name] / sum(wanted.values()), rel=1e-3)
 
 
-def made(tmp_path, stages: list) -> list[flow.Stage]:
+def made(tmp_path, stages: list, held_out_documents: int = 0, **changed) -> list[flow.Stage]:
+    """The stages of a configuration; `changed` are options of sources by their name."""
+    sources = {name: source | changed.get(name, {}) for name, source in SOURCES.items()}
     content = {
-        "data": {"template": "short", "sources": SOURCES, "workers": 1},
+        "data": {"template": "short", "sources": sources, "workers": 1},
         "tokens": {"row_length_tokens": 96},
-        "train": {"batch_rows": 8, "held_out_documents": 0},
+        "train": {"batch_rows": 8, "held_out_documents": held_out_documents},
         "stages": stages,
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
@@ -142,13 +143,51 @@ def test_a_run_without_replay_is_not_changed_by_a_later_stage_with_it(tmp_path):
     assert "replay.a.de" in with_it[1].batches.fingerprints
 
 
-def test_more_records_than_there_are_cannot_be_replayed(tmp_path):
+def records_of(stage: flow.Stage, entry: str) -> set[int]:
+    return {record.index for record in stage.examples.replay[entry]}
+
+
+def test_of_the_records_that_a_stage_learned_as_many_come_back_as_are_asked_and_there(tmp_path):
+    """Of a choice its first ones, of an entry with fewer records all; none that was not learned."""
+    chosen = {"de": {"replay": {"records": 100, "seed": 5}}}
+    for records, wanted in ((50, 50), (9999, 100)):
+        first, second = made(
+            tmp_path,
+            [
+                {"name": "a", "mixture": chosen, "steps": 3},
+                {
+                    "name": "b",
+                    "mixture": {"es": {}},
+                    "steps": 3,
+                    "replay": {"share": 0.2, "records": records},
+                },
+            ],
+        )
+        learned, back = records_of(first, "de"), records_of(second, "replay.a.de")
+        assert len(learned) == 100
+        assert len(back) == wanted
+        assert back <= learned
+    _, plain = made(
+        tmp_path,
+        [
+            {"name": "a", "mixture": {"de": {}}, "steps": 3},
+            {"name": "b", "mixture": {"es": {}}, "steps": 3, "replay": {"share": 0.2, "records": 9999}},
+        ],
+    )
+    assert len(records_of(plain, "replay.a.de")) > 200
+
+
+def test_replay_makes_no_epoch_longer_than_its_share_does(tmp_path):
+    """Also where all own entries have weights, and what comes back is much more than they are."""
     stages = [
-        {"name": "a", "mixture": {"de": {}}, "steps": 3},
-        {"name": "b", "mixture": {"es": {}}, "steps": 3, "replay": {"share": 0.2, "records": 9999}},
+        {"name": "a", "mixture": {"es": {}}, "steps": 3},
+        {"name": "b", "mixture": {"de": {"weight": 1}, "hi": {"weight": 1}}, "epochs": 1.0},
     ]
-    with pytest.raises(DataError, match=r"stage 'b', mixture\.replay\.a\.de\.replay\.records: 9,999 given"):
-        made(tmp_path, stages)
+    plain, replayed = (
+        made(tmp_path, [stages[0], stages[1] | fields])[1].batches for fields in ({}, {"replay": 0.6})
+    )
+    own = sum(pool.per_epoch for pool in plain.pools)
+    assert sum(pool.per_epoch for pool in replayed.pools) == pytest.approx(own / 0.4, rel=0.02)
 
 
 def test_replayed_text_is_no_reason_for_another_tokenizer(tmp_path):

@@ -12,11 +12,12 @@ import pytest
 from jaxlingua.config import AnchorConfig
 from jaxlingua.sharding.feed import place_rows
 from jaxlingua.train.anchors import FISHER, PARAMS, pulled
-from jaxlingua.train.fisher import make_fisher_draw
+from jaxlingua.train.fisher import fisher_information, make_fisher_draw, rows_of_draw
 from jaxlingua.train.learned import ALL, Learned
 from jaxlingua.train.objective import Objective, summed_loss
 from jaxlingua.train.state import initial_state, parted, shardings_of
 from jaxlingua.train.step import make_train_step
+from tests.tokens.test_stage_replay import made
 from tests.train.world import GROUPS, VOCAB, batch_of, flat, mesh_of, parameters, random_batch, tiny_model
 
 torch = pytest.importorskip("torch")
@@ -218,6 +219,32 @@ def test_it_is_the_same_on_every_mesh_and_for_every_split():
     for mesh, micro_batches in ((mesh_of(), 4), (mesh_of(data=2, fsdp=2, tensor=2), 1), (mesh_of(fsdp=4), 2)):
         other = flat(jax.device_get(fisher_draw(mesh, batch, uniform, micro_batches=micro_batches)))
         assert np.abs(other - alone).max() <= 1e-5 * alone.max()
+
+
+def test_information_is_the_mean_over_draws_and_the_sum_over_stages(tmp_path):
+    """Each draw has a batch and numbers of its own; and a second time the same."""
+    stages = made(
+        tmp_path, [{"name": name, "mixture": {name: {}}, "steps": 3} for name in ("de", "es")]
+    )  # rows of 96
+    state = initial_state(model(), optax.identity(), mesh_of(), seed=0)
+    shardings, objective = shardings_of(state).params, Objective(384, 1, 4096)
+    found = [
+        fisher_information(
+            state.params, {}, ALL, shardings, stages, model=model(), objective=objective, draws=2, seed=seed,
+            micro_batches=1, on_progress=lambda done, all_: None,
+        )
+        for seed in (3, 3, 4)
+    ]  # fmt: skip
+    wanted = 0.0
+    for stage in stages:
+        for draw in range(2):
+            batch, uniform = rows_of_draw(stage, 3, draw, draw, 0, 8)
+            wanted = wanted + flat(fisher_draw(mesh_of(), batch, uniform, vocab=384, share=0.5))
+    assert np.abs(flat(found[0]) - wanted).max() <= 1e-5 * wanted.max()
+    np.testing.assert_array_equal(flat(found[0]), flat(found[1]))
+    assert np.abs(flat(found[0]) - flat(found[2])).max() > 1e-3 * wanted.max()
+    numbers = [rows_of_draw(stage, 3, draw, 0, 0, 8)[1].tobytes() for stage in stages for draw in range(2)]
+    assert len(set(numbers)) == 4
 
 
 def test_buffers_are_split_like_what_they_belong_to():

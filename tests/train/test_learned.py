@@ -66,6 +66,8 @@ def test_layers_are_counted_from_0(params, frozen, layers):
     [
         (("embd/*",), "stage 'b', frozen: 'embd/*' given, which is no parameter's name; "),
         (("layers[7:9]/*",), "'layers[7:9]/*' given; layers 0 to 1 are there; name some of these"),
+        (("layers[1:9]/*",), "'layers[1:9]/*' given; layers 0 to 1 are there; name some of these"),
+        (("layers[]/*",), "'layers[]/*' given, which is no parameter's name"),
         (("*",), "* given, which is all; leave something to train"),
         (("layers[0:2]/*", "embed/*", "head/*", "final*"), "which is all; leave something to train"),
     ],
@@ -79,7 +81,11 @@ def test_patterns_that_mean_nothing_or_all_are_refused(params, frozen, said):
 @pytest.mark.parametrize("mesh", [{}, {"fsdp": 4, "tensor": 2}], ids=["one device", "fsdp=4 tensor=2"])
 def test_a_step_moves_what_is_trained_and_nothing_else(mesh):
     """Weight decay and momentum would move the layers that have no gradient."""
-    learned, mesh, model = Learned(("embed/*", "layers[1]/*")), mesh_of(**mesh), tiny_model(tie_embeddings=False)
+    learned, mesh, model = (
+        Learned(("embed/*", "layers[1]/*")),
+        mesh_of(**mesh),
+        tiny_model(tie_embeddings=False),
+    )
     optimizer, schedule = make_optimizer(
         OptimizerConfig(peak_lr=0.1, schedule="constant", warmup_steps=0, weight_decay=0.1), 2
     )
