@@ -87,7 +87,20 @@ def describe_stage(stage: Stage) -> dict[str, Any]:
         "use": round(batches.use, 4),
         "documents per row": round(sum(row["documents seen"] for row in rows) / seen_rows, 3),
         "mixture": rows,
+        "directions": [
+            {"entry": entry, "source": source, "target": target}
+            for entry in entries
+            for source, target in _directions(stage, entry)
+        ],
     }
+
+
+def _directions(stage: Stage, entry: str) -> list[tuple[str, str]]:
+    """Source and target language of the translations of an entry; none of other tasks."""
+    redrawn = stage.examples.redrawn.get(entry)
+    if redrawn is None:
+        return stage.examples.directions.get(entry, [])
+    return [way for way in redrawn.ways if len(way) == 2]
 
 
 def estimated_columns(stage: Stage) -> list[str]:

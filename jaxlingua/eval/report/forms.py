@@ -112,6 +112,14 @@ class _MixtureRow(BaseModel):
     language: str
 
 
+class _Direction(BaseModel):
+    model_config = _STRICT
+
+    entry: str
+    source: str
+    target: str
+
+
 class _Stage(BaseModel):
     model_config = _STRICT
 
@@ -121,6 +129,7 @@ class _Stage(BaseModel):
     row_length_tokens: Count
     use: Share
     mixture: list[_MixtureRow]
+    directions: list[_Direction] = Field(default_factory=list)
 
 
 class _Source(BaseModel):

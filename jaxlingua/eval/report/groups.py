@@ -13,7 +13,8 @@ from jaxlingua.eval.significance import correlation, spread
 def make_groups(
     given: Mapping[str, Sequence[str]], stages: Iterable[Mapping[str, Any]], languages: Iterable[str]
 ) -> dict[str, list[str]]:
-    """eval.groups, or else seen and unseen languages: seen are those whose answers some stage learned.
+    """eval.groups, or else seen and unseen languages: seen are those that some stage learned to answer in or
+    to translate from.
 
     Args:
         stages: as in data.json. Languages that only replay brings are seen as well.
@@ -21,13 +22,25 @@ def make_groups(
     """
     if given:
         return {name: list(codes) for name, codes in given.items()}
-    seen = {row["language"] for stage in stages for row in stage["mixture"] if row.get("documents seen", 1)}
+    seen = {
+        code
+        for stage in stages
+        for row in stage["mixture"]
+        if row.get("documents seen", 1)
+        for code in (row["language"], *sources_of(stage, row))
+    }
     there = sorted(set(languages) - {"und_Zyyy"}, key=language_name)
     groups = {
         "seen": [code for code in there if code in seen],
         "unseen": [code for code in there if code not in seen],
     }
     return groups if all(groups.values()) else {}
+
+
+def sources_of(stage: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """The languages from which a row of a stage's mixture translates; older data.json do not tell any."""
+    wanted = (row["entry"], row["language"])
+    return [one["source"] for one in stage.get("directions", []) if (one["entry"], one["target"]) == wanted]
 
 
 def group_means(table: HeatMap) -> list[dict[str, Any]]:

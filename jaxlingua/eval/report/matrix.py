@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxlingua.eval.report.groups import sources_of
 from jaxlingua.eval.report.models import (
     BASE,
     better_high,
+    direction_of,
     is_own,
     model_key,
     places_of,
@@ -30,7 +32,7 @@ class Column:
     """One task in the metric that it is shown by, over the rows of the matrix.
 
     Attributes:
-        learned: the stage that learned its language first; None where none did.
+        learned: the stage that learned it first, see `_learned`; None where none did.
         abilities: the old abilities that it belongs to.
         since: the row that later rows are held against: that of the stage which learned the language; the
             base model's for old abilities and for languages that no stage learned.
@@ -111,7 +113,7 @@ def columns_of(
 ) -> list[Column]:
     """The columns of the matrix as they stand: in the order in which languages were learned, then languages
     that no stage learned, then old abilities."""
-    learned = _learned(stages)
+    targets, sides, directions = _learned(stages)
     own = [score for score in scores if _row_of(score, rows)]
     places, primary = places_of(own), primary_metrics(own)
     by_task: dict[str, dict[str, dict[str, Score]]] = {}
@@ -122,11 +124,15 @@ def columns_of(
     columns = []
     for task, of_rows in by_task.items():
         abled = tuple(name for name, tasks in abilities.items() if task in tasks)
-        stage, metric = learned.get(places[task].language), primary[task]
+        language, metric = places[task].language, primary[task]
+        direction = direction_of(next(iter(next(iter(of_rows.values())).values())))
+        stage = targets.get(language)
+        if direction:
+            stage = directions.get(direction, sides.get(language))
         columns.append(
             Column(
                 task=task,
-                language=places[task].language,
+                language=language,
                 name=places[task].column,
                 metric=metric,
                 learned=stage,
@@ -161,15 +167,29 @@ def _row_of(score: Score, rows: Sequence[Mapping[str, Any]]) -> str:
     return score["stage"] if there else ""
 
 
-def _learned(stages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Language → the stage in which it was learned first."""
-    found: dict[str, str] = {}
+def _learned(
+    stages: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, str], dict[str, str], dict[tuple[str, str], str]]:
+    """The first stage that learned something: to answer in a language, to translate from or into it, and each
+    direction.
+
+    A translation is learned with its direction; where no stage has that, with its language on either side.
+    Any other task is learned with answers in its language. Older data.json tell no directions.
+    """
+    targets: dict[str, str] = {}
+    sides: dict[str, str] = {}
+    directions: dict[tuple[str, str], str] = {}
     for place, stage in enumerate(stages):
         replays = tuple(f"replay.{earlier['name']}." for earlier in stages[:place])
         for row in stage["mixture"]:
-            if row.get("documents seen", 1) and not (replays and row["entry"].startswith(replays)):
-                found.setdefault(row["language"], stage["name"])
-    return found
+            if not row.get("documents seen", 1) or (replays and row["entry"].startswith(replays)):
+                continue
+            targets.setdefault(row["language"], stage["name"])
+            sides.setdefault(row["language"], stage["name"])
+            for source in sources_of(stage, row):
+                sides.setdefault(source, stage["name"])
+                directions.setdefault((source, row["language"]), stage["name"])
+    return targets, sides, directions
 
 
 def interval_of(drawn: np.ndarray) -> tuple[float, float]:

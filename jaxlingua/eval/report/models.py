@@ -95,6 +95,14 @@ def kind_of(score: Score) -> str:
     return score.get("kind") or ("translation" if "-" in score["task"].rpartition(".")[2] else "qa")
 
 
+def direction_of(score: Score) -> tuple[str, str] | None:
+    """Source and target of a translation; None of other tasks."""
+    if kind_of(score) != "translation":
+        return None
+    source = score.get("source_language") or next(iter(_codes(score["task"])), "")
+    return (source, score["language"]) if source else None
+
+
 def better_high(metric: str) -> bool | None:
     """Whether a metric is the better the higher it is; None where neither is better, or it is not known.
 

@@ -16,6 +16,7 @@ from jaxlingua.eval.metrics.measured import mean_of
 from jaxlingua.eval.metrics.translation import translation_metrics
 from jaxlingua.eval.report import write_report
 from jaxlingua.eval.report.forgetting import forgetting
+from jaxlingua.eval.report.groups import make_groups
 from jaxlingua.eval.report.resampled import answered_in, exchange_p_values, resampled, values_of
 from jaxlingua.eval.significance import difference
 from tests.eval.report.staged_run import LEARNED, STAGES, STEPS, TASKS, write_staged_run
@@ -185,6 +186,57 @@ def test_what_is_only_replayed_is_not_learned(run, told):
         stages[1]["mixture"] = [{"entry": entry, "language": "ell_Grek"}]
         scores = [score_of(name, step, 1.0, "quiz.ell_Grek") for name, step in (("a", 1), ("b", 2))]
         assert forgetting(scores, stages)["columns"][0]["learned"] == learned, entry
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "learned"),
+    [
+        # Each of four tasks: German and Indonesian from English, then into English.
+        (("deu_Latn", "eng_Latn"), ("ind_Latn", "eng_Latn"), ("a", "b", "a", "b")),
+        (("eng_Latn", "deu_Latn"), ("eng_Latn", "ind_Latn"), ("a", "b", "a", "b")),
+        # The direction itself comes before the language on another side.
+        (("deu_Latn", "eng_Latn"), ("eng_Latn", "deu_Latn"), ("b", None, "a", None)),
+        (("deu_Latn", "ind_Latn"), ("ind_Latn", "eng_Latn"), ("a", "a", "a", "b")),
+    ],
+)
+def test_translations_are_learned_with_their_direction_or_else_with_their_language(first, second, learned):
+    codes = ["eng_Latn-deu_Latn", "eng_Latn-ind_Latn", "deu_Latn-eng_Latn", "ind_Latn-eng_Latn"]
+    stages = [
+        {
+            "name": name,
+            "steps": 1,
+            "mixture": [{"entry": "x", "language": target}],
+            "directions": [
+                {"entry": "x", "source": "tha_Thai", "target": target},
+                {"entry": "x", "source": source, "target": target},
+                {"entry": "not shown", "source": "jav_Latn", "target": target},
+            ],
+        }
+        for name, (source, target) in (("a", first), ("b", second))
+    ]
+    scores = [
+        {**score_of(name, step, 1.0, f"news.{code}"), "kind": "translation"}
+        for name, step in (("a", 1), ("b", 2))
+        for code in codes
+    ]
+    scores += [score_of(name, step, 1.0, "quiz.eng_Latn") for name, step in (("a", 1), ("b", 2))]
+    told = {one["task"]: one for one in forgetting(scores, stages)["columns"]}
+    assert tuple(told[f"news.{code}"]["learned"] for code in codes) == learned
+    answers = [first[1], second[1]]  # questions are learned with answers in their language
+    assert told["quiz.eng_Latn"]["learned"] == dict(zip(answers[::-1], "ba", strict=True)).get("eng_Latn")
+    groups = make_groups({}, stages, ["deu_Latn", "ind_Latn", "eng_Latn", "jav_Latn"])
+    assert groups["unseen"] == [code for code in ("ind_Latn", "jav_Latn") if code not in (*first, *second)]
+
+
+def test_runs_that_were_described_without_directions_learned_what_they_answered_in():
+    stages = [{"name": name, "steps": 1, "mixture": []} for name in ("a", "b")]
+    stages[0]["mixture"] = [{"entry": "x", "language": "eng_Latn"}]
+    stages[1]["mixture"] = [{"entry": "x", "language": "deu_Latn"}]
+    codes = ("eng_Latn-deu_Latn", "deu_Latn-eng_Latn", "ind_Latn-eng_Latn")
+    scores = [score_of(name, n, 1.0, f"news.{code}") for n, name in enumerate("ab", 1) for code in codes]
+    scores = [{**score, "kind": ""} for score in scores]
+    told = {one["task"]: one["learned"] for one in forgetting(scores, stages)["columns"]}
+    assert told == {f"news.{code}": stage for code, stage in zip(codes, ("b", "b", None), strict=True)}
 
 
 # ── intervals and tests ───────────────────────────────────────────────────────────────────────────────────
