@@ -51,7 +51,7 @@ def forgetting(
         "columns": told,
         "tests": tests,
         "samples": samples,
-        "summary": summary(columns, names),
+        "summary": summary(columns, rows),
     }
 
 

@@ -89,20 +89,35 @@ class Column:
 
 
 def matrix_rows(scores: Sequence[Score], stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The base model, then the newest evaluated step of each stage, and how many steps it lacks there."""
+    """The base model, then the newest evaluated step of each stage, with the stage's steps and those left."""
     names = [stage["name"] for stage in stages]
     last: dict[str, int] = {}
     for score in scores:
         if is_own(score, names):
             last[score["stage"]] = max(score["step"], last.get(score["stage"], 0))
-    rows = [{"name": BASE, "step": 0, "steps_left": 0}]
+    rows = [{"name": BASE, "step": 0, "steps": 0, "steps_left": 0}]
     end = 0
     for stage in stages:
         end += stage["steps"]
         if stage["name"] in last:
             step = last[stage["name"]]
-            rows.append({"name": stage["name"], "step": step, "steps_left": max(end - step, 0)})
+            row = {"name": stage["name"], "step": step, "steps": stage["steps"]}
+            rows.append(row | {"steps_left": max(end - step, 0)})
     return rows
+
+
+def when(row: Mapping[str, Any]) -> str:
+    """When a row was measured, as words.
+
+    Example:
+        >>> when({"name": "thai", "steps": 600, "steps_left": 400})
+        'after 200 of 600 steps of stage thai'
+    """
+    if row["name"] == BASE:
+        return "before training"
+    if not row["steps_left"]:
+        return f"after stage {row['name']}"
+    return f"after {row['steps'] - row['steps_left']:,} of {row['steps']:,} steps of stage {row['name']}"
 
 
 def columns_of(

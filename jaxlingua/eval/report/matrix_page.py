@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from jaxlingua.eval.report.forgetting import is_significant
+from jaxlingua.eval.report.matrix import when
 from jaxlingua.eval.report.pictures import draw
 from jaxlingua.eval.report.summary import MEASURES
 from jaxlingua.eval.report.words import language_name, one_digit, p_text, signed
@@ -30,7 +31,7 @@ def matrix_view(told: Mapping[str, Any] | None) -> dict[str, Any]:
                 "groups": [(name, names.count(name)) for name in dict.fromkeys(names)],
                 "columns": columns,
                 "rows": [
-                    {**row, "cells": [_shown(column, row["name"], largest) for column in columns]}
+                    {**row, "cells": [_shown(column, row, largest) for column in columns]}
                     for row in told["rows"]
                 ],
             }
@@ -62,9 +63,11 @@ def _parted(columns: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]
     return tables
 
 
-def _shown(column: Mapping[str, Any], row: str, largest: Mapping[str, float | int]) -> dict[str, Any] | None:
+def _shown(
+    column: Mapping[str, Any], row: Mapping[str, Any], largest: Mapping[str, float | int]
+) -> dict[str, Any] | None:
     """A cell with its color, its mark and all that is known of it; None where it was not evaluated."""
-    cell = column["cells"].get(row)
+    cell = column["cells"].get(row["name"])
     if cell is None:
         return None
     kind, strength = "none", 0.0
@@ -75,14 +78,13 @@ def _shown(column: Mapping[str, Any], row: str, largest: Mapping[str, float | in
         strength = 0.12 + 0.88 * (abs(cell["change"]) / largest[column["metric"]]) ** 0.6
         if cell["p_holm"] is not None and not is_significant(cell):
             strength *= 0.35
-    is_learned = row == column["learned"] and not column["abilities"]
+    is_learned = row["name"] == column["learned"] and not column["abilities"]
     shown = {**cell, "kind": kind, "strength": strength, "title": _title(column, row, cell)}
     return shown | {"is_learned": is_learned, "is_significant": is_significant(cell)}
 
 
-def _title(column: Mapping[str, Any], row: str, cell: Mapping[str, Any]) -> str:
-    when = "before training" if row == "base" else f"after stage {row}"
-    told = f"{column['task']}, {column['metric']}, {when}: {one_digit(cell['value'])}"
+def _title(column: Mapping[str, Any], row: Mapping[str, Any], cell: Mapping[str, Any]) -> str:
+    told = f"{column['task']}, {column['metric']}, {when(row)}: {one_digit(cell['value'])}"
     if cell["low"] is not None:
         told += f" [{one_digit(cell['low'])}, {one_digit(cell['high'])}]"
     told += f", {cell['items']:,} items"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlingua.eval.report.matrix import Column, interval_of
+from jaxlingua.eval.report.matrix import Column, interval_of, when
 from jaxlingua.eval.report.models import BASE, importance
 from jaxlingua.eval.report.words import one_digit, signed
 
@@ -34,6 +34,11 @@ MEASURES = {
         "the best score of an earlier stage since the language was learned minus that after the last stage; "
         "called forgetting by Chaudhry et al. 2018 (arXiv:1801.10112)",
     ),
+    "cost_of_last_stage": (
+        "cost of the last stage",
+        "score after the last stage minus that after the stage before it; of languages learned before the last "
+        "stage. Negative: what that stage alone took from them; of two stages it is backward transfer",
+    ),
     "forward_transfer": (
         "forward transfer",
         "score after the stage before a language is learned minus that of the base model; of languages "
@@ -48,7 +53,8 @@ MEASURES = {
         "score after the last stage minus that of the base model; of what the base model could do",
     ),
 }
-# Numbers that are 0 at least in each cell, so that chance alone lifts them and their resamples.
+# What was lost: the larger, the worse. Forgetting is never below 0 in a cell, and the drop from the best is one
+# from the largest of several scores, so that chance alone lifts both, and their resamples.
 LIFTED = ("forgetting", "drop_from_best")
 
 LEVELS = ("average", *LIFTED)  # that are shown without a sign
@@ -59,15 +65,16 @@ Cell = tuple[Column, str, str]
 Reading = Callable[[Cell, Callable[[str], Any]], Any]
 
 
-def summary(columns: Sequence[Column], names: Sequence[str]) -> list[dict[str, Any]]:
+def summary(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The lines of the summary: a measure in a metric, with its 95 % interval and what it is a mean of.
 
     An interval resamples the items of every cell, in all rows alike. It is there where the predictions of all
     cells are.
 
     Args:
-        names: of the rows, the base model's first.
+        rows: those of `matrix_rows`.
     """
+    names = [row["name"] for row in rows]
     last, place = names[-1], {name: index for index, name in enumerate(names)}
     lines = []
     for metric in sorted({column.metric for column in columns}, key=importance):
@@ -78,8 +85,10 @@ def summary(columns: Sequence[Column], names: Sequence[str]) -> list[dict[str, A
         since = [(one, last, one.since) for one in learned if one.learned != last]
         lines.append(_line("backward_transfer", metric, since, _change))
         lines.append(_line("forgetting", metric, since, _lost))
-        if len(names) > 3:  # of two stages there is only one score to be the best
+        if len(names) > 3:  # of two stages there is only one score to be the best, and only one later stage
             lines.append(_line("drop_from_best", metric, since, functools.partial(_drop, names)))
+            before = [(one, last, names[-2]) for one, *_ in since]
+            lines.append(_line("cost_of_last_stage", metric, before, _change))
 
         ahead = [(one, place.get(one.since, 0) - 1) for one in learned]
         ahead = [(one, names[row], BASE) for one, row in ahead if row > 0]
@@ -90,7 +99,7 @@ def summary(columns: Sequence[Column], names: Sequence[str]) -> list[dict[str, A
         for ability in dict.fromkeys(name for one in own for name in one.abilities):
             able = [(one, last, BASE) for one in own if ability in one.abilities]
             lines.append(_line("ability", metric, able, _change, ability))
-    return [{**line, "sentence": sentence_of(line, last)} for line in lines if line]
+    return [{**line, "sentence": sentence_of(line, rows[-1])} for line in lines if line]
 
 
 def _level(cell: Cell, of: Callable[[str], Any]) -> Any:
@@ -184,8 +193,8 @@ def summary_scores(told: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return scores
 
 
-def sentence_of(line: dict[str, Any], last: str) -> str:
-    """What a line means, in one plain sentence."""
+def sentence_of(line: dict[str, Any], last: Mapping[str, Any]) -> str:
+    """What a line means, in one plain sentence; `last` is the last row."""
     metric, value = line["metric"], line["value"]
     if value is None:
         return f"Nothing can be told: {'; '.join(line['reasons'])}."
@@ -194,14 +203,16 @@ def sentence_of(line: dict[str, Any], last: str) -> str:
     change = f"{one_digit(line['before'])} → {one_digit(line['after'])}"
     moved = "gained" if value > 0 else "lost"
     told = {
-        "average": f"After stage {last} the learned languages have {one_digit(value)} {metric}, the mean of "
-        f"{cells}.",
+        "average": f"A{when(last)[1:]} the learned languages have {one_digit(value)} {metric}, the mean "
+        f"of {cells}.",
         "backward_transfer": f"Since they were learned, languages of earlier stages {moved} {size} on "
         f"average ({change}); {line['lost']} of {cells} lost.",
         "forgetting": f"Losses alone, gains counted as 0, come to {size} per task; {line['lost']} of {cells} "
         f"lost.",
         "drop_from_best": f"The last scores lie {size} {'below' if value > 0 else 'above'} the best earlier "
         f"ones since the languages were learned.",
+        "cost_of_last_stage": f"The last stage alone: languages of earlier stages {moved} {size} on average "
+        f"({change}); {line['lost']} of {cells} lost.",
         "forward_transfer": f"Before they were learned, languages had {moved} {size} ({change}) from the "
         f"stages in front of theirs.",
         "unseen_transfer": f"Languages that no stage learned {moved} {size} ({change}) against the base "
@@ -215,11 +226,11 @@ def sentence_of(line: dict[str, Any], last: str) -> str:
 
 def _sure(line: dict[str, Any]) -> str:
     if line["low"] is None:
-        return " No interval: the predictions behind some scores are not there."
+        return " No interval: the predictions behind some scores are not there or cannot be resampled."
     if line["measure"] == "average":
         return ""
     if line["measure"] in LIFTED:
         return " Chance alone lifts this number: read it beside backward transfer."
     if line["low"] <= 0 <= line["high"]:
-        return " That is within chance: the interval holds 0."
-    return " That is more than chance."
+        return " The interval holds 0."
+    return " The interval leaves out 0."

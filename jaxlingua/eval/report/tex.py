@@ -94,7 +94,7 @@ def _matrix_tables(forgetting: Mapping[str, Any]) -> list[str]:
             stacked = r"\\".join(map(latex, names))
             head.append(rf"\shortstack{{{stacked}}}")
         body = [
-            [latex(row["name"]), *(_matrix_cell(one, row["name"]) for one in columns)]
+            [latex(_row_name(row)), *(_matrix_cell(one, row["name"]) for one in columns)]
             for row in forgetting["rows"]
         ]
         title = (
@@ -114,6 +114,12 @@ def _matrix_tables(forgetting: Mapping[str, Any]) -> list[str]:
     head = ["measure", "metric", "value", "tasks", "items"]
     title = r"What the forgetting matrix tells, with 95\,\% bootstrap intervals."
     return [*parts, table(title, "tab:forgetting", head, body, align="llrrr")]
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    if not row["steps_left"]:
+        return row["name"]
+    return f"{row['name']}: {row['steps'] - row['steps_left']:,} of {row['steps']:,} steps"
 
 
 def _summary_number(line: Mapping[str, Any], value: float | int) -> str:

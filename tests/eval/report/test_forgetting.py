@@ -85,6 +85,7 @@ def numbers_by_hand(matrix: np.ndarray, learned: list[int]) -> dict[str, float]:
         "backward_transfer": sum(backward) / len(old),
         "forgetting": sum(-change if change < 0 else 0 for change in backward) / len(old),
         "drop_from_best": sum(top - matrix[last, j] for top, j in zip(best, old, strict=True)) / len(old),
+        "cost_of_last_stage": sum(matrix[last, j] - matrix[last - 1, j] for j in old) / len(old),
         "forward_transfer": sum(matrix[learned[j] - 1, j] - matrix[0, j] for j in ahead) / len(ahead),
     }
 
@@ -417,7 +418,9 @@ def test_without_predictions_or_with_those_of_other_scores_there_is_no_interval(
     told = write_report(folder)["forgetting"]
     line = line_of(told, "backward_transfer", "f1")
     assert (line["low"], line["cells"]) == (None, 2)
-    assert line["sentence"].endswith("No interval: the predictions behind some scores are not there.")
+    assert line["sentence"].endswith(
+        "No interval: the predictions behind some scores are not there or cannot be resampled."
+    )
     assert line_of(told, "average", "f1")["low"] is not None  # of the last stage alone
     file.unlink()
     assert answered_in(folder, score) is None
@@ -452,6 +455,7 @@ def test_one_stage_has_no_matrix_and_two_have_no_drop_from_the_best(tmp_path):
     assert told_of(values={"quiz.ell_Grek": (1.0, 2.0)}, stages=STAGES[:1]) is None
     told = told_of(values={"quiz.ell_Grek": (1.0, 2.0, 3.0)}, stages=STAGES[:2])
     assert [line["measure"] for line in told["summary"]] == ["average", "backward_transfer", "forgetting"]
+    assert told["summary"][0]["sentence"].startswith("After stage thai the learned")
     folder = write_staged_run(tmp_path / "run", tasks=("quiz.ell_Grek",), stages=STAGES[:1], items=4)
     assert write_report(folder)["forgetting"] is None
     assert 'id="forgetting"' not in (folder / "report.html").read_text("utf-8")
@@ -469,6 +473,22 @@ def test_a_row_within_a_stage_says_how_many_steps_are_left():
     assert told["columns"][0]["cells"]["thai"]["value"] == 1.0
 
 
+def test_pages_say_that_the_last_stage_is_not_at_its_end(tmp_path):
+    folder = write_staged_run(tmp_path / "run", tasks=("quiz.ell_Grek",), items=4)
+    data = json.loads((folder / "data.json").read_text())
+    data["stages"][2]["steps"] = 1 + 3 * STEPS
+    (folder / "data.json").write_text(json.dumps(data))
+    told = write_report(folder)["forgetting"]
+    sentence = line_of(told, "average", "f1")["sentence"]
+    assert sentence.startswith("After 100 of 301 steps of stage hebrew the learned languages have ")
+    page, markdown, tex = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("html", "md", "tex"))
+    assert "quiz.ell_Grek, f1, after 100 of 301 steps of stage hebrew: " in page
+    assert "quiz.ell_Grek, f1, after stage thai: " in page
+    assert " thai | hebrew: 100 of 301 steps |" in markdown
+    assert "\nthai & " in tex
+    assert "\nhebrew: 100 of 301 steps & " in tex
+
+
 # ── pages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -479,7 +499,7 @@ def matrix_table(page: Page) -> list[list[dict]]:
     return table
 
 
-def test_the_page_shows_each_cell_with_its_change_mark_color_and_interval(page, told):
+def test_the_page_shows_each_cell_with_its_change_mark_color_and_interval(run, page, told):
     head, names, *rows = matrix_table(page)
     assert [cell["text"] for cell in head[1:]] == [
         "learned in greek", "learned in thai", "learned in hebrew", "learned in no stage", "old ability: english questions",
@@ -503,6 +523,7 @@ def test_the_page_shows_each_cell_with_its_change_mark_color_and_interval(page, 
             stars += shown["text"].endswith("*")
             assert f"{abs(cell['change_high']):.1f}]" in shown["title"]
     assert 0 < stars < told["tests"]
+    assert "no star and not pale: not tested" in (run / "report.html").read_text("utf-8")
 
 
 def test_the_summary_has_a_row_and_a_sentence_per_measure(page, told):
@@ -515,10 +536,11 @@ def test_the_summary_has_a_row_and_a_sentence_per_measure(page, told):
         assert size in line["sentence"]
     backward = line_of(told, "backward_transfer", "f1")
     assert "lost" in backward["sentence"]
-    assert backward["sentence"].endswith("That is more than chance.")
+    assert backward["sentence"].endswith("The interval leaves out 0.")
     ahead = line_of(told, "forward_transfer", "f1")
     assert ahead["low"] < 0 < ahead["high"]
-    assert ahead["sentence"].endswith("That is within chance: the interval holds 0.")
+    assert ahead["sentence"].endswith("The interval holds 0.")
+    assert not any(re.search(r"(within|more than) chance", line["sentence"]) for line in told["summary"])
 
 
 def test_a_curve_per_task_over_the_stages_with_a_ring_where_it_was_learned(run, page, told):
@@ -553,6 +575,8 @@ def test_a_hostile_name_of_a_stage_is_shown_as_it_is(tmp_path):
     values = {"quiz.ell_Grek": (1.0, 2.0, 3.0)}
     told = told_of(values=values, stages=[(name, ("ell_Grek",)), ("thai", ("tha_Thai",))])
     assert told["rows"][1]["name"] == name
+    told = told_of(values=values, stages=[("greek", ("ell_Grek",)), ("LAO & Thai", ("tha_Thai",))])
+    assert told["summary"][0]["sentence"].startswith("After stage LAO & Thai the learned")
     folder = write_staged_run(tmp_path / "run", stages=STAGES[:2], tasks=("quiz.ell_Grek",), items=4)
     for file in (folder / "data.json", *folder.glob("evals/*/scores.json")):
         file.write_text(file.read_text().replace('"greek"', json.dumps(name)))
