@@ -615,8 +615,8 @@ def help_text(
         * ("CONFIG" in usages),
         "key=value overrides it: train.batch_rows=64, stages[0].steps=9, eval.tasks=[news.eng_Latn-deu_Latn]",
         *[
-            "extends=NAME, also a line of the file, puts CONFIG over another file, recipe or run; stages+=[…],",
-            "eval.tasks+=[…], also lines of the file, add to what is there. stages[-1] is the last stage.",
+            "extends=NAME, also a line of the file, puts CONFIG over another file, recipe or run;",
+            "stages+=[…], eval.tasks+=[…], also lines, add to what is there; stages[-1] is the last stage.",
         ]
         * ("CONFIG" in usages),
         "Options marked * belong to what a run is: it cannot be resumed with another value.",
