@@ -69,7 +69,7 @@ def config_of(arguments: Sequence[str]) -> Config:
 
     Raises: ConfigError, one line, for anything that cannot be evaluated.
     """
-    overrides = [argument for argument in arguments if re.match(r"[\w.\[\]]+=", argument)]
+    overrides = [argument for argument in arguments if re.match(r"[\w.][\w.\[\]+-]*=", argument)]
     names = [argument for argument in arguments if argument not in overrides]
     if flags := [name for name in names if name.startswith("-")]:
         raise ConfigError(
@@ -190,7 +190,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
         if not group.share(is_evaluated(tasks, FLOORS, 0, config=config, folder=folder)):
             evaluate_floors(tasks, config=config, folder=folder)
         if group.is_primary:
-            say_scores(console, write_report(folder), config.run.folder)
+            say_scores(console, write_report(folder, config.eval), config.run.folder)
         carry()
 
 

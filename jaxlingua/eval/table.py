@@ -87,7 +87,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read_run(folder: Path) -> Run:
-    config = load_config(str(folder / "config.yaml"))
+    try:
+        config = load_config(str(folder / "config.yaml"))
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from None
     evaluations = read_evaluations(folder)
     scores = []
     for name, evaluation in evaluations.items():

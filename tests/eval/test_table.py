@@ -330,6 +330,12 @@ def test_predictions_that_are_missing_are_told(seeds):
     assert refused(DataError, *seeds).startswith(f"{file}: 1 predictions for 4 items; a prediction per item")
 
 
+def test_a_wrong_configuration_of_a_run_is_told_with_its_folder(tmp_path):
+    folder = write_run(tmp_path / "run", [], config={"eval": {"abilities": {"old": ["quiz.eng_Latn"]}}})
+    message = refused(ConfigError, folder)
+    assert message.startswith(f"{folder}: config.yaml: eval.abilities.old: 'quiz.eng_Latn' given")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -135,9 +135,10 @@ def test_scores_of_a_checkpoint_are_those_that_training_told(run, capsys):
     """Another process, read from disk: the same predictions."""
     kept = {name: scores(run, name) for name in ("base-0", "coit-12", "floors-0")}
     shutil.rmtree(run / "evals")
-    command(run)
+    command(run, "eval.groups={mine: [tha_Thai]}")
     assert {name: scores(run, name) for name in kept} == kept
     report = json.loads((run / "report.json").read_text("utf-8"))
+    assert report["groups"] == {"mine": ["tha_Thai"]}
     assert {score["stage"] for score in report["scores"]} == {"base", "coit", "floors"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from jaxlingua.config import EvalConfig
 from jaxlingua.errors import DataError
 from jaxlingua.eval.report.comparisons import compare, told, too_few_samples
 from jaxlingua.eval.report.files import read_data, read_evaluations, read_lines, read_provenance
@@ -30,9 +31,11 @@ from jaxlingua.eval.report.rows import prompt_rows
 from jaxlingua.tracking.goodput import read_starts, spent
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path, asked: EvalConfig | None = None) -> dict[str, Any]:
     """What report.json holds: scores, comparisons, samples, data, throughput and provenance of a run.
 
+    Args:
+        asked: as in `write_report`.
     Raises: DataError naming the file that is missing or damaged.
     """
     provenance = read_provenance(folder)
@@ -56,7 +59,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     tasks = evaluations[name]["tasks"] if name else {}
     against = homes.get(baseline, "") if shown[:1] != [baseline] else ""
     rows = {place.language for place in places_of(scores).values()}
-    groups = make_groups(_given(folder, "groups"), data["stages"], rows)
+    given = _given(folder, "groups") if asked is None else asked.groups
+    abilities = _given(folder, "abilities") if asked is None else asked.abilities
+    groups = make_groups(given, data["stages"], rows)
     tables = [heat_map(scores, found, model, groups, is_primary=True) for model in shown[:1]]
     return {
         "name": folder.resolve().name,
@@ -67,9 +72,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "groups": groups,
         "group_means": group_means(tables[0]) if tables and groups else [],
         "transfer": transfer(tables[0]) if tables and groups else [],
-        "forgetting": forgetting(
-            scores, data["stages"], _given(folder, "abilities"), partial(answered_in, folder)
-        ),
+        "forgetting": forgetting(scores, data["stages"], abilities, partial(answered_in, folder)),
         "answers": {
             name: evaluation["tasks"] for name, evaluation in evaluations.items() if evaluation["tasks"]
         },

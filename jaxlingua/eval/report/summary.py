@@ -36,8 +36,8 @@ MEASURES = {
     ),
     "cost_of_last_stage": (
         "cost of the last stage",
-        "score after the last stage minus that after the stage before it; of languages learned before the last "
-        "stage. Negative: what that stage alone took from them; of two stages it is backward transfer",
+        "score after the last stage minus that after the stage before it; of languages learned before the "
+        "last stage. Negative: what that stage alone took from them",
     ),
     "forward_transfer": (
         "forward transfer",
@@ -53,8 +53,8 @@ MEASURES = {
         "score after the last stage minus that of the base model; of what the base model could do",
     ),
 }
-# What was lost: the larger, the worse. Forgetting is never below 0 in a cell, and the drop from the best is one
-# from the largest of several scores, so that chance alone lifts both, and their resamples.
+# What was lost: the larger, the worse. Forgetting is never below 0 in a cell, and the drop from the best is
+# one from the largest of several scores, so that chance alone lifts both, and their resamples.
 LIFTED = ("forgetting", "drop_from_best")
 
 LEVELS = ("average", *LIFTED)  # that are shown without a sign

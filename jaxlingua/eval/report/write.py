@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from jaxlingua.config import EvalConfig
 from jaxlingua.eval.report import words
 from jaxlingua.eval.report.comparisons import compare
 from jaxlingua.eval.report.escape import markdown
@@ -25,16 +26,18 @@ CARDS = 6
 OPEN_ROWS = 30  # a longer table of all scores is folded
 
 
-def write_report(folder: Path) -> dict[str, Any]:
+def write_report(folder: Path, asked: EvalConfig | None = None) -> dict[str, Any]:
     """Write report.html, .md, .json, .csv and .tex into a run folder; the content of report.json is returned.
 
     Of a run of several stages the forgetting matrix is written to forgetting.csv too.
 
+    Args:
+        asked: whose groups and abilities count; without it those of the folder's config.yaml.
     Raises: DataError where the folder is not a run's, or a file in it cannot be read.
     Cost: about a second, and for large evaluations the time to read their predictions once; of several stages
     also a millisecond per translation the first time, see `resampled.answered_in`.
     """
-    report = read_run(folder)
+    report = read_run(folder, asked)
     view = view_of(report)
     environment = _environment()
     pages = {

@@ -11,6 +11,7 @@ import pytest
 from sacrebleu.metrics import CHRF
 from scipy.stats import binomtest
 
+from jaxlingua.config import EvalConfig
 from jaxlingua.errors import DataError
 from jaxlingua.eval.metrics.measured import mean_of
 from jaxlingua.eval.metrics.translation import translation_metrics
@@ -167,6 +168,16 @@ def test_an_ability_in_a_language_that_a_stage_learns_counts_from_the_base_model
     assert line_of(told, "average", "f1")["tasks"] == ["quiz.tha_Thai"]
     assert told["columns"][-1]["group"] == "old ability: old greek"
     assert [cell["against"] for cell in told["columns"][-1]["cells"].values()] == ["", "base", "base", "base"]
+
+
+def test_abilities_and_groups_that_an_evaluation_gives_count_instead_of_those_of_the_folder(tmp_path):
+    folder = write_staged_run(tmp_path / "run", items=4, abilities=ABILITIES)
+    asked = EvalConfig(abilities={"urdu": ["quiz.urd_Arab"]}, groups={"mine": ["urd_Arab"]})
+    report = write_report(folder, asked)
+    assert line_of(report["forgetting"], "ability", "f1")["ability"] == "urdu"
+    assert report["groups"] == asked.groups
+    report = write_report(folder)
+    assert line_of(report["forgetting"], "ability", "f1")["ability"] == "english questions"
 
 
 def test_different_metrics_are_never_in_one_mean(told):
