@@ -7,27 +7,33 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.steps import faults, newest_sound, numbered_steps
 from jaxlingua.checkpoint.store import located
+from jaxlingua.command_line import load_config
 from jaxlingua.config import RunConfig
-from jaxlingua.errors import ConfigError, MachineError
+from jaxlingua.errors import ConfigError, DataError, MachineError
 from jaxlingua.processes.roll_call import alone
+from jaxlingua.tokens.tokenizer import is_learned
 
 FILES = ("config.yaml", "provenance.json", "data.json")  # without one of them a folder is no run that trained
 # Of provenance.json: what tells of another run in a copy. The rest is the run's, wherever it goes on.
 _STARTS = ("command", "started", "devices", "host", "git_commit", "versions", "resumed", "branched")
-# What is made again, what is of that run alone, and what is being written.
-_NOT_COPIED = ("cache", "checkpoints", "export", "stacks", "wandb", "report.*", "unfinished.jsonl")
-_PASSING = (".*", "*.partial", "*.tmp")
+# Of the folder itself: what is made again, and what is of that run alone.
+_NOT_COPIED = ("cache", "checkpoints", "export", "stacks", "wandb", "report.*", "forgetting.csv")
+# Of all folders in it: what is being written, and what is counted again where it is needed.
+_PASSING = (".*", "*.partial", "*.tmp", "unfinished.jsonl")
 
 
 def branch_source(run: RunConfig) -> Path | None:
     """The run that run.folder has to begin as a copy of; None where there is none, or it holds a run already.
 
-    Raises: ConfigError where that is no run, or the two cannot be copied of one another.
+    Raises: ConfigError where that is no run, or the two cannot be copied of one another; DataError where its
+        provenance.json is damaged.
     """
     if not run.branch_from:
         return None
@@ -45,18 +51,46 @@ def branch_source(run: RunConfig) -> Path | None:
             f"{where}, which is run.folder; a run goes on without it; leave it out, or choose another "
             f"run.folder"
         )
-    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+    inner, outer = sorted((source.resolve(), folder.resolve()), key=lambda path: -len(path.parts))
+    if inner.is_relative_to(outer):
+        raise ConfigError(
+            f"{where}, and run.folder is '{folder}', one inside the other; folders beside each other are "
+            f"allowed; choose another run.folder"
+        )
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others := [name for name in there if name != ".lock"]:
         if (folder / "provenance.json").is_file() and numbered_steps(located(folder / "checkpoints")):
             return None
         raise ConfigError(
-            f"run.folder: '{folder}' given with run.branch_from, which holds files and no checkpoint; a run "
-            f"that goes on, or a new folder, is allowed; choose another run.folder"
+            f"run.folder: '{folder}' given to be a copy, which holds '{others[0]}' and no checkpoint; a "
+            f"run that goes on, or a new folder, is allowed; choose another run.folder"
         )
     if not source.is_dir():
         raise ConfigError(f"{where}, which is no folder; that of a run is needed; name it, or train it first")
     if missing := [name for name in FILES if not (source / name).is_file()]:
         raise ConfigError(f"{where}, which has no {missing[0]}; the folder of a run is needed; name one")
+    _facts(source)
+    config, tokenizer = load_config(str(source / "config.yaml")), Path("tokenizer", "tokenizer.json")
+    if is_learned(config.tokens, config.model.path) and not (source / tokenizer).is_file():
+        raise ConfigError(
+            f"{where}, which has no {tokenizer}; the one that its model was trained with is needed; bring it "
+            f"back, or name another run"
+        )
     return source
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Raises: DataError where provenance.json is damaged."""
+    path = folder / "provenance.json"
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError("not a map")
+    except ValueError as error:
+        raise DataError(
+            f"{path}: damaged ({error}); a run writes whole JSON; bring it back, or name another run"
+        ) from None
+    return told
 
 
 def step_to_branch_from(source: Path, say: Callable[[str], None]) -> int:
@@ -78,32 +112,40 @@ def copy_run(source: Path, folder: Path, step: int, say: Callable[[str], None]) 
 
     Other checkpoints stay behind, and answers from after the step.
 
-    Raises: MachineError where files cannot be copied.
+    Raises: MachineError where files cannot be copied; nothing is left of the copy then.
     Cost: time and disk of one checkpoint.
     """
     hidden = folder.parent / f".{folder.name}.branch"
-    shutil.rmtree(hidden, ignore_errors=True)  # of a start that was interrupted
+    shutil.rmtree(hidden, ignore_errors=True)  # of a process that was killed
     try:
-        shutil.copytree(source, hidden, ignore=shutil.ignore_patterns(*_NOT_COPIED, *_PASSING))
+        shutil.copytree(source, hidden, ignore=lambda place, names: _left(Path(place) == source, names))
         while not _copy_step(source, hidden, step):
             step = step_to_branch_from(source, say)
-    except shutil.Error as error:
+        for home in hidden.glob("evals/*-*"):
+            number = home.name.rpartition("-")[2]
+            if number.isdecimal() and int(number) > step:
+                shutil.rmtree(home)
+        told = _facts(hidden)
+        starts = {name: told.pop(name) for name in _STARTS if name in told}
+        told["branched"] = {"folder": str(source.absolute()), "step": step, **starts}
+        text = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
+        (hidden / "provenance.json").write_text(text, "utf-8")
+        os.rename(folder / ".lock", hidden / ".lock")  # which this process goes on to hold
+        os.rename(hidden, folder)
+    except OSError as error:
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
         raise MachineError(
-            f"{source}: cannot be copied to {hidden} ({error.args[0][0][2]}); see to the disk and run the "
-            f"same command again"
+            f"{source}: cannot be copied to {hidden} ({why}); see to the disk and run the same command again"
         ) from None
-    for home in hidden.glob("evals/*-*"):
-        if int(home.name.rpartition("-")[2]) > step:
-            shutil.rmtree(home)
-    facts = hidden / "provenance.json"
-    told = json.loads(facts.read_text("utf-8"))
-    starts = {name: told.pop(name) for name in _STARTS if name in told}
-    told["branched"] = {"folder": str(source.absolute()), "step": step, **starts}
-    facts.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    for path in folder.glob(".*"):
-        path.unlink()  # the lock, which goes with this process anyway
-    os.rename(hidden, folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
     say(f"{folder}: begins as a copy of {source} at step {step:,}")
+
+
+def _left(is_top: bool, names: list[str]) -> set[str]:
+    """What of a folder is not copied."""
+    patterns = (*_NOT_COPIED, *_PASSING) if is_top else _PASSING
+    return {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
 
 
 def _copy_step(source: Path, hidden: Path, step: int) -> bool:

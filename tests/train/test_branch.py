@@ -15,7 +15,7 @@ from etils import epath
 from jaxlingua.checkpoint import steps
 from jaxlingua.command_line import check_config
 from jaxlingua.config import Config
-from jaxlingua.errors import ConfigError, MachineError
+from jaxlingua.errors import ConfigError, DataError, MachineError
 from jaxlingua.processes.roll_call import alone
 from jaxlingua.train import branch
 from jaxlingua.train.run_folder import identity_differences, own_folder
@@ -28,10 +28,12 @@ GIVEN = {
 KEPT = {
     "config.yaml", "provenance.json", "data.json", "metrics.jsonl", "goodput.json", "tokenizer/tokenizer.json",
     "model/config.json", "replay/coit.old.jsonl", "evals/base-0/scores.json", "evals/coit-8/scores.json",
+    "evals/coit-8/report.eng_Latn.jsonl", "evals/cache/notes", "evals/my-notes/notes",
 }  # fmt: skip
 LEFT = {
     "cache/documents", "export/model.safetensors", "report.html", "evals/coit-12/scores.json", ".lock",
-    "evals/coit-8/unfinished.jsonl", ".metrics.partial", "wandb/run", "stacks/1.txt",
+    "evals/coit-8/unfinished.jsonl", ".metrics.partial", "wandb/run", "stacks/1.txt", "forgetting.csv",
+    "evals/coit-8/.report.eng_Latn.chrf++.npz",
 }  # fmt: skip
 
 
@@ -120,21 +122,45 @@ class Killed(BaseException):
     """As if the process had ended there."""
 
 
-@pytest.mark.parametrize("cut", ["copytree", "rename"])
-def test_a_copy_that_was_cut_off_is_no_run_and_is_made_again(source, tmp_path, monkeypatch, cut):
-    def killed(*_: object, **__: object) -> None:
-        (tmp_path / ".new.branch").mkdir(exist_ok=True)
-        (tmp_path / ".new.branch" / "half a file").write_text("half")
+@pytest.mark.parametrize("cut", ["_copy_step", "_facts", "rename"])
+def test_of_a_copy_that_was_cut_off_nothing_is_left(source, tmp_path, monkeypatch, cut):
+    real = branch._facts
+
+    def killed(place: Path, *_: object) -> dict:
+        if cut == "_facts" and place == source:
+            return real(place)
+        assert (tmp_path / ".new.branch" / "config.yaml").is_file()
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(branch.shutil if cut == "copytree" else branch.os, cut, killed)
+        patch.setattr(branch.os if cut == "rename" else branch, cut, killed)
         with pytest.raises(Killed):
             branched(tmp_path / "new", source)
     assert files_in(tmp_path / "new") <= {".lock"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "new"]
+    assert branched(tmp_path / "new", source)[0] == 8
+
+
+def test_what_a_killed_process_left_of_a_copy_is_no_part_of_the_next(source, tmp_path):
+    (tmp_path / ".new.branch").mkdir()
+    (tmp_path / ".new.branch" / "half a file").write_text("half")
     assert branched(tmp_path / "new", source)[0] == 8
     assert "half a file" not in files_in(tmp_path / "new")
     assert not (tmp_path / ".new.branch").exists()
+
+
+def test_the_lock_goes_with_the_copy(source, tmp_path, monkeypatch):
+    """Until the process that copies lets go of it, nobody else has the folder."""
+    told = []
+
+    def say(line: str) -> None:
+        if "begins as a copy" in line:
+            with (tmp_path / "new" / ".lock").open("a") as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            told.append(line)
+
+    with own_folder(config_of(tmp_path / "new", source), alone(), say):
+        assert len(told) == 1
 
 
 def test_where_the_run_is_there_already_nothing_is_copied_nor_looked_for(source, tmp_path):
@@ -154,6 +180,17 @@ def test_a_disk_that_is_full_is_told_in_one_line(source, tmp_path, monkeypatch):
     ):
         branched(tmp_path / "new", source)
     assert files_in(tmp_path / "new") <= {".lock"}
+    assert not (tmp_path / ".new.branch").exists()
+
+
+def test_a_folder_that_takes_no_copy_is_told_in_one_line(source, tmp_path, monkeypatch):
+    def taken(*_: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    monkeypatch.setattr(branch.os, "rename", taken)
+    with pytest.raises(MachineError, match=r"new.branch \(Directory not empty\); see to the disk"):
+        branched(tmp_path / "new", source)
+    assert not (tmp_path / ".new.branch").exists()
 
 
 def without(name: str) -> Callable[[Path], None]:
@@ -162,6 +199,25 @@ def without(name: str) -> Callable[[Path], None]:
 
 BAD = {
     "no such folder": (shutil.rmtree, {}, "mine' given, which is no folder; that of a run is needed"),
+    "a run cut short": (
+        lambda source: (source / "provenance.json").write_text('{"repeat": "ag'),
+        {},
+        "mine/provenance.json: damaged (Unterminated string starting at: line 1 column 12 (char 11)); a run writes",
+    ),
+    "a run of another kind": (
+        lambda source: (source / "provenance.json").write_text("[]"), {}, "provenance.json: damaged (not a map); a"
+    ),
+    "no tokenizer": (
+        without("tokenizer/tokenizer.json"), {}, "mine' given, which has no tokenizer/tokenizer.json; the one that"
+    ),
+    "inside of it": (
+        lambda source: None,
+        {"folder": "mine/new"},
+        "'mine' given, and run.folder is 'mine/new', one inside the other; folders beside each other are allowed",
+    ),
+    "around it": (
+        lambda source: None, {"folder": "."}, "'mine' given, and run.folder is '.', one inside the other; folders"
+    ),
     "not a run": (without("provenance.json"), {}, "mine' given, which has no provenance.json; the folder of a"),
     "nothing saved": (
         lambda source: shutil.rmtree(source / "checkpoints"), {}, "which has no checkpoint that is whole; one is"
@@ -176,7 +232,12 @@ BAD = {
     "a folder of other things": (
         lambda source: (source.parent / "new").mkdir() or (source.parent / "new" / "notes").touch(),
         {},
-        "new' given with run.branch_from, which holds files and no checkpoint; a run that goes on, or a new",
+        "new' given to be a copy, which holds 'notes' and no checkpoint; a run that goes on, or a",
+    ),
+    "a folder of a notebook": (
+        lambda source: (source.parent / "new" / ".ipynb_checkpoints").mkdir(parents=True),
+        {},
+        "new' given to be a copy, which holds '.ipynb_checkpoints' and no checkpoint; a run that",
     ),
     "another tokenizer": (
         lambda source: None,
@@ -198,18 +259,18 @@ def test_what_cannot_be_branched_from_is_one_line_and_leaves_nothing(
     spoil, changes, message = BAD[what]
     monkeypatch.chdir(tmp_path)
     spoil(source)
+    before = files_in(tmp_path)
     run = {"folder": "new", "branch_from": "mine"}
     run |= {name: value for name, value in changes.items() if name in run}
     given = {**GIVEN, **{name: value for name, value in changes.items() if name not in run}, "run": run}
     with (
-        pytest.raises(ConfigError) as error,
+        pytest.raises((ConfigError, DataError)) as error,
         own_folder(check_config(given, "given"), alone(), lambda _: None),
     ):
         pass
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-    there = files_in(tmp_path / "new") if (tmp_path / "new").exists() else set()
-    assert there == ({"notes"} if "other things" in what else set())
+    assert files_in(tmp_path) == before
 
 
 def stages_of(*schedules: str) -> Config:
