@@ -150,7 +150,7 @@ def load_config(name: str, overrides: list[str] = []) -> Config:  # noqa: B006 â
             f"option; a file or a recipe can extend a run; give one"
         )
     if is_run:  # a run goes on where it lies, wherever it was begun
-        given["run"] = {**(given.get("run") or {}), "folder": name}
+        given["run"] = {**_run_options(given, path), "folder": name}
     for override in others:
         apply_override(given, override)
     where = f"{path.name} with {' '.join(overrides)}" if overrides else path.name
@@ -181,8 +181,18 @@ def _run_of(path: Path) -> str:
     """The folder of the run that a configuration is of: it lies in it, or a run of it would."""
     if _is_of_run(path):
         return str(path.parent)
-    folder = (_read_file(path).get("run") or {}).get("folder", RunConfig.model_fields["folder"].default)
+    folder = _run_options(_read_file(path), path).get("folder", RunConfig.model_fields["folder"].default)
     return os.path.expanduser(str(folder).replace("{config}", path.stem))
+
+
+def _run_options(given: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a file gives of `run`."""
+    options = given.get("run") or {}
+    if not isinstance(options, dict):
+        raise ConfigError(
+            f"{path}: run: {_kind_of(options)} given; a map of options is allowed, such as {{seed: 1}}"
+        )
+    return options
 
 
 def _is_of_run(path: Path) -> bool:
@@ -321,11 +331,22 @@ def _read_with_base(path: Path, base_name: str | None = None) -> tuple[dict[str,
         base_name: extended in place of what the file names.
     """
     given = _read_file(path)
-    named = given.pop("extends", None)
-    base_name = named if base_name is None else base_name
-    if base_name is None:
+    is_in_file = base_name is None
+    if is_in_file and "extends" not in given:
         return given, None
-    base_path = _base_path(path, str(base_name))
+    named = given.pop("extends", None)
+    base_name = named if is_in_file else base_name
+    if not isinstance(base_name, str) or not base_name:
+        raise ConfigError(
+            f"extends: {_kind_of(base_name or None)} given; a file, a recipe or the folder of a run is "
+            f"allowed; name one, or leave extends out"
+        )
+    if is_bucket(base_name):
+        raise ConfigError(
+            f"extends: '{base_name}' given; a file, a recipe or a run in a folder of this machine or of a "
+            f"shared file system is allowed; copy it yourself (gcloud storage cp -r), and name the copy"
+        )
+    base_path = _base_path(path, base_name, is_in_file=is_in_file)
     base = _read_file(base_path)
     if "extends" in base:
         raise ConfigError(
@@ -333,18 +354,25 @@ def _read_with_base(path: Path, base_name: str | None = None) -> tuple[dict[str,
         )
     if _is_of_run(base_path):  # where that run lies is no option of another
         own = ("folder", "branch_from")
-        base["run"] = {key: value for key, value in base.get("run", {}).items() if key not in own}
+        options = _run_options(base, base_path)
+        base["run"] = {key: value for key, value in options.items() if key not in own}
     try:
         return merge(base, given), base_path
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _base_path(path: Path, base_name: str) -> Path:
-    beside = path.parent / base_name
+def _base_path(path: Path, base_name: str, *, is_in_file: bool) -> Path:
+    """The file that is extended: one beside `path`, else what the name means where the command is given.
+
+    What the command line names is looked for the other way round, and so are runs.
+    """
+    here, beside = Path(os.path.expanduser(base_name)), path.parent / base_name
+    if not is_in_file and (here.is_file() or (here / "config.yaml").is_file()):
+        return find_config(str(here))
     if (beside / "provenance.json").is_file() and not Path(base_name).is_dir():
         return find_config(str(beside))
-    return beside if beside.is_file() else find_config(os.path.expanduser(base_name))
+    return beside if beside.is_file() else find_config(str(here))
 
 
 def extending(name: str, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -471,6 +499,8 @@ def _explain(detail: Any, given: dict[str, Any], root: type[BaseModel]) -> str:
         return f"{path}.kind: '{tag}' given; {nearest(str(tag), tags)}"
     allowed = type_name(annotation) + (limits(field) if field and annotation == field.annotation else "")
     about = field.description if field else detail["msg"]
+    if detail["input"] is None and field and field.default == "":
+        return f"{path}: nothing given; text is allowed, '' for none; write \"{path}=''\" in a command"
     return f"{path}: {_shown(detail['input'], kind)} given; {allowed} is allowed; {about}"
 
 

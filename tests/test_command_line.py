@@ -1,5 +1,6 @@
 """Configuration from files and the command line: precedence, and one line for whatever is wrong."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,34 @@ def test_the_run_of_an_extended_file_is_where_its_command_puts_it(tmp_path: Path
     assert (given.run.folder, given.run.branch_from) == ("there", "here/it/is")
 
 
+def test_what_the_command_line_extends_is_looked_for_where_the_command_is_given(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a file names lies beside it first."""
+    (tmp_path / "recipes").mkdir()
+    more = tmp_path / "recipes" / "more.yaml"
+    more.write_text("extends: small.yaml\n" + MORE)
+    for folder, seed in ((tmp_path, 1), (more.parent, 2)):
+        (folder / "small.yaml").write_text(SMALL + f"run: {{seed: {seed}}}\n")
+        run_of(load_config(str(folder / "small.yaml")), folder / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert load_config(str(more)).run.seed == 2
+    assert load_config(str(more), ["extends=small.yaml"]).run.seed == 1
+    assert load_config(str(more), ["extends=mine"]).run.seed == 1
+    shutil.rmtree(tmp_path / "mine")
+    small.unlink()
+    assert load_config(str(more), ["extends=mine"]).run.seed == 2
+    assert load_config(str(more), ["extends=small.yaml"]).run.seed == 2
+
+
+def test_a_run_that_tells_nothing_of_run_can_be_extended(tmp_path: Path, small: Path):
+    run = run_of(load_config(str(small)), tmp_path / "mine")
+    (run / "config.yaml").write_text(SMALL + "run:\n")
+    (tmp_path / "more.yaml").write_text("extends: mine\n" + MORE)
+    assert load_config(str(tmp_path / "more.yaml")).run.seed == 0
+    assert load_config(str(run)).run.folder == str(run)
+
+
 def test_a_run_extends_nothing(tmp_path: Path, small: Path):
     run = run_of(load_config(str(small)), tmp_path / "mine")
     with pytest.raises(ConfigError, match=r"extends=.*small.yaml: given with '.*mine', the folder of a run"):
@@ -156,6 +185,12 @@ BAD_OVERRIDES = {
     "stages+=3": "stages+: a number given; a list is allowed, added to the one before",
     "eval.prompts+=[native.1]": "'eval.prompts+=[native.1]' given; overrides have the form key=value",
     "run.branch_from=auto": "run.branch_from: auto given, which is the run that a file extends, and this one extends",
+    "run.branch_from=": (
+        "run.branch_from: nothing given; text is allowed, '' for none; write \"run.branch_from=''\" in a command"
+    ),
+    "run.folder=": "run.folder: nothing given; text is allowed; Folder of everything the run writes",
+    "extends=": "extends: nothing given; a file, a recipe or the folder of a run is allowed; name one, or",
+    "extends=gs://b/mine": "extends: 'gs://b/mine' given; a file, a recipe or a run in a folder of this machine",
     "extends=nowhere.yaml": "nowhere.yaml: no such configuration",
     "stages[0].epochs=2": "stage 'coit': steps and epochs given; give exactly one of steps, epochs and target_tokens",
     "stages[0].mixture=phrase": "stage 'coit', mixture.phrase: unknown source 'phrase'; did you mean 'phrases'?",
@@ -261,6 +296,11 @@ BAD_FILES = {
     "- a\n- b\n": "a list given; a map of options is allowed",
     "run: {seed: 1\n": "not YAML",
     "run: {seed: 1}\nrun: {seed: 2}\n": "key 'run' given twice in the map of line 1; give it once",
+    "extends: [demo.yaml]\n": "extends: a list given; a file, a recipe or the folder of a run is allowed; name one",
+    "extends:\n": "extends: nothing given; a file, a recipe or the folder of a run is allowed",
+    "extends: gs://b/mine\n": "extends: 'gs://b/mine' given; a file",
+    "extends: wrong\nrun: {branch_from: auto}\n": "wrong/config.yaml: run: a text given; a map of options is allowed",
+    "extends: wrong.yaml\nrun: {branch_from: auto}\n": "wrong.yaml: run: a text given; a map of options",
     "extends: nowhere.yaml\n": "nowhere.yaml: no such configuration",
     "extends: small.yaml\nstages: []\nstages+: []\n": "bad.yaml: stages+: given beside stages; one of them is",
     "extends: small.yaml\neval: {tasks+: phrases.eng_Latn-deu_Latn}\n": "bad.yaml: eval.tasks+: a text given; a list",
@@ -272,6 +312,8 @@ BAD_FILES = {
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.items())
 def test_a_bad_file_is_told_in_one_line(tmp_path: Path, small: Path, text: str, message: str):
     (tmp_path / "twice.yaml").write_text("extends: small.yaml\n")
+    (tmp_path / "wrong.yaml").write_text(SMALL + "run: text\n")
+    (run_of(load_config(str(small)), tmp_path / "wrong") / "config.yaml").write_text(SMALL + "run: text\n")
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ConfigError) as error:
         load_config(str(tmp_path / "bad.yaml"))
