@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, quantiles, stdev
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 import yaml
@@ -49,13 +49,15 @@ OWN = {
     "turkish": {"source": "everyday"},
 }
 TESTS = {"german": "captions_test", "french": "captions_test", "turkish": "everyday_test"}
-GRID = {"l2_sp": (0.0001, 0.001, 0.01), "ewc": (10.0, 100.0, 1000.0), "kl": (0.3, 1.0, 3.0)}
-NAIVE, JOINT, BASE, PIECES = "naive", "joint", "base", "pieces"
+GRID = {"l2_sp": (0.0001, 0.001, 0.01, 0.1), "ewc": (10.0, 100.0, 1000.0), "kl": (0.3, 1.0, 3.0)}
+NAIVE, AVERAGING, JOINT, BASE, PIECES = "naive", "averaging", "joint", "base", "pieces"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {},
     **{f"replay {share} %": {"replay": share / 100} for share in (1, 5, 10, 25)},
-    "averaging": {"average": "auto"},
+    AVERAGING: {"average": "auto"},
 }
+BOTH = "replay 10 % with ewc 10"
+ARMS[BOTH] = {"replay": 0.1, "anchor": {"ewc": 10.0}}
 ASKED = "replay 10 %"  # does it remove half of what is forgotten?
 ALPHA, POWER = 0.05, 0.8
 
@@ -172,9 +174,9 @@ class Study:
             begin = time.perf_counter()
             with (self.runs / f"{name}.log").open("a", encoding="utf-8") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "jaxlingua.train", str(path)],
-                    stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-                )  # fmt: skip
+                    [sys.executable, "-m", "jaxlingua.train", str(path)], stdout=log, stderr=log
+                )
+                os.sched_setaffinity(process.pid, {core})  # what it starts is on the same core
                 _, status, used = os.wait4(process.pid, 0)
                 process.returncode = os.waitstatus_to_exitcode(status)
         finally:
@@ -352,9 +354,11 @@ def forgetting(matrix: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: matrix[STAGES[-1]][name] - matrix[name][name] for name in STAGES[:-1]}
 
 
-def smallest_effect(deviation: float, seeds: int) -> float:
-    """The difference of two means of `seeds` runs that a two-sided t-test finds with probability POWER."""
-    freedom = 2 * seeds - 2
+def smallest_effect(deviation: float, seeds: int, freedom: int) -> float:
+    """The difference of two means of `seeds` runs that a two-sided t-test finds with probability POWER.
+
+    `freedom` is that of the deviation, which may come from other arms than these two.
+    """
     critical = t.ppf(1 - ALPHA / 2, freedom)
 
     def missing(shift: float) -> float:
@@ -375,18 +379,16 @@ def said(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean(values):.{digits}f}{spread}"
 
 
-def step_facts(folder: Path, stage: str) -> tuple[float, float]:
-    """Lower quartile of the seconds of a step, since other work makes steps longer; greatest GiB."""
+def memory_gib(folder: Path) -> float:
+    """The most that the process of a run held."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-    seconds = [line["step_seconds"] for line in lines if line["stage"] == stage and "step_seconds" in line]
-    memory = max(line["host_memory_gib"] for line in lines if "host_memory_gib" in line)
-    return quantiles(seconds, n=4)[0] if len(seconds) > 1 else seconds[0], memory
+    return max(line["host_memory_gib"] for line in lines if "host_memory_gib" in line)
 
 
-def chrf(folder: Path, stage: str, step: int) -> list[float]:
-    """chrF++ of the generated translations, by language."""
-    scores = json.loads((folder / "evals" / f"{stage}-{step}" / "scores.json").read_text("utf-8"))["scores"]
-    found = {one["task"]: one["value"] for one in scores if one["metric"] == "chrf++"}
+def scored(folder: Path, evaluation: str, metric: str) -> list[float]:
+    """Of the translations that were generated in `evals/EVALUATION`, by language."""
+    told = json.loads((folder / "evals" / evaluation / "scores.json").read_text("utf-8"))["scores"]
+    found = {one["task"]: one["value"] for one in told if one["metric"] == metric}
     return [found[f"{TESTS[name]}.{DIRECTIONS[name]}"] for name in STAGES]
 
 
@@ -394,15 +396,16 @@ def tell(study: Study, arms: Mapping[str, Sequence[int]], chosen: Mapping[str, f
     """All tables, as Markdown."""
     matrices = {(arm, seed): study.matrix(arm, seed) for arm, seeds in arms.items() for seed in seeds}
     tell_floors(study)
-    print("\n| naive, seed 0: loss after | German | French | Turkish |\n|---|---|---|---|")
-    for stage, row in matrices[NAIVE, 0].items():
-        print(f"| {stage.capitalize()} | {' | '.join(f'{row[name]:.3f}' for name in STAGES)} |")
+    print("\n| loss, seed 0: after | German | French | Turkish |\n|---|---|---|---|")
+    for arm in (NAIVE, ASKED):
+        for stage, row in matrices[arm, 0].items():
+            print(f"| {arm}: {stage.capitalize()} | {' | '.join(f'{row[name]:.3f}' for name in STAGES)} |")
     minutes = study.cpu_minutes()
-    naive_seconds, _ = step_facts(study.runs / run_name(NAIVE, 0), "french")
     last, end = STAGES[-1], study.end(STAGES[-1])
     print(
         "\n| arm | seeds | mean loss of all three at the end | German: learned → end | French: learned → end "
-        "| Turkish | forgetting | of the naive run's, removed | chrF++ de, fr, tr | step | GiB | CPU min |\n"
+        "| Turkish | from naive to joint | forgetting | removed of the naive run's | chrF++ de, fr, tr "
+        "| % in another language | GiB |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     lost = {key: mean(forgetting(matrix).values()) for key, matrix in matrices.items() if key[0] != JOINT}
@@ -416,26 +419,32 @@ def tell(study: Study, arms: Mapping[str, Sequence[int]], chosen: Mapping[str, f
             before = "" if arm == JOINT else f"{mean(one[name][name] for one in own):.3f} → "
             cells.append(f"{before}{mean(one[last][name] for one in own):.3f}")
         cells.append(said([one[last][last] for one in own]))
+        closed = (finals[NAIVE, 0] - finals[arm, 0]) / (finals[NAIVE, 0] - finals[JOINT, 0])
+        cells.append(f"{closed:.0%}")
         if arm == JOINT:
             cells += ["", ""]
         else:
             cells.append(said([lost[arm, seed] for seed in seeds]))
             removed = [100 * (1 - lost[arm, seed] / lost[NAIVE, seed]) for seed in seeds]
-            cells.append("0" if arm == NAIVE else f"{said(removed, 0)} %")
+            cells.append("0" if arm == NAIVE else f"{said(removed, 1)} %")
         stage = JOINT if arm == JOINT else last
-        cells.append(", ".join(f"{score:.1f}" for score in chrf(folder, stage, end)))
-        seconds, memory = step_facts(folder, JOINT if arm == JOINT else "french")
-        cells += [f"{seconds / naive_seconds:.2f}", f"{memory:.2f}", f"{minutes[run_name(arm, 0)]:.1f}"]
+        for metric, digits in (("chrf++", 1), ("off_target", 0)):
+            values = scored(folder, f"{stage}-{end}", metric)
+            cells.append(", ".join(f"{value:.{digits}f}" for value in values))
+        cells.append(f"{memory_gib(folder):.2f}")
         print(f"| {' | '.join(cells)} |")
     several = [arm for arm, seeds in arms.items() if len(seeds) == len(study.sizes.seeds)]
     print()
     for what, values in (("mean loss at the end", finals), ("forgetting", lost)):
         deviation = pooled_deviation([[values[arm, seed] for seed in arms[arm]] for arm in several])
-        effect = smallest_effect(deviation, len(study.sizes.seeds))
+        seeds = len(study.sizes.seeds)
+        by_several, by_one = (
+            smallest_effect(deviation, runs, len(several) * (seeds - 1)) for runs in (seeds, 1)
+        )
         print(
-            f"- {what}: standard deviation over seeds {deviation:.4f} nats (pooled, {len(several)} arms); "
-            f"smallest difference of two arms that {len(study.sizes.seeds)} seeds each would find (two-sided "
-            f"t-test, α {ALPHA}, power {POWER}): {effect:.3f} nats"
+            f"- {what}: standard deviation over seeds {deviation:.3f} nats (pooled, {len(several)} arms); "
+            f"smallest difference that a two-sided t-test would find (α {ALPHA}, power {POWER}): "
+            f"{by_several:.2f} nats between arms of {seeds} seeds, {by_one:.2f} between arms of one"
         )
     for kind in GRID:
         found = {
@@ -446,6 +455,9 @@ def tell(study: Study, arms: Mapping[str, Sequence[int]], chosen: Mapping[str, f
         }
         told = ", ".join(f"{weight}: {loss:.3f}" for weight, loss in found.items())
         print(f"- {kind} tried, mean choice loss of German and French after French: {told}")
+    for line in (study.runs / run_name(AVERAGING, 0)).with_suffix(".log").read_text("utf-8").splitlines():
+        if "in the average" in line:
+            print(f"- {AVERAGING}: {line}")
     removed = [1 - lost[ASKED, seed] / lost[NAIVE, seed] for seed in arms[ASKED]]
     answer = "yes" if min(removed) >= 0.5 else "not in every seed" if mean(removed) >= 0.5 else "no"
     print(
@@ -457,17 +469,21 @@ def tell(study: Study, arms: Mapping[str, Sequence[int]], chosen: Mapping[str, f
 
 def tell_floors(study: Study) -> None:
     """Each language when it was just learned, with its own source and with another one's."""
-    print("| naive, seed 0, just learned | loss | with another source | tokens | bits per byte |")
-    print("|---|---|---|---|---|")
-    for name in STAGES:
+    print(
+        "| naive, seed 0, just learned | loss | with another source | tokens | bits per byte | chrF++ "
+        "| English copied |\n|---|---|---|---|---|---|---|"
+    )
+    copied = scored(study.runs / run_name(NAIVE, 0), "floors-0", "chrf++")
+    for place, name in enumerate(STAGES):
         run = run_name(BASE if name == "german" else NAIVE, 0)
         study.losses(run, study.end(name))
         study.losses(run, study.end(name), "mismatched")
         kept = json.loads((study.runs / "losses.json").read_text())
+        found = scored(study.runs / run, f"{name}-{study.end(name)}", "chrf++")
         own, other = (kept[f"{run} {study.end(name)} {kind}"][name] for kind in ("test", "mismatched"))
         print(
             f"| {name.capitalize()} | {own['loss']:.3f} | {other['loss']:.3f} | {own['tokens']:,} | "
-            f"{own['bits_per_byte']:.3f} |"
+            f"{own['bits_per_byte']:.3f} | {found[place]:.1f} | {copied[place]:.1f} |"
         )
 
 
@@ -509,7 +525,7 @@ def main() -> None:
         + [lambda seed=seed: study.arm(NAIVE, seed, {}) for seed in seeds[1:]]
     )
     finals = {arm: mean(study.matrix(arm, 0)[STAGES[-1]].values()) for arm in hows}
-    best = sorted((arm for arm in hows if arm != NAIVE), key=finals.get)[:2]
+    best = sorted((arm for arm in hows if arm not in (NAIVE, BOTH)), key=finals.get)[:2]
     several = [NAIVE, *dict.fromkeys([*best, ASKED])]
     study.all_of(
         [lambda arm=arm, seed=seed: study.arm(arm, seed, hows[arm]) for seed in seeds[1:] for arm in several]

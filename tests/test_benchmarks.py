@@ -273,7 +273,7 @@ def test_what_the_study_calls_forgetting_and_the_smallest_effect_that_it_would_f
     assert study.forgetting(matrix) == {"german": 3.5, "french": 1.5}
     # By simulation: this difference of means is found in four of five experiments.
     draw, seeds, runs = np.random.default_rng(0), 3, 40_000
-    shift = study.smallest_effect(deviation=0.5, seeds=seeds)
+    shift = study.smallest_effect(deviation=0.5, seeds=seeds, freedom=2 * seeds - 2)
     first, second = draw.normal(0, 0.5, (runs, seeds)), draw.normal(shift, 0.5, (runs, seeds))
     found = ttest_ind(first, second, axis=1).pvalue < study.ALPHA
     assert abs(found.mean() - study.POWER) < 3 * (0.8 * 0.2 / runs) ** 0.5
