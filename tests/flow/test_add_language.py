@@ -161,7 +161,7 @@ def test_the_overrides_of_the_page_change_what_they_say(here: Path):
         assert changed.stages[0] == plain.stages[0]
     asked = shlex.split(re.search(r"`('data.sources.asked=[^`]*)`", TEXT)[1])
     assert set(load_config("add_language.yaml", asked).stages[-1].mixture) == {"new", "asked"}
-    assert len(rows) == 6
+    assert len(rows) == 7
 
 
 BAD = {
