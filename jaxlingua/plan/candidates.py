@@ -16,7 +16,7 @@ from jaxlingua.plan.topology import Topology, devices
 from jaxlingua.sharding.memory import Placing, planned_memory
 from jaxlingua.sharding.mesh import AXES, make_mesh, mesh_sizes
 from jaxlingua.sharding.rules import rows_multiple
-from jaxlingua.train.fit import MARGINS
+from jaxlingua.train.fit import MARGINS, with_stages
 
 MOST = 12  # that are compiled
 
@@ -152,7 +152,7 @@ def candidates(
                 yield Candidate(
                     changes=_changes(config, topology.chips, wanted),
                     mesh=tuple(shape[axis] for axis in AXES),
-                    total_bytes=planned_memory(resized, optimizer, placing).total,
+                    total_bytes=with_stages(planned_memory(resized, optimizer, placing), config.stages).total,
                     seconds=(time.cal.seconds + time.xla.seconds) / 2,
                 )
 

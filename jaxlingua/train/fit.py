@@ -1,13 +1,13 @@
 """Whether a run fits on its devices, by arithmetic before anything is allocated; what to change if not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 
 from jax.sharding import Mesh
 
-from jaxlingua.config import Config, OptimizerConfig
+from jaxlingua.config import Config, OptimizerConfig, StageConfig
 from jaxlingua.errors import ConfigError
 from jaxlingua.model.lora import PROJECTIONS, Lora
 from jaxlingua.model.presets import LlamaConfig
@@ -75,9 +75,7 @@ class _Case:
     row_length_tokens: int
     loss_chunk_tokens: int
     is_public: bool  # whether training begins from a public checkpoint, beside which adapters can stand
-    copies: int = 0  # of what is trained, that the stage which remembers most keeps of its beginning
-    is_taught: bool = False  # whether a stage is held to the answers of an earlier model
-    earlier: int = 0  # adapters of earlier stages, each as large as what is trained, that the last stage has
+    stages: Sequence[StageConfig] = ()
 
     @property
     def shards(self) -> int:
@@ -98,10 +96,7 @@ class _Case:
             self.mesh, self.platform, self.device_kind, self.batch_rows, self.micro_batches,
             self.row_length_tokens, self.loss_chunk_tokens,
         )  # fmt: skip
-        memory = planned_memory(self.sizes, self.optimizer, placing)
-        beside = memory.frozen + self.earlier * memory.parameters
-        memory = replace(memory, anchor=self.copies * memory.parameters, frozen=beside)
-        return taught(memory) if self.is_taught else memory
+        return with_stages(planned_memory(self.sizes, self.optimizer, placing), self.stages)
 
 
 @dataclass(frozen=True)
@@ -214,10 +209,22 @@ def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
         sizes, dict(mesh.shape), count_slices(mesh.devices.flat), _platform(mesh),
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
-        config.model.init == "huggingface", max((len(remembered_by(s)) for s in config.stages), default=0),
-        any(is_taught(stage) for stage in config.stages),
-        max((earlier.count for earlier in earlier_adapters(config.stages)), default=0),
+        config.model.init == "huggingface", tuple(config.stages),
     )  # fmt: skip
+
+
+def with_stages(memory: Memory, stages: Sequence[StageConfig]) -> Memory:
+    """The memory of a plain step as that of the stage which needs most.
+
+    A stage may remember copies of what it trains, have adapters of earlier stages, each as large as its own,
+    and be held to the answers of an earlier model.
+    """
+    found = [memory]
+    for stage, earlier in zip(stages, earlier_adapters(stages), strict=True):
+        anchor = len(remembered_by(stage)) * memory.parameters
+        one = replace(memory, anchor=anchor, frozen=memory.frozen + earlier.count * memory.parameters)
+        found.append(taught(one) if is_taught(stage) else one)
+    return max(found, key=lambda one: one.total)
 
 
 def _remedies(case: _Case, room: int) -> list[Remedy]:

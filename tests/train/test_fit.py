@@ -37,6 +37,7 @@ from jaxlingua.train.fit import (
     remedies,
     repeated_share,
     warning,
+    with_stages,
 )
 from jaxlingua.train.origin import Origin
 from tests.train.world import mesh_of
@@ -386,3 +387,24 @@ def test_repeated_work_is_that_of_the_products_whose_results_are_not_kept():
     frozen = 2 * step / 3 + 32 * attention + 3 * adapters
     with_adapters = replace(sizes, remat="full", lora=LORA)
     assert repeated_share(with_adapters, 2048) == pytest.approx(32 * by_hand["full"] / frozen)
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ([{}], 0),
+        ([{"anchor": {"l2_sp": 1.0}}], 100),
+        ([{"anchor": {"ewc": 1.0}}], 200),
+        ([{"anchor": {"kl": 1.0}}], 100 + 50),  # the parameters as they were, and their logits
+        ([{"average": "auto"}], 100),
+        ([{"anchor": {"ewc": 1.0}}, {"anchor": {"l2_sp": 1.0}}], 200),
+        ([{"adapters": "stack"}, {"adapters": "merge"}, {}], 200),
+    ],
+)
+def test_the_stage_that_needs_most_is_the_one_that_has_to_fit(fields, more):
+    memory = Memory(parameters=100, optimizer=200, gradients=100, activations=9, layer=0, logits=50, frozen=7)
+    stages = [
+        StageConfig.model_validate({"name": f"s{place}", "mixture": {"x": {}}, "steps": 1} | each)
+        for place, each in enumerate([{}, *fields])
+    ]
+    assert with_stages(memory, stages).total == memory.total + more
