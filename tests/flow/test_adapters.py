@@ -218,6 +218,7 @@ def test_a_run_that_stopped_goes_on_bit_for_bit(kind, runs, again):
         np.testing.assert_array_equal(resumed[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_device_goes_on_with_eight(runs, bases, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "devices", jax.local_devices)
     mesh = "sharding.mesh={data: 2, fsdp: 2, tensor: 2}"

@@ -159,6 +159,7 @@ def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path
         np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_stages_follow_one_another_and_one_can_be_appended_with_its_source(tmp_path: Path):
     config = write_config(tmp_path / "small.yaml")
     train(config)

@@ -81,6 +81,7 @@ def test_the_choice_is_the_one_that_a_search_by_hand_finds(scores_after, eos_ids
     assert len({len(one) for one in chosen}) > 3
 
 
+@pytest.mark.slow
 def test_constrained_and_free_requests_share_a_call():
     """Neither changes the other, drawn tokens do not change a choice, and limits do not cut one."""
     rng = np.random.default_rng(1)

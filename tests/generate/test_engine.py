@@ -148,6 +148,7 @@ def test_decoding_stops_when_all_rows_have_ended():
     assert seconds[0] < seconds[1] / 4
 
 
+@pytest.mark.slow
 def test_200_prompts_of_mixed_lengths_need_few_programs():
     """Few groups of lengths, each with one program that reads prompts and one that writes tokens."""
     engine.programs.cache_clear()

@@ -44,6 +44,7 @@ def homes(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "a", tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_see_the_run_folder_ends_all_and_nothing_is_moved(
     tmp_path, homes, monkeypatch
 ):

@@ -149,6 +149,7 @@ def test_four_processes_end_together_and_go_on_bit_for_bit(config: Path):
     disturbed(config, undisturbed.folder, run_of(config, "four-disturbed", 4, 2), deaths)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(config: Path, alone: Path):
     """Another number of processes: the same batches, losses but for rounding."""
     run = run_of(config, "fewer", 2, 4)

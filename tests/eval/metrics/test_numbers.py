@@ -79,6 +79,7 @@ def test_only_three_digits_behind_one_mark_have_two_readings():
     assert last_number("none") == set()
 
 
+@pytest.mark.slow
 def test_every_character_of_unicode_can_be_read():
     """regex knows digits that Python does not; \U00010d40 ended an evaluation with a traceback."""
     for start in range(0, sys.maxunicode, 64):
