@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.flow.small import CONFIG, scored, train, write_config
-from tests.flow.test_train import losses, parameters
+from tests.flow.test_train import lines_of, losses, parameters
 
 # The tests that share what these make stay together, so that it is made once.
 pytestmark = pytest.mark.xdist_group("stages")
@@ -114,6 +114,25 @@ def test_frozen_parameters_are_what_they_were(finished):
     down = "params/layers/mlp/down"
     assert (before[down][0] == after[down][0]).all() == bool(frozen)
     assert (before[down][1] != after[down][1]).any()
+
+
+def test_an_optimizer_goes_on_or_begins_anew(finished):
+    """It counts its own steps."""
+    for place, step in enumerate((4, 8, 12)):
+        is_kept = config_in(finished)["stages"][place]["optimizer"] == "keep"
+        arrays = parameters(finished, step).items()
+        counts = {
+            int(leaf) for name, leaf in arrays if name.startswith("opt_state/") and name.endswith("count")
+        }
+        assert counts == {step if is_kept else 4}
+
+
+def test_lines_of_an_anchored_stage_tell_what_its_anchors_add_and_no_others_do(finished):
+    anchored = {stage["name"] for stage in config_in(finished)["stages"] if stage["anchor"] != "off"}
+    for line in lines_of(finished):
+        assert ("anchor_loss" in line) == (line["stage"] in anchored)
+        if line["stage"] in anchored and line["step"] % 4 == 0:  # the first step of a stage has not moved yet
+            assert line["anchor_loss"] > 0
 
 
 def test_replay_has_its_share_of_what_is_shown(finished):
