@@ -150,15 +150,28 @@ def _do_nothing(number: int, frame: object) -> None:
 
 
 _to_restore: list[Callable[[], None]] = []
+_blocked_before: list[set[int]] = []  # by the fork that is under way
+
+
+def _hold_back() -> None:
+    """Signals wait while a process forks: one for a child that is just born would find our handlers there."""
+    if _to_restore:
+        _blocked_before.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
+
+
+def _let_come() -> None:
+    if _blocked_before:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _blocked_before.pop())
 
 
 def _restore_in_child() -> None:
     """A forked child would write its signals to the descriptor it shares with us, and not end by them."""
     while _to_restore:
         _to_restore.pop()()
+    _let_come()
 
 
-os.register_at_fork(after_in_child=_restore_in_child)
+os.register_at_fork(before=_hold_back, after_in_parent=_let_come, after_in_child=_restore_in_child)
 
 
 # ── notices ──────────────────────────────────────────────────────────────────

@@ -245,14 +245,22 @@ def fail(group: Group, *, who: int, kind: str) -> None:
         raise
 
 
+def is_running(pid: int) -> bool:
+    """False for one that is dead, whether or not its parent has asked for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def follow(group: Group) -> None:
     """Process 1 is killed; process 2 gets an error from that, as collectives do, before it can know why."""
-    group.gather(None)
+    first = group.gather(os.getpid())[1]
     if group.index == 1:
-        time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGKILL)
     if group.index == 2:
-        time.sleep(0.3)
+        while is_running(first):
+            time.sleep(0.01)
         try:
             raise RuntimeError("Gloo: connection closed by peer")
         except RuntimeError as error:
