@@ -1,7 +1,8 @@
-"""What a collective sends over the links between the chips of a slice, and how long that takes.
+"""What a collective sends over the links between the chips of a slice or between slices, and how long it takes.
 
 Kind, bytes and group are the compiler's; the time is a model: every chip sends at the full speed of its links
-along the torus axes that the group spans, and nothing else is on them.
+along the torus axes that the group spans, and nothing else is on them. Between slices it has its part of the
+network of the data center, without latency.
 """
 
 import itertools
@@ -41,6 +42,35 @@ def transfer(collective: Instruction, chip: Chip, torus: tuple[int, ...], *, sca
     if scattered and kind == "all-reduce":
         return Transfer("reduce-scatter", group, size, seconds / 2)
     return Transfer(kind, group, size, seconds)
+
+
+def exchange(send: Instruction, chip: Chip) -> Transfer | None:
+    """What one exchange between slices costs: the compiler hands an array of each chip over to the hosts.
+
+    Its kind and the slices that take part stand beside it: `_xla_megascale_target="{1,2}x{0:3}"` are slices
+    1 and 2 with chips 0 to 3 of each.
+
+    Returns: the kind and the number of slices; None where the kind, or the chip's network, is not known.
+    """
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', send.attributes)
+    slices = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', send.attributes)
+    if not (kind and slices and chip.dcn_gb_per_second):
+        return None
+    name = kind.group(1).lower().replace("_", "-")
+    group = sum(_count(part) for part in slices.group(1).split(","))
+    handed = send.arrays[0].bytes
+    size = handed * group if name == "all-gather" else handed // group if name == "reduce-scatter" else handed
+    return Transfer(name, group, size, link_bytes(name, size, group) / (chip.dcn_gb_per_second * 1e9))
+
+
+def _count(part: str) -> int:
+    """Of one number or of a range with both its ends.
+
+    >>> _count("3"), _count("0:3")
+    (1, 4)
+    """
+    first, _, last = part.partition(":")
+    return int(last or first) - int(first) + 1
 
 
 def group_size(collective: Instruction, chips: int) -> int:

@@ -54,13 +54,14 @@ def estimate(text: str, chip: Chip, torus: tuple[int, ...]) -> Estimate:
 
 def _step_time(ledger: Ledger, cycles: Cycles, compute_cycles: float) -> StepTime:
     compute, kernels = compute_cycles / ledger.hertz, cycles.kernel / ledger.hertz
-    collectives = math.fsum(each.seconds for each in ledger.collectives.values())
+    between = math.fsum(each.seconds for each in ledger.collectives.values() if each.how == "slices")
+    within = math.fsum(each.seconds for each in ledger.collectives.values() if each.how != "slices")
     exposed = math.fsum(each.exposed_seconds for each in ledger.collectives.values())
     return StepTime(
         matmul_seconds=cycles.matmul / ledger.hertz,
         compute_seconds=compute,
         kernel_seconds=kernels,
-        collective_seconds=collectives,
+        collective_seconds=within + between,
         exposed_seconds=exposed,
-        seconds=max(compute + kernels + exposed, collectives),
+        seconds=max(compute + kernels + exposed, within, between),
     )

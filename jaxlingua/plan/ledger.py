@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field, replace
 
-from jaxlingua.plan.collectives import Transfer, transfer
+from jaxlingua.plan.collectives import Transfer, exchange, transfer
 from jaxlingua.plan.hlo import COLLECTIVES, Computation, Instruction, Schedule
 from jaxlingua.plan.kernels import attention_cycles, attention_shape, has_dq_kernel
 from jaxlingua.plan.step_time import Collective, Kernel, Operation
@@ -82,6 +82,7 @@ def _run(ledger: Ledger, name: str, times: int) -> Cycles:
     computation = ledger.schedule.computations[name]
     begun: dict[str, _Pending] = {}  # by the instruction that has it in hand
     fused: dict[str, _Pending] = {}  # by channel
+    exchanges: dict[str, _Pending] = {}  # between slices, by name
     total = Cycles()
     for instruction in computation.instructions:
         if instruction.opcode in ("while", "conditional", "call"):
@@ -91,8 +92,8 @@ def _run(ledger: Ledger, name: str, times: int) -> Cycles:
         elif instruction.opcode in COLLECTIVES:
             moved = transfer(instruction, ledger.chip, ledger.torus, scattered=False)
             _write_collective(ledger, instruction, moved, "sync", moved.seconds, times)
-        elif instruction.opcode == "send" and "xla_megascale" in instruction.attributes:
-            ledger.slice_exchange_bytes += times * instruction.arrays[0].bytes
+        elif instruction.opcode in ("send", "recv") and "xla_megascale" in instruction.attributes:
+            begun[instruction.name] = _exchanged(instruction, exchanges, total)
         elif collective := _begun(ledger.schedule, instruction):
             begun[instruction.name] = _Pending(collective, "async", begun_at=total.cal + total.kernel)
         elif pending := _went_on(instruction, begun):
@@ -172,6 +173,16 @@ def _begun(schedule: Schedule, instruction: Instruction) -> Instruction | None:
     return schedule.collective_in(instruction.named("calls")) if instruction.opcode == "async-start" else None
 
 
+def _exchanged(instruction: Instruction, exchanges: dict[str, _Pending], before: Cycles) -> _Pending:
+    """The exchange between slices of which this is one half: what is sent to the hosts, or comes back."""
+    found = re.search(r'_xla_host_transfer_rendezvous="([^"]*)"', instruction.attributes)
+    name = found.group(1) if found else instruction.name
+    pending = exchanges.setdefault(name, _Pending(instruction, "slices", begun_at=before.cal + before.kernel))
+    if instruction.opcode == "send":
+        pending.collective = instruction
+    return pending
+
+
 def _went_on(instruction: Instruction, begun: dict[str, _Pending]) -> _Pending | None:
     """The collective that an instruction moves along or ends."""
     if not instruction.opcode.endswith(("-update", "-done")) or not instruction.operands:
@@ -200,8 +211,14 @@ def _cover(schedule: Schedule, instruction: Instruction, cycles: Cycles, fused: 
 
 def _settle(ledger: Ledger, pending: _Pending, times: int) -> None:
     """Write down a collective whose cover is known."""
-    moved = transfer(pending.collective, ledger.chip, ledger.torus, scattered=pending.scattered)
-    covered = pending.cover_cycles / ledger.hertz if pending.how == "async" else 0.0
+    if pending.how == "slices":
+        moved = exchange(pending.collective, ledger.chip)
+    else:
+        moved = transfer(pending.collective, ledger.chip, ledger.torus, scattered=pending.scattered)
+    if moved is None:
+        ledger.slice_exchange_bytes += times * pending.collective.arrays[0].bytes
+        return
+    covered = pending.cover_cycles / ledger.hertz if pending.how in ("async", "slices") else 0.0
     exposed = max(0.0, moved.seconds - covered)
     _write_collective(ledger, pending.collective, moved, pending.how, exposed, times)
 

@@ -22,7 +22,10 @@ ABOUT_READINGS = (
     "xla: its cycles for everything"
 )
 MEMORY_IS_EXACT = "memory is exact, the compiler's own"
-ACROSS_SLICES = "what goes between slices is not in the estimate of time"
+ACROSS_SLICES = (
+    "between slices: the published bandwidth of the network with nothing else on it and no latency"
+)
+NOT_ACROSS_SLICES = "what goes between slices is not in the estimate of time"
 BOUND = "work is not counted, so seconds and chip-hours are at least, MFU and tokens per second at most"
 
 
@@ -309,7 +312,9 @@ def _not_counted(estimate: Estimate) -> list[str]:
 
 def _trust(plan: Plan) -> str:
     told = [MEMORY_IS_EXACT] + ([f"time: {plan.estimate.trust}"] if plan.estimate else [])
-    return "; ".join(told + [BOUND] * plan.is_lower_bound + [ACROSS_SLICES] * (plan.topology.slices > 1))
+    if plan.topology.slices > 1 and plan.estimate:
+        told.append(NOT_ACROSS_SLICES if plan.estimate.slice_exchange_bytes else ACROSS_SLICES)
+    return "; ".join(told + [BOUND] * plan.is_lower_bound)
 
 
 def _gib(size: float | int) -> float:

@@ -46,10 +46,15 @@ def roofline(
     compute = matmul + elementwise_bytes(config, sizes, mesh) / (chip.hbm_gb_per_second * 1e9 * HBM_SHARE)
     kernels = _attention_seconds(config, sizes, mesh, chip)
     collectives = _collectives(config, sizes, mesh, chip, torus)
-    waiting = math.fsum(each.seconds for each in collectives)
-    beyond = max(0.0, waiting - compute - kernels)
     slices = mesh.size // math.prod(torus)
-    gradients = 2 * _trained_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"])
+    gradients = 2 * _trained_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"]) if slices > 1 else 0
+    within = math.fsum(each.seconds for each in collectives)
+    if slices > 1 and chip.dcn_gb_per_second:
+        between = link_bytes("all-reduce", gradients, slices) / (chip.dcn_gb_per_second * 1e9)
+        collectives += (Collective("all-reduce", "slices", slices, 1, gradients, between, between),)
+        gradients = 0
+    waiting = math.fsum(each.seconds for each in collectives)
+    beyond = max(0.0, max(within, waiting - within) - compute - kernels)
     return Estimate(
         method="roofline",
         trust=TRUST.format(share=MATMUL_SHARE[chip.name]),
@@ -62,7 +67,7 @@ def roofline(
         operations=(),
         unknown_loops=(),
         unknown_kernels=(),
-        slice_exchange_bytes=gradients if slices > 1 else 0,
+        slice_exchange_bytes=gradients,
     )
 
 

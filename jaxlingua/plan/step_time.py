@@ -14,7 +14,8 @@ class StepTime:
     Args:
         matmul_seconds: fusions that hold a matrix product; part of `compute_seconds`.
         compute_seconds: everything but Pallas kernels and waiting.
-        collective_seconds: all collectives, hidden or not. They share the links: a step takes no less.
+        collective_seconds: all collectives, hidden or not. Those of one network share it: a step takes no less
+            than those within a slice, nor than those between slices.
         exposed_seconds: what of them no compute hides.
         seconds: of the step.
     """
@@ -32,8 +33,9 @@ class Collective:
     """All collectives of one kind in one step.
 
     Args:
-        how: "async" runs under compute; "sync" does not; "sync(fused)" neither, with other work fused in.
-        group: chips that take part together.
+        how: "async" runs under compute; "sync" does not; "sync(fused)" neither, with other work fused in;
+            "slices" goes between slices, through the hosts, under what compute lies between.
+        group: chips that take part together; slices, for "slices".
         bytes: of the results on one chip.
     """
 
@@ -84,7 +86,8 @@ class Estimate:
         operations: the longest first.
         unknown_loops: loops whose trips depend on data; counted once.
         unknown_kernels: Pallas kernels that are not counted.
-        slice_exchange_bytes: what one chip hands over for other slices; its time is not counted.
+        slice_exchange_bytes: what one chip hands over for other slices where its time is not counted, since
+            their network is not known.
     """
 
     method: Literal["schedule", "roofline"]

@@ -20,6 +20,8 @@ class Chip:
         clock_ghz: follows from `peak_tflops` and `flops_per_cycle`; nothing here was measured on a chip.
         flops_per_cycle: matrix units x rows x columns x 2.
         ici_gb_per_second: one link in one direction, published or assumed; no program text tells it.
+        dcn_gb_per_second: what one chip sends to other slices, its part of the pod's network as published
+            (v5e 6.4, v6e 25.6 Tbit/s per pod of 256; v5p 50 Gbit/s per chip); None where it is not.
         torus_dims: axes of the chips' grid.
         wrap_multiple: an axis closes to a ring where its length is a multiple of this.
     """
@@ -32,6 +34,7 @@ class Chip:
     clock_ghz: float
     flops_per_cycle: int
     ici_gb_per_second: float
+    dcn_gb_per_second: float | None
     torus_dims: int
     wrap_multiple: int
 
@@ -51,6 +54,7 @@ CHIPS = {
         clock_ghz=1.05,
         flops_per_cycle=8 * 128 * 128 * 2,
         ici_gb_per_second=45.0,
+        dcn_gb_per_second=None,
         torus_dims=3,
         wrap_multiple=4,
     ),
@@ -63,6 +67,7 @@ CHIPS = {
         clock_ghz=1.5,
         flops_per_cycle=4 * 128 * 128 * 2,
         ici_gb_per_second=45.0,
+        dcn_gb_per_second=3.125,
         torus_dims=2,
         wrap_multiple=16,
     ),
@@ -75,6 +80,7 @@ CHIPS = {
         clock_ghz=1.75,
         flops_per_cycle=8 * 128 * 128 * 2,
         ici_gb_per_second=90.0,
+        dcn_gb_per_second=6.25,
         torus_dims=3,
         wrap_multiple=4,
     ),
@@ -87,6 +93,7 @@ CHIPS = {
         clock_ghz=1.75,
         flops_per_cycle=4 * 256 * 256 * 2,
         ici_gb_per_second=90.0,
+        dcn_gb_per_second=12.5,
         torus_dims=2,
         wrap_multiple=16,
     ),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jaxlingua.plan.estimate import Estimate, estimate, mfu
-from jaxlingua.sharding.chips import CHIPS
+from jaxlingua.sharding.chips import CHIPS, Chip
 from jaxlingua.tracking import ModelSize
 from tests.plan.schedules import GROUP_64, cycles, matmul, schedule_text
 
@@ -188,8 +188,63 @@ def test_a_step_takes_no_less_than_its_collectives_one_after_another():
     assert found.cal.seconds == found.cal.collective_seconds == pytest.approx(2 * GATHER_SECONDS)
 
 
-def test_what_is_handed_over_for_other_slices_is_counted_in_bytes_and_takes_no_time():
-    """The compiler sends it to the host, whose network is no part of the estimate."""
+def exchanged(kind: str, *between: str, slices: str = "{1,2}", chip: Chip = V5E) -> Estimate:
+    """An array that is handed over to the hosts, and what comes back; written as the compiler writes it."""
+    about = (
+        'is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",'
+        '_xla_host_transfer_rendezvous="all-reduce.5_0",'
+        f'_xla_megascale_target="{slices}x{{0:3}}",_xla_megascale_transfer_type="{kind}"}}'
+    )
+    entry = (
+        matmul("before", 1_500_000),
+        f"%send.2 = ({WEIGHTS}, u32[], token[]) send(%p, %token), channel_id=6, {about}",
+        f"%recv.2 = ({WEIGHTS}, u32[], token[]) recv(%token), channel_id=5, {about}",
+        *between,
+        "%send-done.2 = token[] send-done(%send.2), channel_id=6",
+        f"%recv-done.2 = ({WEIGHTS}, token[]) recv-done(%recv.2), channel_id=5",
+        matmul("after", 1_500_000),
+    )
+    return estimate(schedule_text(*entry), chip, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "slices", "count", "times"),
+    [
+        ("ALL_REDUCE", "{1,2}", 2, 1),  # each slice sends half twice
+        ("ALL_REDUCE", "{1,2,3,4}", 4, 2 * 3 / 4),
+        ("ALL_REDUCE", "{1:8}", 8, 2 * 7 / 8),
+        ("ALL_GATHER", "{1,2,3,4}", 4, 3),  # what one chip hands over goes to three others
+        ("REDUCE_SCATTER", "{1,2,3,4}", 4, 3 / 4),
+    ],
+)
+def test_an_exchange_between_slices_takes_the_chips_part_of_the_network(kind, slices, count, times):
+    """v5e: 6.4 Tbit/s for the 256 chips of a pod are 3.125 GB/s for each."""
+    found = exchanged(kind, slices=slices)
+    (collective,) = found.collectives
+    seconds = times * WEIGHTS_BYTES / 3.125e9
+    assert (collective.how, collective.group, collective.calls) == ("slices", count, 1)
+    assert collective.kind == kind.lower().replace("_", "-")
+    assert collective.seconds == collective.exposed_seconds == pytest.approx(seconds)
+    assert found.cal.seconds == pytest.approx(0.002 + seconds)
+    assert found.slice_exchange_bytes == 0
+
+
+def test_an_exchange_between_slices_runs_under_what_lies_between_and_beside_the_links_of_a_slice():
+    seconds = WEIGHTS_BYTES / 3.125e9
+    found = exchanged("ALL_REDUCE", matmul("cover", int(seconds * HERTZ / 4)), REDUCE)
+    (between,) = (each for each in found.collectives if each.how == "slices")
+    assert between.exposed_seconds == pytest.approx(seconds * 3 / 4, rel=1e-4)
+    hidden = exchanged("ALL_REDUCE", matmul("cover", int(2 * seconds * HERTZ)))
+    assert hidden.cal.exposed_seconds == 0
+    assert hidden.cal.seconds == pytest.approx(0.002 + 2 * seconds, rel=1e-4)
+
+
+def test_between_slices_of_a_chip_whose_network_is_not_published_bytes_are_told_and_no_time():
+    found = exchanged("ALL_REDUCE", chip=CHIPS["v4"])
+    assert (found.collectives, found.slice_exchange_bytes) == ((), WEIGHTS_BYTES)
+
+
+def test_what_is_handed_over_for_other_slices_in_an_unknown_way_is_counted_in_bytes_and_takes_no_time():
     sent = (
         f"%send.2 = ({WEIGHTS}, u32[], token[]) send(%p, %token), channel_id=6, is_host_transfer=true, "
         'frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}'

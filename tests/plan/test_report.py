@@ -247,12 +247,14 @@ def test_a_roofline_is_marked_as_one():
     assert (told["method"], told["no_schedule"]) == ("roofline", "INTERNAL: RET_CHECK failure")
 
 
-@pytest.mark.parametrize(("slices", "is_told"), [("1", False), ("2", True)])
-def test_what_goes_between_slices_is_not_in_the_time_and_that_is_told(slices: str, is_told: bool):
-    sent = replace(ESTIMATE, slice_exchange_bytes=GIB // 4 if is_told else 0)
-    plan = replace(PLAN, topology=topology_of("v5e:8x8", slices), estimate=sent)
-    assert ("kernel mine, 0.250 GiB per chip between slices" in as_table(plan)) == is_told
-    assert ("what goes between slices is not in the estimate of time" in as_table(plan)) == is_told
+@pytest.mark.parametrize(("slices", "unknown_bytes"), [("1", 0), ("2", 0), ("2", GIB // 4)])
+def test_whether_what_goes_between_slices_is_in_the_time_is_told(slices: str, unknown_bytes: int):
+    sent = replace(ESTIMATE, slice_exchange_bytes=unknown_bytes)
+    told = as_table(replace(PLAN, topology=topology_of("v5e:8x8", slices), estimate=sent))
+    is_left_out = unknown_bytes > 0
+    assert ("kernel mine, 0.250 GiB per chip between slices" in told) == is_left_out
+    assert ("what goes between slices is not in the estimate of time" in told) == is_left_out
+    assert ("between slices: the published bandwidth" in told) == (slices == "2" and not is_left_out)
 
 
 def test_a_plan_that_was_stored_and_micro_batches_are_told():

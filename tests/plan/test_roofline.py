@@ -139,8 +139,13 @@ def test_what_goes_between_slices_is_the_shard_of_the_gradients():
     assert of().slice_exchange_bytes == 0
     mesh = AbstractMesh((2, 64, 1), ("data", "fsdp", "tensor"))
     found = roofline(config(), SIZES, mesh, V5E, (8, 8))
-    assert found.slice_exchange_bytes == WEIGHTS_BYTES // 64
-    assert {each.group for each in found.collectives} == {64}
+    assert {each.group for each in found.collectives if each.how != "slices"} == {64}
+    (between,) = (each for each in found.collectives if each.how == "slices")
+    assert (between.group, between.bytes) == (2, WEIGHTS_BYTES // 64)
+    assert between.seconds == pytest.approx(WEIGHTS_BYTES / 64 / 3.125e9)
+    unknown = roofline(config(), SIZES, mesh, replace(V5E, dcn_gb_per_second=None), (8, 8))
+    assert unknown.slice_exchange_bytes == WEIGHTS_BYTES // 64
+    assert {each.how for each in unknown.collectives} == {"unknown"}
 
 
 def test_a_roofline_says_that_it_is_one():
