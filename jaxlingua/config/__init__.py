@@ -61,6 +61,7 @@ from jaxlingua.config.train import (
     ShardingConfig,
     TrackingConfig,
     TrainConfig,
+    check_tracking,
     check_train,
 )
 from jaxlingua.errors import ConfigError, nearest
@@ -164,6 +165,7 @@ class Config(BaseModel):
         check_model(self.model)
         check_tokens(self.tokens, self.model)
         check_train(self.train)
+        check_tracking(self.tracking)
         check_faithful(self)
         return self
 

@@ -4,7 +4,17 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from jaxlingua.config.fields import STRICT, Auto, NotNegative, Positive, PositiveFloat, Text, free, identity
+from jaxlingua.config.fields import (
+    STRICT,
+    Auto,
+    NotNegative,
+    Off,
+    Positive,
+    PositiveFloat,
+    Text,
+    free,
+    identity,
+)
 from jaxlingua.errors import ConfigError
 
 Remat = Literal["none", "full", "save_attention", "save_qkv", "save_mlp", "minimal", "dots"]
@@ -148,6 +158,9 @@ class TrackingConfig(BaseModel):
     log_every_steps: int = free(10, "Steps between lines of metrics.jsonl.", gt=0)
     tensorboard: bool = free(True, "Whether TensorBoard event files are written.")
     wandb_project: Text = free("", "Weights & Biases project; empty for none.")
+    trace_steps: list[Positive] | Off = free(
+        "off", "First and last step whose work is traced into RUN/traces, such as [100, 104]."
+    )
 
 
 def check_train(train: TrainConfig) -> None:
@@ -161,4 +174,14 @@ def check_train(train: TrainConfig) -> None:
         raise ConfigError(
             f"train.optimizer.first_moment_dtype: '{train.optimizer.first_moment_dtype}' given; Adafactor "
             f"keeps no first moment; leave it out, or set train.optimizer.kind=adamw"
+        )
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Steps that are traced are a first and a last one, in this order."""
+    steps = tracking.trace_steps
+    if steps != "off" and (len(steps) != 2 or steps[1] < steps[0]):
+        raise ConfigError(
+            f"tracking.trace_steps: {steps} given; the first and the last step are allowed, in this order; "
+            f"write such as [100, 104], or off"
         )

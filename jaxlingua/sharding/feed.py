@@ -10,19 +10,30 @@ from jax.sharding import Mesh
 
 from jaxlingua.sharding.rules import batch_sharding, check_rows
 
+WAIT_SECONDS = 0.005
+
 # (step, start_row, stop_row) -> a tree of NumPy arrays that holds these rows of the batch of this step.
 BatchFunction = Callable[[int, int, int], Any]
 
 
 def feed(
-    batch_fn: BatchFunction, steps: Iterable[int], batch_rows: int, mesh: Mesh, depth: int = 2
+    batch_fn: BatchFunction,
+    steps: Iterable[int],
+    batch_rows: int,
+    mesh: Mesh,
+    depth: int = 2,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (step, batch on the mesh) for each step, up to `depth` batches ahead of the caller.
 
     A thread builds and places them, so devices do not wait for Python. What it raises is raised here.
+
+    Args:
+        on_wait: called again and again while the caller waits for a batch that is not ready.
     """
     check_rows("train.batch_rows", batch_rows, mesh)
-    return ahead(((step, place_rows(batch_fn, step, batch_rows, mesh)) for step in steps), depth)
+    placed = ((step, place_rows(batch_fn, step, batch_rows, mesh)) for step in steps)
+    return ahead(placed, depth, on_wait)
 
 
 def place_rows(batch_fn: BatchFunction, step: int, batch_rows: int, mesh: Mesh) -> Any:
@@ -64,7 +75,7 @@ def local_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def ahead(items: Iterable[Any], depth: int) -> Iterator[Any]:
+def ahead(items: Iterable[Any], depth: int, on_wait: Callable[[], None] = lambda: None) -> Iterator[Any]:
     """The same items, made by a thread that stays at most `depth` of them ahead."""
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -89,7 +100,7 @@ def ahead(items: Iterable[Any], depth: int) -> Iterator[Any]:
     threading.Thread(target=work, name="jaxlingua-feed", daemon=True).start()
     try:
         while True:
-            kind, value = ready.get()
+            kind, value = _get(ready, on_wait)
             if kind == "error":
                 raise value
             if kind == "end":
@@ -97,3 +108,12 @@ def ahead(items: Iterable[Any], depth: int) -> Iterator[Any]:
             yield value
     finally:
         stopped.set()
+
+
+def _get(ready: queue.Queue, on_wait: Callable[[], None]) -> tuple[str, Any]:
+    with jax.profiler.TraceAnnotation("data wait"):
+        while True:
+            try:
+                return ready.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                on_wait()

@@ -103,12 +103,13 @@ class StepClock:
     """Seconds of steps, apart from compilation and other pauses.
 
     `tick` is called as the result of a step arrives. What lies between two arrivals, less the pauses told, is
-    the step's time, since the device works without a break.
+    the step's time, since the device works without a break. `waited_seconds` of it it waited for data.
     """
 
     now: Callable[[], float] = time.perf_counter
     steps: int = 0
     step_seconds: float = 0.0
+    waited_seconds: float = 0.0
     paused_seconds: dict[str, float] = field(default_factory=dict)
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     _since: float | None = None
@@ -129,9 +130,14 @@ class StepClock:
         if self._since is None:
             self._since = self.now()
 
+    def waited(self, since: float) -> None:
+        """From `since` until now the device waited for data, in the step that comes; not before the first."""
+        if self._since is not None:
+            self.waited_seconds += self.now() - since
+
     @contextmanager
     def paused(self, kind: str) -> Iterator[None]:
-        """What happens within is no step: "compile", "held_out", "checkpoint", "eval"."""
+        """What happens within is no step: "compile", "held_out", "checkpoint", "eval", "begin", "trace"."""
         start = self.now()
         self._pauses += 1
         try:
@@ -155,8 +161,9 @@ class StepClock:
         return None if since is None else self.now() - since
 
     def seconds_left(self, steps: int) -> float | None:
-        """For so many more steps, with their share of pauses, without compilation; None before the first."""
+        """For so many more steps, with their share of pauses that come again; None before the first."""
         if not self.steps:
             return None
-        pauses = sum(seconds for kind, seconds in self.paused_seconds.items() if kind != "compile")
+        once = ("compile", "trace")
+        pauses = sum(seconds for kind, seconds in self.paused_seconds.items() if kind not in once)
         return steps * (self.step_seconds + pauses) / self.steps

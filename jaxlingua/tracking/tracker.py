@@ -1,8 +1,8 @@
 """Metrics from the device to the reader, one step behind, so that the device never waits for the host."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ import numpy as np
 from jaxlingua.config import TrackingConfig
 from jaxlingua.errors import MachineError
 from jaxlingua.progress import duration
+from jaxlingua.tracking.compiling import COMPILED
 from jaxlingua.tracking.console import Console
-from jaxlingua.tracking.device import device_memory_gib, fetch, host_memory_gib
+from jaxlingua.tracking.device import MemoryPeaks, device_memory_gib, fetch, host_memory_gib, write_peaks
 from jaxlingua.tracking.goodput import GoodputLog
 from jaxlingua.tracking.speed import ModelSize, StepClock, peak_flops
+from jaxlingua.tracking.trace import Tracer
 from jaxlingua.tracking.writer import MetricWriter
 
 
@@ -54,11 +56,14 @@ class Tracker:
         log_every_steps: int,
         clock: StepClock | None = None,
         goodput: GoodputLog | None = None,
+        tracer: Tracer | None = None,
+        folder: Path | None = None,
     ):
-        """`writer`, `goodput`: None in all processes but the first."""
+        """`writer`, `goodput`, `tracer`, `folder` of the run: None in all processes but the first."""
         self.console = console
         self.clock = clock or StepClock()
-        self._goodput = goodput
+        self._goodput, self._tracer, self._folder = goodput, tracer, folder
+        self._peaks = MemoryPeaks()
         self._writer, self._size = writer, size
         self._total_steps, self._log_every_steps = total_steps, log_every_steps
         device = jax.devices()[0]
@@ -71,11 +76,42 @@ class Tracker:
         self._arrived: tuple[int, Any] | None = None
         self._added: dict[str, float | int | None] = {}
         self._window_steps, self._window_seconds, self._window_target_tokens = 0, 0.0, 0
+        self._starved_since: float | None = None
 
     def start_stage(self, facts: StageFacts) -> None:
         """The steps that follow belong to this stage."""
         self.flush()
         self._stage = facts
+
+    def starved(self) -> None:
+        """No batch is ready; asked again and again until one is.
+
+        Once the device is done with the last step that was dispatched, it waits for data, which is counted.
+        Cost: none while batches are ready; a look whether a step has arrived every 5 ms while none is.
+        """
+        if self._starved_since is None and (self._dispatched is None or self._dispatched[1].loss.is_ready()):
+            self._arrive()
+            self._starved_since = self.clock.now()
+
+    @contextmanager
+    def dispatching(self, step: int, *, is_compiled: bool) -> Iterator[None]:
+        """Within, `step` is dispatched.
+
+        Args:
+            is_compiled: whether its program is compiled first, which is no training.
+        """
+        if self._starved_since is not None:
+            self.clock.waited(self._starved_since)
+            self._starved_since = None
+        if self._tracer is not None and self._tracer.starts_before(step):
+            with self.paused("trace"):
+                self._tracer.start()
+        with (
+            self.paused("compile") if is_compiled else nullcontext(),
+            COMPILED.during("step", self._name()),
+            jax.profiler.StepTraceAnnotation("step", step_num=step),
+        ):
+            yield
 
     def step(self, step: int, metrics: Any) -> tuple[int, Any] | None:
         """Take the metrics of a step just dispatched; hand back those of the step before, now on the host.
@@ -89,6 +125,9 @@ class Tracker:
         self.clock.start()
         before = self.flush()
         self._dispatched = (step, metrics)
+        if self._tracer is not None and self._tracer.ends_after(step):
+            with self.paused("trace"):
+                self._tracer.stop()
         return before
 
     def flush(self) -> tuple[int, Any] | None:
@@ -101,13 +140,24 @@ class Tracker:
 
     @contextmanager
     def paused(self, kind: str) -> Iterator[None]:
-        """What happens within is no training: "compile", "held_out", "checkpoint", "eval".
+        """What happens within is no training: "compile", "held_out", "checkpoint", "eval", "begin", "trace".
 
         Cost: waits for the last step that was dispatched.
         """
         self._arrive()
-        with self.clock.paused(kind):
+        with self.clock.paused(kind), COMPILED.during(kind, self._name()), jax.profiler.TraceAnnotation(kind):
             yield
+        self._peaks.note(f"{kind} of stage {self._name()}")
+
+    def end_stage(self, gather: Callable[[Any], list]) -> None:
+        """The stage is trained and evaluated: all processes tell how much memory they held.
+
+        Args:
+            gather: the values of all processes, in all of them.
+        """
+        of_processes = gather(self._peaks.found)
+        if self._folder is not None:
+            write_peaks(self._folder, of_processes)
 
     def add(self, values: Mapping[str, float | int | None]) -> None:
         """Numbers for the line of the last step, which is then written in any case: held-out losses."""
@@ -123,6 +173,8 @@ class Tracker:
         ended_by = sys.exception()
         try:
             self.flush()
+            if self._tracer is not None:
+                self._tracer.stop()
         except MachineError:
             if ended_by is None:
                 raise
@@ -133,12 +185,16 @@ class Tracker:
             if self._writer is not None:
                 self._writer.close()
 
+    def _name(self) -> str:
+        return self._stage.name if self._stage is not None else ""
+
     def _arrive(self) -> None:
         if self._dispatched is None:
             return
         step, metrics = self._dispatched
         self._dispatched = None
-        metrics = fetch(metrics)
+        with jax.profiler.TraceAnnotation("arrive", step_num=step):
+            metrics = fetch(metrics)
         self._arrived = (step, metrics)
         self._window_seconds += self.clock.tick()
         self._window_steps += 1
@@ -164,6 +220,9 @@ class Tracker:
             self._goodput.note(step)
         if not is_logged:
             return
+        self._peaks.note(f"step {step:,} of stage {self._stage.name}")
+        if self._tracer is not None:
+            self._tracer.take_request(step)
         if self._writer is not None:
             line = self._line(metrics, seconds, tokens_per_second) | self._added
             self._writer.write(step, self._stage.name, line)
@@ -216,18 +275,29 @@ def open_tracker(
     run_config: Mapping[str, Any],
 ) -> Tracker:
     """The tracker of a run in `folder` that goes on from `restored_step` (None: from its beginning)."""
-    clock, goodput, writer = StepClock(), None, None
-    if jax.process_index() == 0:
+    clock, goodput, writer, tracer = StepClock(), None, None, None
+    is_primary = jax.process_index() == 0
+    if is_primary:
         writer = MetricWriter(folder, config, restored_step, run_config)
         goodput = GoodputLog(folder, restored_step, clock)
+        tracer = Tracer(
+            folder, config.trace_steps, console.say, total_steps=total_steps, restored_step=restored_step
+        )
     if writer is not None and writer.dropped_lines:
         console.say(
             f"metrics.jsonl: {writer.dropped_lines} lines after step {restored_step or 0} dropped; "
             f"their steps are run again"
         )
-    every = config.log_every_steps
     return Tracker(
-        writer, console, size, total_steps=total_steps, log_every_steps=every, clock=clock, goodput=goodput
+        writer,
+        console,
+        size,
+        total_steps=total_steps,
+        log_every_steps=config.log_every_steps,
+        clock=clock,
+        goodput=goodput,
+        tracer=tracer,
+        folder=folder if is_primary else None,
     )
 
 

@@ -4,7 +4,7 @@ The one page. Stage map: 1 data, 2 tokenize and pack, 3 shard, 4 train step, 5 c
 6 generate).
 """
 
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -180,12 +180,12 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             tracker.start_stage(facts_of(stage))
 
             left = range(step - stage.first_step, stage.batches.steps)
-            batches = feed(stage.batches.batch, left, config.train.batch_rows, mesh)
+            batches = feed(stage.batches.batch, left, config.train.batch_rows, mesh, on_wait=tracker.starved)
             opened.callback(batches.close)  # else its thread goes on while an error ends the process
             for batch_step, batch in batches:
-                with tracker.paused("compile") if batch_step == left[0] else nullcontext():
-                    state, metrics = train_step(state, batch)
                 step = stage.first_step + batch_step + 1
+                with tracker.dispatching(step, is_compiled=batch_step == left[0]):
+                    state, metrics = train_step(state, batch)
                 stop_if_bad(tracker.step(step, metrics))
                 store.raise_if_failed()
                 if step == end and method.is_averaged:
@@ -214,6 +214,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             if has_tasks:
                 with tracker.paused("eval"):
                     evaluated(f"after stage {name}", stage_model, stage=name, step=step, model_name="tuned")
+            tracker.end_stage(home.group.gather)
     if run_folder.is_primary():
         announce.say_scores(console, write_report(folder), config.run.folder)
 

@@ -1,0 +1,101 @@
+"""A trace on demand: what devices and host did in some steps of a run, into RUN/traces/<first>-<last>/."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from jaxlingua.errors import JaxlinguaError, one_line
+from jaxlingua.tracking.trace_summary import summarize, told
+
+FOLDER = "traces"
+REQUEST = "trace.request"  # in the run folder: how many steps of a run that is under way are to be traced
+DEFAULT_STEPS = 5
+
+
+class Tracer:
+    """Traces steps of this process; the first process of a run has one.
+
+    A step's work begins when it is dispatched and ends when its result arrives; whoever calls `start` and
+    `stop` waits for the step before and for the last one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        steps: Sequence[int] | Literal["off"],
+        say: Callable[[str], None],
+        *,
+        total_steps: int,
+        restored_step: int | None,
+    ):
+        """`folder`: of the run. Steps that this start does not do are told in one line."""
+        self._folder, self._say, self._total_steps = folder, say, total_steps
+        self._steps: tuple[int, int] | None = None
+        self._is_open = False
+        done = restored_step or 0
+        if steps == "off":
+            return
+        first, last = steps
+        if done < first <= total_steps:
+            self._steps = first, min(last, total_steps)
+        else:
+            say(
+                f"tracking.trace_steps: [{first}, {last}] given; this start does steps {done + 1} to "
+                f"{total_steps}; nothing is traced"
+            )
+
+    def starts_before(self, step: int) -> bool:
+        """Whether the trace is to begin before `step` is dispatched."""
+        return self._steps is not None and not self._is_open and step == self._steps[0]
+
+    def ends_after(self, step: int) -> bool:
+        """Whether the trace is to end when the result of `step` has arrived."""
+        return self._is_open and step == self._steps[1]
+
+    def start(self) -> None:
+        """Begin; the steps before have arrived.
+
+        Cost: on some devices seconds the first time.
+        """
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # each call of a function would be told, and would make steps slow
+        jax.profiler.start_trace(self._home(), profiler_options=options)
+        self._is_open = True
+
+    def stop(self) -> None:
+        """End, and tell what was found; nothing if no trace is open."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        home = self._home()
+        self._steps = None
+        try:
+            jax.profiler.stop_trace()
+            lines = told(summarize(home), f"{FOLDER}/{home.name}")
+        except (OSError, RuntimeError, JaxlinguaError) as error:  # the run goes on without
+            lines = [f"no trace: {one_line(error)}"]
+        for line in lines:
+            self._say(line)
+
+    def take_request(self, step: int) -> None:
+        """Trace the steps that follow `step` and the next one, if a file in the run folder asks for it.
+
+        Cost: one look whether the file is there.
+        """
+        request = self._folder / REQUEST
+        if self._steps is not None or not request.exists():
+            return
+        content = request.read_text("utf-8", errors="replace").strip()
+        request.unlink(missing_ok=True)
+        steps = int(content) if content.isdecimal() and int(content) else DEFAULT_STEPS
+        first = step + 2  # the next one is under way
+        if first > self._total_steps:
+            self._say(f"{REQUEST}: no step is left that could be traced")
+            return
+        self._steps = first, min(first + steps - 1, self._total_steps)
+        self._say(f"{REQUEST}: steps {self._steps[0]} to {self._steps[1]} are traced")
+
+    def _home(self) -> Path:
+        return self._folder / FOLDER / f"{self._steps[0]}-{self._steps[1]}"

@@ -1,0 +1,203 @@
+"""A trace on demand, and what its summary makes of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jax.profiler import ProfileData
+
+from jaxlingua.errors import DataError
+from jaxlingua.tracking.trace import REQUEST, Tracer
+from jaxlingua.tracking.trace_file import Operation, parse_trace
+from jaxlingua.tracking.trace_summary import ANNOTATIONS, kind_of, summarize, summary_of, told
+
+# ── a trace made by hand ─────────────────────────────────────────────────────
+# Times in ms. Steps 7 and 8 are dispatched at 0 and 8; they arrive at 10 and 30. From 10 to 14 the host saves
+# a checkpoint, from 16 to 18 it waits for data. So the steps take 10 and 16 ms, 26 in all.
+HOST = {
+    "step": [(0, 1, 7), (14, 15, 8)],
+    "arrive": [(9, 10, 7), (20, 30, 8)],
+    "checkpoint": [(10, 14, None)],
+    "data wait": [(16, 18, None)],
+    "something else": [(0, 30, None)],
+}
+
+
+def line(name: str, events: list[tuple[str, float, float, str]], names: dict[str, int]) -> str:
+    """A line of an XSpace, its events as (name, start, end, statistics)."""
+    told = "".join(
+        f"events {{ metadata_id: {names.setdefault(event, len(names) + 1)} "
+        f"offset_ps: {round(start * 1e9)} duration_ps: {round((end - start) * 1e9)} {stats} }}\n"
+        for event, start, end, stats in events
+    )
+    return f'lines {{ name: "{name}" timestamp_ns: 5000000 {told} }}\n'
+
+
+def plane(name: str, lines: dict[str, list], stats: tuple[str, ...], metadata: dict[str, str]) -> str:
+    """A plane; `metadata` has the statistics of names."""
+    names: dict[str, int] = {}
+    body = "".join(line(title, events, names) for title, events in lines.items())
+    for title, number in names.items():
+        body += (
+            f"event_metadata {{ key: {number} value {{ id: {number} name: {json.dumps(title)} "
+            f"{metadata.get(title, '')} }} }}\n"
+        )
+    for number, title in enumerate(stats, start=1):
+        body += f'stat_metadata {{ key: {number} value {{ id: {number} name: "{title}" }} }}\n'
+    return f'planes {{ name: "{name}"\n{body} }}\n'
+
+
+def host() -> str:
+    numbered = {
+        name: [
+            (name, *span, f"stats {{ metadata_id: 1 int64_value: {step} }}" if step else "")
+            for *span, step in spans
+        ]
+        for name, spans in HOST.items()
+    }
+    return plane(
+        "/host:CPU",
+        {"python": [event for events in numbered.values() for event in events]},
+        ("step_num",),
+        {},
+    )
+
+
+def summary(*planes: str) -> dict:
+    content = ProfileData.text_proto_to_serialized_xspace("".join([host(), *planes]))
+    return summary_of(parse_trace(content, ANNOTATIONS, "by hand"), "by hand")
+
+
+def test_the_time_of_a_tpu_is_divided_without_a_rest():
+    """Two devices alike, in 26 ms of steps: 9 of products, 3 of attention, 2 of copies, 4 of collectives."""
+    operations = [
+        ("%while.3 = (f32[8]) while(%t)", 1, 30, ""),  # holds the others, and is no work itself
+        ("%fusion.1 = bf16[8] fusion(%a)", 1, 7, ""),
+        ("%splash_mha.2 = bf16[8] custom-call(%a)", 7, 10, ""),
+        ("%fusion.1 = bf16[8] fusion(%a)", 10, 14, ""),  # while the host saves: no part of the steps
+        ("%all-reduce.1 = f32[8] all-reduce(%b)", 18, 22, ""),
+        ("%copy.9 = f32[8] copy(%b)", 22, 24, ""),
+        ("%fusion.1 = bf16[8] fusion(%a)", 24, 27, ""),
+    ]
+    aside = [("%all-gather-start.1 = bf16[8] all-gather-start(%a)", 1, 7, "")]
+    metadata = {
+        "%fusion.1 = bf16[8] fusion(%a)": 'stats { metadata_id: 1 str_value: "convolution fusion" } '
+        'stats { metadata_id: 2 str_value: "jit(train_step)/layers/mlp/dot_general:" } '
+        'stats { metadata_id: 3 str_value: "products.py:51" }'
+    }
+    stats = ("hlo_category", "tf_op", "source")
+    lines = {"XLA Modules": [("jit_train_step(4)", 0, 30, "")], "XLA Ops": operations, "Async XLA Ops": aside}
+    found = summary(*(plane(f"/device:TPU:{number}", lines, stats, metadata) for number in (0, 1)))
+
+    assert found["steps"] == [7, 8]
+    assert found["step_seconds"] == [0.010, 0.016]
+    assert found["devices"] == 2
+    wanted = {
+        "matmul": 9,
+        "attention": 3,
+        "other": 0,
+        "copies": 2,
+        "collectives": 4,
+        "data wait": 2,
+        "host": 6,
+    }
+    assert found["shares"] == pytest.approx({kind: ms / 26 for kind, ms in wanted.items()}, abs=1e-4)
+    assert found["busy"] == pytest.approx(18 / 26, abs=1e-4)
+    first = found["operations"][0]
+    assert (first["where"], first["source"]) == ("layers/mlp/dot_general", "products.py:51")
+    assert (first["count"], first["seconds"]) == (4, 0.018)
+    assert first["share"] == pytest.approx(9 / 26, abs=1e-4)
+    lines = told(found, "traces/7-8")
+    assert len(lines) <= 10
+    assert lines[1] == (
+        "  devices busy 69.2 %: matmul 34.6, attention 11.5, copies 7.7, collectives that nothing hides 15.4"
+    )
+    assert lines[2] == "  devices idle 30.8 %: 7.7 waiting for data, 23.1 for the host otherwise"
+
+
+def test_on_a_gpu_a_collective_beside_a_product_is_hidden():
+    """Streams run at the same time: of 6 ms of NCCL, 4 lie under a product."""
+    own = 'stats {{ metadata_id: 1 str_value: "{}" }}'
+    lines = {
+        "Stream #1(Compute)": [("gemm_bf16", 1, 7, own.format("cublas-gemm.1"))],
+        "Stream #2(Compute)": [("ncclDevKernel_AllGather", 3, 9, own.format("all-gather-start.1"))],
+        "Stream #3(MemcpyH2D)": [("MemcpyH2D", 20, 21, "")],
+    }
+    found = summary(plane("/device:GPU:0", lines, ("hlo_op",), {}))
+    wanted = {
+        "matmul": 6,
+        "attention": 0,
+        "other": 0,
+        "copies": 1,
+        "collectives": 2,
+        "data wait": 2,
+        "host": 15,
+    }
+    assert found["shares"] == pytest.approx({kind: ms / 26 for kind, ms in wanted.items()}, abs=1e-4)
+    assert found["hidden_collectives"] == pytest.approx(4 / 26, abs=1e-4)
+
+
+def test_without_operations_of_devices_the_steps_are_told_all_the_same():
+    found = summary()
+    assert found["step_seconds"] == [0.010, 0.016]
+    assert "no operation of a device" in told(found, "traces/7-8")[1]
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        (Operation("fusion.4", "fusion", frozenset({"dot", "add"})), "matmul"),
+        (Operation("dot.4", "dot", source="products.py:51"), "matmul"),
+        (Operation("dot.4", "dot", source="blockwise.py:60"), "attention"),
+        (Operation("custom-call.4", "custom-call", path="layers/attention/splash_mha_fwd"), "attention"),
+        (Operation("fusion.4", "fusion", frozenset({"all-reduce", "dot"})), "collectives"),
+        (Operation("all-gather-done.4", "async-done"), "collectives"),
+        (Operation("fusion.4", "fusion", frozenset({"copy", "parameter"})), "copies"),
+        (Operation("copy-start.4", "copy-start"), "copies"),
+        (Operation("fusion.4", "fusion", frozenset({"copy", "exponential"})), "other"),
+    ],
+)
+def test_operations_are_told_apart_by_what_they_hold_and_where_they_come_from(operation, kind):
+    assert kind_of(operation) == kind
+
+
+def test_a_damaged_trace_and_one_without_a_step_are_told_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"^t\.pb: damaged \(.*trace the steps again$"):
+        parse_trace(b"\xff\xff", ANNOTATIONS, "t.pb")
+    with pytest.raises(DataError, match="^t: the trace holds no whole step; trace more steps$"):
+        summary_of(parse_trace(b"", ANNOTATIONS, "t"), "t")
+    with pytest.raises(DataError, match="holds no trace"):
+        summarize(tmp_path)
+
+
+# ── which steps ──────────────────────────────────────────────────────────────
+
+
+def tracer(folder: Path, steps, *, restored_step: int | None = None) -> tuple[Tracer, list[str]]:
+    said: list[str] = []
+    return Tracer(folder, steps, said.append, total_steps=20, restored_step=restored_step), said
+
+
+@pytest.mark.parametrize(("steps", "restored_step"), [([21, 25], None), ([3, 9], 5), ([5, 5], 5)])
+def test_steps_that_this_start_does_not_do_are_told_in_one_line(tmp_path, steps, restored_step):
+    made, said = tracer(tmp_path, steps, restored_step=restored_step)
+    assert said == [
+        f"tracking.trace_steps: {steps} given; this start does steps {(restored_step or 0) + 1} to 20; "
+        f"nothing is traced"
+    ]
+    assert not any(made.starts_before(step) for step in range(1, 21))
+
+
+def test_a_running_job_is_asked_by_a_file_once(tmp_path):
+    made, said = tracer(tmp_path, "off")
+    made.take_request(3)
+    assert said == []
+    (tmp_path / REQUEST).write_text("4\n")
+    made.take_request(4)
+    assert [step for step in range(1, 21) if made.starts_before(step)] == [6]
+    assert said == ["trace.request: steps 6 to 9 are traced"]
+    assert not (tmp_path / REQUEST).exists()
+    late, said = tracer(tmp_path, "off")
+    (tmp_path / REQUEST).touch()
+    late.take_request(19)
+    assert said == ["trace.request: no step is left that could be traced"]
