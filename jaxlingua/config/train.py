@@ -48,6 +48,11 @@ class ShardingConfig(BaseModel):
 
     model_config = STRICT
     mesh: MeshConfig = free(MeshConfig(), "The device mesh.")
+    slices: Positive | Auto = free(
+        "auto",
+        "Groups of devices that only a slow network connects, which sharding.mesh.data spans; auto is what the "
+        "devices say. Elsewhere than on TPUs 1 makes one of all.",
+    )
     processes: ProcessesConfig = free(ProcessesConfig(), "The processes that the devices belong to.")
 
 

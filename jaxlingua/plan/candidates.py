@@ -150,7 +150,7 @@ def candidates(
                     MOMENT_KEY: first_moment_dtype,
                 }
                 yield Candidate(
-                    changes=_changes(config, topology.chips, wanted),
+                    changes=_changes(config, topology, wanted),
                     mesh=tuple(shape[axis] for axis in AXES),
                     total_bytes=with_stages(planned_memory(resized, optimizer, placing), config.stages).total,
                     seconds=(time.cal.seconds + time.xla.seconds) / 2,
@@ -181,12 +181,13 @@ def possible_meshes(config: Config, sizes: LlamaConfig, topology: Topology) -> l
 
 
 def _changes(
-    config: Config, chips: int, wanted: Mapping[str, int | str]
+    config: Config, topology: Topology, wanted: Mapping[str, int | str]
 ) -> tuple[tuple[str, int | str], ...]:
     """What differs from the configuration; of a mesh that differs all axes are told."""
     train = config.train
     try:
-        mesh = mesh_sizes({axis: getattr(config.sharding.mesh, axis) for axis in AXES}, chips)
+        given = {axis: getattr(config.sharding.mesh, axis) for axis in AXES}
+        mesh = mesh_sizes(given, topology.chips, topology.slices)
     except ShardingError:  # it is for another number of chips
         mesh = {}
     rows = "auto" if train.micro_batch_rows == train.batch_rows else train.micro_batch_rows

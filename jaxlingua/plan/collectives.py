@@ -1,4 +1,4 @@
-"""What a collective sends over the links between the chips of a slice or between slices, and how long it takes.
+"""What a collective sends between the chips of a slice or between slices, and how long that takes.
 
 Kind, bytes and group are the compiler's; the time is a model: every chip sends at the full speed of its links
 along the torus axes that the group spans, and nothing else is on them. Between slices it has its part of the

@@ -14,8 +14,8 @@ class StepTime:
     Args:
         matmul_seconds: fusions that hold a matrix product; part of `compute_seconds`.
         compute_seconds: everything but Pallas kernels and waiting.
-        collective_seconds: all collectives, hidden or not. Those of one network share it: a step takes no less
-            than those within a slice, nor than those between slices.
+        collective_seconds: all collectives, hidden or not. Those of one network share it: a step takes no
+            less than those within a slice, nor than those between slices.
         exposed_seconds: what of them no compute hides.
         seconds: of the step.
     """

@@ -77,7 +77,7 @@ def say_what_will_run(
             console.say(f"  sample: {text}")
     for task in tasks:
         console.say(f"task {task.describe()}")
-    console.say(describe_mesh(mesh))
+    console.say(describe_mesh(mesh, config.sharding.slices))
     console.say(f"model: {parameter_count(sizes):,} parameters; {_computes(config, sizes, mesh)}")
     if sizes.lora is not None:
         console.say(_adapters(sizes, states[0]))

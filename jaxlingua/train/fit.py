@@ -14,7 +14,7 @@ from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.model.remat import POLICIES
 from jaxlingua.sharding.chips import chip_of
 from jaxlingua.sharding.memory import Memory, Placing, adapter_count, has_kernel, planned_memory, taught
-from jaxlingua.sharding.mesh import count_slices
+from jaxlingua.sharding.mesh import split_slices
 from jaxlingua.train.anchors import is_taught, remembered_by
 from jaxlingua.train.earlier import earlier_adapters
 
@@ -205,8 +205,9 @@ def available_ram_bytes(meminfo: str = "/proc/meminfo") -> int | None:
 def _case(config: Config, sizes: LlamaConfig, mesh: Mesh) -> _Case:
     train = config.train
     rows = train.batch_rows if train.micro_batch_rows == "auto" else train.micro_batch_rows
+    slices = split_slices(config.sharding.slices, list(mesh.devices.flat))
     return _Case(
-        sizes, dict(mesh.shape), count_slices(mesh.devices.flat), _platform(mesh),
+        sizes, dict(mesh.shape), len(slices), _platform(mesh),
         mesh.devices.flat[0].device_kind, train.optimizer,
         train.batch_rows, rows, config.tokens.row_length_tokens, train.loss_chunk_tokens,
         config.model.init == "huggingface", tuple(config.stages),

@@ -93,19 +93,11 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
             _branch(config, say)
         group.share(None)  # it is there before anybody looks for it
     with held_folder(config.run.folder, group, say) as (folder, carry):
-        kept, is_ours = folder / "config.yaml", (folder / "provenance.json").is_file()
-        if kept.is_file() and not is_ours:
-            raise ConfigError(
-                f"run.folder: '{config.run.folder}' given, which has a config.yaml that is not a run's; the "
-                f"folder of a run, or a new one, is allowed; choose another run.folder"
-            )
+        is_ours = (folder / "provenance.json").is_file()
         checkpoints = located(f"{config.run.folder}/checkpoints")
         with _in_one_line(config.run.folder):
             saved = numbered_steps(checkpoints) if group.is_primary else []
-        if saved and kept.is_file():  # refused before any checkpoint is touched
-            before = load_config(str(kept))
-            now, begun = _with_kept_paths(config, before), _begun(folder, max(saved))
-            _refuse_differences(config.run.folder, list(identity_differences(before, now, begun)))
+        before = refuse_other_run(config, folder, saved)  # before any checkpoint is touched
         with _in_one_line(config.run.folder):
             step = newest_sound(checkpoints, group, say, is_owner=True)
         is_own = group.is_primary or is_bucket(config.run.folder)
@@ -113,10 +105,33 @@ def own_folder(config: Config, group: Group, say: Callable[[str], None]) -> Iter
             trained = [path for path in folder.glob("evals/*-*") if not path.name.endswith("-0")]
             for path in (*trained, folder / "tokenizer", folder / KEPT):
                 shutil.rmtree(path, ignore_errors=True)
-        if step is not None and is_own and saved and kept.is_file():
+        if step is not None and is_own and before is not None:
             _forget_evaluations(folder, step, {stage.name for stage in before.stages[: _begun(folder, step)]})
         group.share(None)  # what is removed is gone before anybody reads on
         yield RunFolder(folder, checkpoints, step, carry, group)
+
+
+def refuse_other_run(config: Config, folder: Path, saved: Collection[int]) -> Config | None:
+    """The configuration of the run whose checkpoints are `saved`; None where there is none to go on with.
+
+    Args:
+        folder: run.folder, or the local copy of it.
+    Raises: ConfigError where `config` is of another run, or the folder is no run's.
+    """
+    kept = folder / "config.yaml"
+    if not kept.is_file():
+        return None
+    if not (folder / "provenance.json").is_file():
+        raise ConfigError(
+            f"run.folder: '{config.run.folder}' given, which has a config.yaml that is not a run's; the "
+            f"folder of a run, or a new one, is allowed; choose another run.folder"
+        )
+    if not saved:
+        return None
+    before = load_config(str(kept))
+    now, begun = _with_kept_paths(config, before), _begun(folder, max(saved))
+    _refuse_differences(config.run.folder, list(identity_differences(before, now, begun)))
+    return before
 
 
 def _forget_evaluations(folder: Path, step: int, begun: Collection[str]) -> None:
@@ -142,7 +157,7 @@ def _branch(config: Config, say: Callable[[str], None]) -> None:
             f"run.branch_from: '{source}' given, which is another run: {_shown(differences)}; stages, "
             f"sources and tasks may be added; extend it (extends={source}), or leave run.branch_from out"
         )
-    with _lock(Path(config.run.folder), say):
+    with lock_folder(Path(config.run.folder), say):
         copy_run(source, Path(config.run.folder), step, say)
 
 
@@ -159,7 +174,7 @@ def held_folder(
             path, carry = copy.path, copy.carry
         else:
             path, carry = Path(folder), _nothing
-            stack.enter_context(_lock(path, say) if group.is_primary else nullcontext())
+            stack.enter_context(lock_folder(path, say) if group.is_primary else nullcontext())
         if group.is_primary:
             group.share(None)
         if not is_bucket(folder):
@@ -209,7 +224,7 @@ def opened_run(folder: str, say: Callable[[str], None]) -> Iterator[RunFolder]:
 
 
 @contextmanager
-def _lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def lock_folder(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Make the folder and hold it; the lock goes with the process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -394,7 +409,7 @@ def write_facts(
     start = {
         "command": " ".join([f"python -m {program}", *sys.argv[1:]]),
         "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "devices": describe_mesh(mesh),
+        "devices": describe_mesh(mesh, config.sharding.slices),
         "host": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
         "versions": _versions(),

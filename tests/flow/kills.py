@@ -67,6 +67,7 @@ class Run:
     processes: int = 1
     devices: int = 1
     ends: tuple[int, ...] = (FIRST, LAST)
+    options: tuple[str, ...] = ()
     living: list[subprocess.Popen] = field(default_factory=list)
 
     @property
@@ -78,16 +79,21 @@ class Run:
         """What a process says on stderr."""
         return self.folder.with_suffix(f".{index}.err")
 
-    def start(self, overrides: list[list[str]] | None = None) -> None:
+    def start(
+        self, overrides: list[list[str]] | None = None, variables: list[dict[str, str]] | None = None
+    ) -> None:
         """The command, in all its processes.
 
         Args:
             overrides: what each process is given; None: its place among the others.
+            variables: of each process's environment.
         """
         command = [sys.executable, "-m", "jaxlingua.train", self.config, f"run.folder={self.folder}"]
+        command += self.options
         flags = f"--xla_force_host_platform_device_count={self.devices}"
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         self.living = []
+        variables = variables or [{}] * self.processes
         for index, given in enumerate(overrides or places(self.processes)):
             with self.log.open("a" if index else "w") as log, self.errors(index).open("w") as errors:
                 process = subprocess.Popen(
@@ -96,7 +102,7 @@ class Run:
                     stdout=log,
                     stderr=errors,
                     start_new_session=True,
-                    env=environment,
+                    env=environment | variables[index],
                 )
             self.living.append(process)
 
@@ -118,6 +124,10 @@ class Run:
     def finish(self) -> None:
         """Start it and let it come to its end."""
         self.start()
+        self.await_end()
+
+    def await_end(self) -> None:
+        """Raises: RuntimeError if a process ends with an error."""
         for _ in patiently(0.05):
             if self.has_ended():
                 return

@@ -211,7 +211,7 @@ def test_what_training_would_refuse_is_refused(changes: dict, error: type, told:
 
 def test_several_slices_want_data_over_them():
     with pytest.raises(ShardingError) as refused:
-        lower_step(tiny(), topology_of("v5e:2x4", "2"))
+        lower_step(tiny(sharding={"mesh": {"data": 1}}), topology_of("v5e:2x4", "2"))
     assert str(refused.value) == (
         "sharding.mesh: data=1 cannot be spread over 2 slices; use a multiple of 2, so that fsdp and tensor stay "
         "inside a slice"

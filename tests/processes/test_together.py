@@ -48,10 +48,17 @@ def alone(config: Path) -> Path:
     return run.folder
 
 
+def pair_of(config: Path, name: str) -> Run:
+    """Two processes with four devices each, as two slices."""
+    run = run_of(config, name, 2, 4)
+    run.options = ("sharding.slices=2",)
+    return run
+
+
 @pytest.fixture(scope="module")
 def pair(config: Path) -> Path:
-    """The folder of an undisturbed run of two processes with four devices each."""
-    run = run_of(config, "pair", 2, 4)
+    """The folder of an undisturbed run of two slices."""
+    run = pair_of(config, "pair")
     run.finish()
     return run.folder
 
@@ -62,10 +69,30 @@ def assert_the_same_but_for_rounding(run: Path, other: Path) -> None:
     assert scored(run, f"coit-{LAST}") == scored(other, f"coit-{LAST}")
 
 
-def test_two_processes_train_and_score_as_one(alone: Path, pair: Path):
+def devices_of(run: Path) -> str:
+    return yaml.safe_load((run / "provenance.json").read_text("utf-8"))["devices"]
+
+
+def test_two_slices_of_one_process_train_and_score_as_one(alone: Path, pair: Path):
     assert_the_same_but_for_rounding(pair, alone)
-    provenance = yaml.safe_load((pair / "provenance.json").read_text("utf-8"))
-    assert "8 devices (cpu) in 2 processes" in provenance["devices"]
+    assert devices_of(alone) == "8 devices (cpu) in 1 process: data=1 fsdp=8 tensor=1"
+    assert devices_of(pair) == "8 devices (cpu) in 2 processes and 2 slices: data=2 fsdp=4 tensor=1"
+
+
+@pytest.mark.slow
+def test_two_slices_of_two_processes_as_gke_starts_them_train_and_score_as_one(config: Path, alone: Path):
+    """Each finds the others by the variables that a JobSet's pods have, as on real slices."""
+    run, port = run_of(config, "jobset", 4, 2), str(free_port())
+    hosts = {"TPU_WORKER_HOSTNAMES": "127.0.0.1,127.0.0.1", "TPU_SKIP_MDS_QUERY": "1", "MEGASCALE_NUM_SLICES": "2",
+             "MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1:8080", "JAX_COORDINATOR_PORT": port}  # fmt: skip
+    pods = [{**hosts, "MEGASCALE_SLICE_ID": part, "TPU_WORKER_ID": host} for part in "01" for host in "01"]
+    try:
+        run.start([["sharding.slices=2"]] * 4, pods)
+        run.await_end()
+    finally:
+        run.kill()
+    assert_the_same_but_for_rounding(run.folder, alone)
+    assert devices_of(run.folder) == "8 devices (cpu) in 4 processes and 2 slices: data=2 fsdp=4 tensor=1"
 
 
 @pytest.mark.slow
@@ -136,9 +163,9 @@ def disturbed(config: Path, undisturbed: Path, run: Run, deaths: list) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_end_together_and_go_on_bit_for_bit(config: Path, pair: Path):
+def test_two_slices_end_together_and_go_on_bit_for_bit(config: Path, pair: Path):
     """Killed in a step, in a save and in an evaluation; stopped by SIGTERM to one of them."""
-    disturbed(config, pair, run_of(config, "pair-disturbed", 2, 4), DEATHS)
+    disturbed(config, pair, pair_of(config, "pair-disturbed"), DEATHS)
 
 
 @pytest.mark.slow

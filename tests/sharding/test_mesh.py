@@ -57,6 +57,7 @@ class Chip:
 
     platform = "tpu"
     core_on_chip = 0
+    process_index = 0
     client = jax.devices()[0].client
 
     def __init__(self, kind, coords, slice_index):
@@ -143,9 +144,42 @@ def test_a_mesh_that_jax_cannot_lay_out_is_refused_in_one_line():
     assert "on 2 slices of 8x12x20 chips by JAX (" in str(error.value)
 
 
+def test_auto_spans_the_slices_with_data_and_the_chips_of_one_with_fsdp():
+    devices = chips("TPU v5 lite", 2, 2, slices=2)
+    mesh = make_mesh(ShardingConfig(), devices)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert [{chip.slice_index for chip in row.flat} for row in mesh.devices] == [{0}, {1}]
+    assert describe_mesh(mesh) == "8 devices (TPU v5 lite) in 1 process and 2 slices: data=2 fsdp=4 tensor=1"
+    assert dict(make_mesh(ShardingConfig(mesh=MeshConfig(fsdp=2)), devices).shape)["data"] == 4
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4, 8])
+def test_slices_that_are_given_are_equal_parts_in_the_order_of_the_processes(slices):
+    devices = jax.devices()[::-1]
+    mesh = make_mesh(ShardingConfig(slices=slices), devices)
+    assert dict(mesh.shape) == {"data": slices, "fsdp": 8 // slices, "tensor": 1}
+    found = [{device.id for device in row.flat} for row in mesh.devices]
+    each = 8 // slices
+    assert found == [set(range(start, start + each)) for start in range(0, 8, each)]
+
+
+@pytest.mark.parametrize(
+    ("slices", "devices", "told"),
+    [
+        (3, jax.devices(), "3 given, which does not divide 8 devices; use a divisor"),
+        (4, chips("TPU v5 lite", 2, 2, slices=2), "4 given, but the TPU chips are in 2; leave it out"),
+        (1, chips("TPU v5 lite", 2, 2, slices=2), "1 given, but the TPU chips are in 2; leave it out"),
+    ],
+)
+def test_slices_that_are_not_there_are_refused(slices, devices, told):
+    with pytest.raises(ShardingError) as error:
+        make_mesh(ShardingConfig(slices=slices), devices)
+    assert str(error.value) == f"sharding.slices: {told}"
+
+
 def test_over_several_slices_only_data_may_span_them():
     with pytest.raises(ShardingError) as error:
-        make_mesh(ShardingConfig(), chips("TPU v5 lite", 2, 2, slices=2))
+        make_mesh(ShardingConfig(mesh=MeshConfig(data=1)), chips("TPU v5 lite", 2, 2, slices=2))
     assert str(error.value) == (
         "sharding.mesh: data=1 cannot be spread over 2 slices; use a multiple of 2, "
         "so that fsdp and tensor stay inside a slice"
