@@ -537,7 +537,7 @@ def _versions() -> dict[str, str]:
 def _git_commit() -> str:
     """Commit of the checkout that jaxlingua runs from; "none" where it was installed from a wheel.
 
-    tpu/launch.sh sends files without their history, and the commit as JAXLINGUA_COMMIT.
+    tpu/setup.sh sends files without their history, and the commit as JAXLINGUA_COMMIT.
     """
     if "JAXLINGUA_COMMIT" in os.environ:
         return os.environ["JAXLINGUA_COMMIT"]

@@ -1,0 +1,196 @@
+"""Google Cloud in a folder: a gcloud, a kubectl and a uv that record their calls, and workers that are folders."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Records every call as a line of JSON, and does what the scripts look at. A VM is a file with its number of
+# hosts, a queued resource one with its number of slices; both lie in folders of their kind. ssh runs a command in
+# the home of each worker, all at once, as gcloud does; each worker finds the others through the variables of GKE.
+GCLOUD = f"""#!{sys.executable}
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+cloud, words = Path(os.environ["CLOUD"]), sys.argv[1:]
+with open(cloud / "calls", "a") as calls:
+    calls.write(json.dumps(["gcloud", *words]) + "\\n")
+def option(name, default=None):
+    return words[words.index(name) + 1] if name in words else default
+kind, verb = words[2], words[3]
+vms, queue = cloud / "tpu-vm", cloud / "queued-resources"
+if words[0] == "compute" and verb == "create":
+    name, count = words[4], int(option("--node-count", "1"))
+    if kind == "queued-resources":
+        (queue / name).write_text(str(count))
+    for i in range(count):
+        (vms / (f"{{name}}-{{i}}" if count > 1 else name)).write_text(os.environ.get("HOSTS", "1"))
+elif verb == "describe":
+    file, asked = cloud / kind / words[4], option("--format")
+    if not file.exists():
+        sys.exit(1)
+    states = os.environ.get("STATES", "").split(",")
+    asked_before = sum(json.loads(line)[1:] == words for line in open(cloud / "calls")) - 1
+    state = states[min(asked_before, len(states) - 1)] or ("READY" if kind == "tpu-vm" else "ACTIVE")
+    if asked == "value(queuedResource)":
+        print(f"projects/p/locations/z/queuedResources/{{words[4]}}" if (queue / words[4]).exists() else "")
+    elif asked == "value(state.state)":
+        print(state)
+    else:
+        spot = os.environ.get("SPOT", "")
+        print(f"{{state}},{{file.read_text()}}" + (f",{{spot}}" if kind == "tpu-vm" else ""))
+elif verb == "delete":
+    for file in (cloud / kind / words[4], *vms.glob(words[4] + "*" if kind == "queued-resources" else "no")):
+        file.unlink()
+elif verb in ("ssh", "scp"):
+    remote = words[4] if verb == "ssh" else words[6].split(":")[0]
+    wanted = option("--worker")
+    several = kind == "queued-resources" and int((queue / remote).read_text())
+    slices = [f"{{remote}}-{{i}}" for i in range(several)] if several else [remote]
+    workers = []
+    for number, vm in enumerate(slices if option("--node", "all") == "all" else slices[:1]):
+        hosts = int((vms / vm).read_text())
+        for host in range(hosts) if wanted == "all" else [int(wanted)]:
+            home = cloud / f"worker-{{vm}}-{{host}}"
+            home.mkdir(exist_ok=True)
+            found = {{"TPU_WORKER_ID": str(host), "TPU_WORKER_HOSTNAMES": ",".join(["127.0.0.1"] * hosts)}}
+            if len(slices) > 1:
+                found |= {{"MEGASCALE_NUM_SLICES": str(len(slices)), "MEGASCALE_SLICE_ID": str(number),
+                          "MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1"}}
+            workers.append((home, os.environ | found | {{"HOME": str(home)}}))
+    if verb == "scp":
+        for home, _ in workers:
+            source, target = Path(words[5]), home / words[6].split(":", 1)[1]
+            if target.is_dir():
+                target = target / source.name
+            shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+    else:
+        command = ["bash", "-c", option("--command")]
+        running = [subprocess.Popen(command, cwd=home, env=env, stdin=subprocess.DEVNULL) for home, env in workers]
+        sys.exit(max(process.wait() for process in running))
+elif verb == "list":
+    print("Listed 0 items.")
+"""
+
+KUBECTL = f"""#!{sys.executable}
+import json, os, sys
+with open(os.path.join(os.environ["CLOUD"], "calls"), "a") as calls:
+    calls.write(json.dumps(["kubectl", *sys.argv[1:], sys.stdin.read()]) + "\\n")
+"""
+
+# Makes the virtual environment, with the python that the cloud was made with.
+UV = f"""#!{sys.executable}
+import json, os, shutil, sys
+with open(os.path.join(os.environ["CLOUD"], "calls"), "a") as calls:
+    calls.write(json.dumps(["uv", *sys.argv[1:]]) + "\\n")
+if sys.argv[1] == "venv":
+    os.makedirs(".venv/bin")
+    shutil.copy(os.path.join(os.environ["CLOUD"], "python"), ".venv/bin/python")
+"""
+
+# Records what it should have run. The training goes on until a file is there, or SIGTERM comes.
+PYTHON = f"""#!{sys.executable}
+import json, os, signal, sys, time
+module, told = sys.argv[2], {{name: os.environ.get(name) for name in ("TPU_WORKER_ID", "JAXLINGUA_COMMIT")}}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with open(os.path.join(os.environ["CLOUD"], "calls"), "a") as calls:
+    calls.write(json.dumps(["python", *sys.argv[1:], told]) + "\\n")
+print("python says", module, flush=True)
+until, end = os.environ.get("UNTIL_" + module.split(".")[1]), time.monotonic() + 60
+while until and not os.path.exists(until) and time.monotonic() < end:
+    time.sleep(0.02)
+sys.exit(int(os.environ.get("EXIT_" + module.split(".")[1], "0")))
+"""
+
+REAL_PYTHON = f"""#!/bin/sh
+exec {sys.executable} "$@"
+"""
+
+
+class Cloud:
+    """A clone to launch from, a cloud to launch on, and what was called there."""
+
+    def __init__(self, folder: Path, python: str = PYTHON):
+        self.folder, self.clone = folder, folder / "clone with space"
+        for made in ("tpu-vm", "queued-resources", "bin"):
+            (folder / made).mkdir(parents=True)
+        programs = {"gcloud": GCLOUD, "kubectl": KUBECTL, "uv": UV}
+        for path, content in (
+            *((folder / "bin" / name, text) for name, text in programs.items()),
+            (folder / "python", python),
+        ):
+            path.write_text(content)
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def small_clone(self) -> "Cloud":
+        """With the scripts and a configuration, a deleted, an ignored and an untracked file."""
+        shutil.copytree(ROOT / "tpu", self.clone / "tpu")
+        (self.clone / "configs").mkdir()
+        (self.clone / "data" / "mine").mkdir(parents=True)
+        files = {
+            "configs/a.yaml": "run: {}\n",
+            "gone.txt": "deleted before it is sent",
+            ".gitignore": "ignored.txt\ndata/\n",
+            "ignored.txt": "not sent",
+            "data/mine/lines.txt": "sent when asked for",
+        }
+        for name, content in files.items():
+            (self.clone / name).write_text(content)
+        self.commit()
+        (self.clone / "gone.txt").unlink()
+        (self.clone / "untracked file.txt").write_text("sent")
+        return self
+
+    def commit(self) -> None:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "one"]):
+            subprocess.run(["git", *command], cwd=self.clone, check=True)
+
+    def have(self, hosts: int = 1, slices: int = 1, name: str = "my-tpu") -> "Cloud":
+        """TPU VMs that are there already."""
+        if slices > 1:
+            (self.folder / "queued-resources" / name).write_text(str(slices))
+        for vm in [f"{name}-{i}" for i in range(slices)] if slices > 1 else [name]:
+            (self.folder / "tpu-vm" / vm).write_text(str(hosts))
+        return self
+
+    def home(self, vm: str = "my-tpu", host: int = 0) -> Path:
+        return self.folder / f"worker-{vm}-{host}"
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        kept = {"PATH": path, "HOME": str(self.folder), "TMPDIR": str(self.folder), "CLOUD": str(self.folder)}
+        return kept | {"JAXLINGUA_POLL_SECONDS": "0"} | variables
+
+    def run(
+        self, script: str, *arguments: str, typed: str = "", **variables: str
+    ) -> subprocess.CompletedProcess:
+        """tpu/<script>.sh; the environment is but what the cloud needs."""
+        return self.shell([str(self.clone / "tpu" / f"{script}.sh"), *arguments], typed, **variables)
+
+    def shell(self, words: list[str], typed: str = "", **variables: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", *words],
+            env=self.environment(**variables),
+            cwd=self.folder,
+            input=typed,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+
+    def calls(self, program: str | None = None) -> list[list]:
+        """What was called since the beginning, with this folder and the archive's name left out."""
+        file = self.folder / "calls"
+        text = file.read_text() if file.exists() else ""
+        text = re.sub(
+            r"jaxlingua-\w{6}\.tar", "jaxlingua-XXXXXX.tar", text.replace(str(self.folder), "FOLDER")
+        )
+        found = [json.loads(line) for line in text.splitlines()]
+        return [call for call in found if program in (None, call[0])]
