@@ -1,7 +1,8 @@
 """A folder on this machine or a snapshot from the Hugging Face hub, and in one line why there is neither."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -30,12 +31,32 @@ def find_folder(path: str, patterns: Sequence[str], where: str, error: type[Jaxl
     local = Path(path).expanduser()
     if local.is_dir():
         return local
+    with _told(path, where, error):
+        return Path(snapshot_download(path, allow_patterns=list(patterns)))
+
+
+def bytes_to_download(path: str, patterns: Sequence[str], where: str, error: type[JaxlinguaError]) -> int:
+    """What `find_folder` would download; the hub is asked, and nothing is downloaded.
+
+    Raises: as `find_folder`.
+    """
+    if Path(path).expanduser().is_dir():
+        return 0
+    with _told(path, where, error):
+        files = snapshot_download(path, allow_patterns=list(patterns), dry_run=True)
+    return sum(file.file_size for file in files if file.will_download)
+
+
+@contextmanager
+def _told(path: str, where: str, error: type[JaxlinguaError]) -> Iterator[None]:
+    """What the hub says, in one line."""
+    local = Path(path).expanduser()
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or local.parent.is_dir():
         raise error(f"{where}: '{path}' does not exist; give a folder or a hub name like 'owner/model'")
     given = f"{where}: '{path}' is no folder here, and"
     page = f"{constants.ENDPOINT}/{path}"
     try:
-        return Path(snapshot_download(path, allow_patterns=list(patterns)))
+        yield
     except GatedRepoError:
         raise error(
             f"{given} is gated on the hub; accept its terms at {page}, log in with 'hf auth login' or set "

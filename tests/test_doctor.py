@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxlingua import doctor
+from jaxlingua.doctor import conflicts, devices
+from jaxlingua.doctor import machine as machine_
+from jaxlingua.doctor.__main__ import main
+from jaxlingua.doctor.finding import Finding
 
 CPU = {"backend": "cpu", "kind": "cpu", "devices": 1, "all_devices": 1, "processes": 1, "bytes": None}
 TPU = {
@@ -29,25 +32,27 @@ TPU = {
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A machine on which all is well; `sees` and `has` change it."""
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    named = (*conflicts.DECIDING, *(variable.name for variable in conflicts.VARIABLES))
+    for name in (*named, "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(conflicts, "loaded_modules", lambda: iter(()))  # those of pytest
 
     class Machine:
         def sees(self, answer):
-            def probe():
+            def ask(arguments=()):
                 if isinstance(answer, Exception):
                     raise answer
-                return answer
+                return {"seen": answer}
 
-            monkeypatch.setattr(doctor, "probe", probe)
+            monkeypatch.setattr(devices, "ask", ask)
 
         def has(self, kind):
-            monkeypatch.setattr(doctor, "hardware", lambda: kind)
+            monkeypatch.setattr(devices, "hardware", lambda: kind)
             if kind == "tpu":  # for which the libtpu of these tests would be the wrong one
-                monkeypatch.setattr(doctor, "_unmet", lambda: iter(()))
+                monkeypatch.setattr(machine_, "unmet", lambda hardware: iter(()))
 
         def findings(self, capsys, code):
-            assert doctor.main(["--json", "--folder", str(tmp_path)]) == code
+            assert main(["--json", "--folder", str(tmp_path)]) == code
             answer = json.loads(capsys.readouterr().out)
             assert answer["could_start"] == (code == 0)
             return {finding["what"]: finding for finding in answer["findings"]}
@@ -92,7 +97,7 @@ def test_the_command_tells_one_line_per_finding_and_that_a_run_could_start(tmp_p
 
 def test_help_is_printed_and_nothing_heavy_is_imported():
     code = (
-        "import sys, jaxlingua.doctor as doctor\n"
+        "import sys, jaxlingua.doctor.__main__ as doctor\n"
         "try: doctor.main(['--help'])\n"
         "except SystemExit as stop: print(stop.code, sorted({'jax', 'tensorflow', 'transformers'} & set(sys.modules)))"
     )
@@ -105,7 +110,7 @@ def test_help_is_printed_and_nothing_heavy_is_imported():
 
 def test_a_full_examination_imports_neither_jax_nor_tensorflow_in_its_own_process(tmp_path):
     code = (
-        "import sys, jaxlingua.doctor as doctor\n"
+        "import sys, jaxlingua.doctor.__main__ as doctor\n"
         f"doctor.main(['--folder', {str(tmp_path)!r}])\n"
         "print(sorted({'jax', 'tensorflow', 'tensorflow_text'} & set(sys.modules)))"
     )
@@ -160,10 +165,10 @@ def test_a_backend_that_hangs_is_told_and_not_waited_for(machine, capsys):
 
 
 def test_the_probe_waits_only_so_long(monkeypatch):
-    monkeypatch.setattr(doctor, "PROBE", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(devices, "PROGRAM", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(devices, "SECONDS_TO_ANSWER", 0.5)
     with pytest.raises(subprocess.TimeoutExpired):
-        doctor.probe()
+        devices.ask()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +198,7 @@ def test_hardware_is_found_by_its_device_files_or_its_variables(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(glob, "glob", look)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert doctor.hardware() == kind
+    assert devices.hardware() == kind
 
 
 def pretend_installed(monkeypatch, versions: dict[str, str | None], requirements: dict[str, list[str]]):
@@ -216,7 +221,7 @@ def pretend_installed(monkeypatch, versions: dict[str, str | None], requirements
 
 
 def problems(capsys, tmp_path) -> list[str]:
-    doctor.main(["--folder", str(tmp_path)])
+    main(["--folder", str(tmp_path)])
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem")]
 
 
@@ -249,7 +254,7 @@ def test_a_package_that_does_not_fit_is_a_problem_with_its_remedy(
     machine, monkeypatch, capsys, tmp_path, versions, requirements, told
 ):
     pretend_installed(monkeypatch, versions, requirements)
-    monkeypatch.setattr(doctor, "hardware", lambda: "tpu" if "libtpu" in versions else "cpu")
+    monkeypatch.setattr(devices, "hardware", lambda: "tpu" if "libtpu" in versions else "cpu")
     line, *others = problems(capsys, tmp_path)
     assert told in line
     # Where there is a TPU, it is a problem, too, that the machine of this test computes on a CPU.
@@ -291,30 +296,30 @@ def test_missing_jax_is_told_once_and_not_probed(machine, monkeypatch, capsys, t
 
 
 def test_a_python_that_is_too_new_is_a_problem(machine, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "PYTHONS", ((3, 8), (3, 9)))
+    monkeypatch.setattr(machine_, "PYTHONS", ((3, 8), (3, 9)))
     assert (
         machine.findings(capsys, code=1)["python"]["remedy"] == "make a virtual environment with one of these"
     )
 
 
 def test_a_full_or_forbidden_disk_is_a_problem(machine, monkeypatch, tmp_path):
-    assert doctor.disk(tmp_path / "a" / "b").level == "ok"
+    assert machine_.disk(tmp_path / "a" / "b").level == "ok"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 2**29))
     assert (
-        doctor.disk(tmp_path)
+        machine_.disk(tmp_path)
         .line()
         .endswith(
             f"0.5 GiB free in {tmp_path}, 2 GiB are the least; free some space or choose another run.folder"
         )
     )
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert doctor.disk(tmp_path).told == f"{tmp_path} may not be written"
+    assert machine_.disk(tmp_path).told == f"{tmp_path} may not be written"
 
 
 def test_memory_of_a_container_counts_where_it_is_less(machine, monkeypatch):
-    assert doctor.host_memory().level in ("ok", "note")
+    assert machine_.host_memory().level in ("ok", "note")
     monkeypatch.setattr(Path, "is_file", lambda self: str(self) == "/sys/fs/cgroup/memory.max")
     monkeypatch.setattr(Path, "read_text", lambda self: str(2**31))
-    assert doctor.host_memory() == doctor.Finding(
+    assert machine_.host_memory() == Finding(
         "note", "host memory", "2.0 GiB, the demo wants 4 GiB", "use a larger machine"
     )

@@ -1,0 +1,108 @@
+"""What the machine has, and what JAX sees of it, asked in a process of its own (`on_devices`)."""
+
+import glob
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlingua.doctor.finding import GIB, Finding
+
+SECONDS_TO_ANSWER = 120
+PROGRAM = ("-m", "jaxlingua.doctor.on_devices")
+TPU_FILES = re.compile(r"/dev/(accel|vfio/)\d+")
+
+
+class ProbeError(Exception):
+    """JAX could not be started; the message is its last line."""
+
+
+def hardware() -> str:
+    """ "tpu" or "gpu" if this machine has one, whether JAX sees it or not; else "cpu"."""
+    tpu_variables = ("TPU_NAME", "TPU_ACCELERATOR_TYPE", "TPU_WORKER_ID", "COLAB_TPU_ADDR")
+    if glob.glob("/dev/accel[0-9]*") or any(os.environ.get(name) for name in tpu_variables):
+        return "tpu"
+    if glob.glob("/dev/nvidia[0-9]*") or shutil.which("nvidia-smi"):
+        return "gpu"
+    # Newer TPUs come through vfio, which other devices use as well; only Google's PCI vendor decides.
+    vendors = (Path(path).read_text().strip() for path in glob.glob("/sys/bus/pci/devices/*/vendor"))
+    return "tpu" if glob.glob("/dev/vfio/[0-9]*") and "0x1ae0" in vendors else "cpu"
+
+
+def ask(arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """What `on_devices` tells of the devices, and of the configuration where there is one.
+
+    Raises: subprocess.TimeoutExpired; ProbeError.
+    """
+    # What is in the cache of the hub is looked at, and nothing is downloaded.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"} if arguments else None
+    done = subprocess.run(
+        [sys.executable, *PROGRAM, *arguments],
+        capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=False, env=environment,
+    )  # fmt: skip
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ProbeError(said[-1].strip()[:300] if said else f"exit code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def backend(hardware: str, arguments: Sequence[str] = ()) -> tuple[list[Finding], dict[str, Any]]:
+    """What JAX computes on, whether that is what the machine has, and what `ask` answered; {} if nothing."""
+    if importlib.util.find_spec("jax") is None:
+        return [], {}  # told among the packages
+    try:
+        answer = ask(arguments)
+    except subprocess.TimeoutExpired:
+        holder = _holder() or "another process may hold the TPU"
+        remedy = f"{holder}, or this host is one of several and waits for them"
+        return [_problem(f"JAX found no devices within {SECONDS_TO_ANSWER} s", remedy)], {}
+    except ProbeError as error:
+        return [_problem(f"JAX cannot start: {error}", _why_not(str(error)))], {}
+    return list(_seen(answer["seen"], hardware)), answer
+
+
+def _why_not(message: str) -> str:
+    if "XLA_FLAGS" in message:
+        return f"mend or unset XLA_FLAGS, it is '{os.environ.get('XLA_FLAGS', '')}'"
+    if asked := os.environ.get("JAX_PLATFORMS"):
+        return f"unset JAX_PLATFORMS, it is '{asked}'"
+    return _holder() or "another process may hold the device"
+
+
+def _seen(seen: dict[str, Any], hardware: str) -> Iterator[Finding]:
+    memory = f", {seen['bytes'] / GIB:.1f} GiB each" if seen["bytes"] else ""
+    elsewhere = f" of {seen['all_devices']} in {seen['processes']} processes" if seen["processes"] > 1 else ""
+    told = f"{seen['backend']}: {seen['devices']} x {seen['kind']}{elsewhere}{memory}"
+    if seen["backend"] == hardware or hardware == "cpu":
+        yield Finding("ok", "backend", told)
+        return
+    told += f", though this machine has a {hardware.upper()}"
+    if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+        yield Finding("note", "backend", told, "unset JAX_PLATFORMS to use it")
+        return
+    install = f"pip install -U 'jaxlingua[{'tpu' if hardware == 'tpu' else 'cuda'}]'"
+    first = (_holder() if hardware == "tpu" else None) or install
+    yield _problem(told, f"{first}, or set JAX_PLATFORMS=cpu if the CPU is meant")
+
+
+def _holder() -> str | None:
+    """Which other process has a TPU chip open, as far as this user may see; None where none is seen."""
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        process = Path(link).parents[1]
+        try:
+            if process.name != str(os.getpid()) and TPU_FILES.fullmatch(file := os.readlink(link)):
+                name = (process / "comm").read_text().strip()
+                return f"process {process.name} ({name}) has {file} open: wait for it or end it"
+        except OSError:  # another user's, or gone
+            continue
+    return None
+
+
+def _problem(told: str, remedy: str) -> Finding:
+    return Finding("problem", "backend", told, remedy)
