@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Records every call as a line of JSON, and does what the scripts look at. A VM is a file with its number of
 # hosts, a queued resource one with its number of slices; both lie in folders of their kind. ssh runs a command in
-# the home of each worker, all at once, as gcloud does; each worker finds the others through the variables of GKE.
+# the home of each worker, all at once, as gcloud does; each worker finds the others through JAX's variables.
 GCLOUD = f"""#!{sys.executable}
 import json, os, shutil, subprocess, sys
 from pathlib import Path
@@ -58,11 +58,10 @@ elif verb in ("ssh", "scp"):
         for host in range(hosts) if wanted == "all" else [int(wanted)]:
             home = cloud / f"worker-{{vm}}-{{host}}"
             home.mkdir(exist_ok=True)
-            found = {{"TPU_WORKER_ID": str(host), "TPU_WORKER_HOSTNAMES": ",".join(["127.0.0.1"] * hosts)}}
-            if len(slices) > 1:
-                found |= {{"MEGASCALE_NUM_SLICES": str(len(slices)), "MEGASCALE_SLICE_ID": str(number),
-                          "MEGASCALE_COORDINATOR_ADDRESS": "127.0.0.1"}}
-            workers.append((home, os.environ | found | {{"HOME": str(home)}}))
+            found = {{"JAX_PROCESS_ID": str(len(workers)), "HOME": str(home)}}
+            workers.append((home, os.environ | found))
+    for _, env in workers:
+        env["JAX_NUM_PROCESSES"] = str(len(workers))
     if verb == "scp":
         for home, _ in workers:
             source, target = Path(words[5]), home / words[6].split(":", 1)[1]
@@ -96,7 +95,7 @@ if sys.argv[1] == "venv":
 # Records what it should have run. The training goes on until a file is there, or SIGTERM comes.
 PYTHON = f"""#!{sys.executable}
 import json, os, signal, sys, time
-module, told = sys.argv[2], {{name: os.environ.get(name) for name in ("TPU_WORKER_ID", "JAXLINGUA_COMMIT")}}
+module, told = sys.argv[2], {{name: os.environ.get(name) for name in ("JAX_PROCESS_ID", "JAXLINGUA_COMMIT")}}
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with open(os.path.join(os.environ["CLOUD"], "calls"), "a") as calls:
     calls.write(json.dumps(["python", *sys.argv[1:], told]) + "\\n")

@@ -226,7 +226,7 @@ def test_a_launch_trains_on_all_workers_and_the_logs_end_as_it_does(cloud):
     both = cloud.run("logs", *AT, "--worker", "all")
     assert both.returncode == 2
     assert len(re.findall(r"^\S+: python says jaxlingua\.train$", both.stdout, re.M)) == 2
-    calls = sorted(trained(cloud), key=lambda call: call[-1]["TPU_WORKER_ID"])
+    calls = sorted(trained(cloud), key=lambda call: call[-1]["JAX_PROCESS_ID"])
     words = [
         "python",
         "-m",

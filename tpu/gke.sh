@@ -103,7 +103,9 @@ spec:
             nodeSelector:
               cloud.google.com/gke-tpu-accelerator: $accelerator
               cloud.google.com/gke-tpu-topology: $shape${spot:+
-              cloud.google.com/gke-spot: \"true\"}
+              cloud.google.com/gke-spot: \"true\"
+            tolerations:
+            - {key: cloud.google.com/gke-spot, operator: Equal, value: \"true\", effect: NoSchedule\}}
             containers:
             - name: train
               image: $image
