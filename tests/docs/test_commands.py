@@ -1,0 +1,217 @@
+"""Every command of the pages is run, in their order, on the small world of world.py.
+
+Bash runs the line, in a folder that has the files which the page speaks of. The programs that it calls are
+recorded, and those of jaxlingua then run in this process, as they are written, with options appended that make
+them small. What is not run is listed here with the reason.
+"""
+
+import importlib
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import jax
+import pytest
+from packaging.requirements import Requirement
+
+from jaxlingua.command_line import load_config
+from jaxlingua.errors import exit_with_one_line
+from tests.docs import world
+from tests.docs.shell import PAGES, ROOT, Command, blocks_of, calls_of, commands_of, install, shown
+
+# One worker of pytest-xdist takes all, so that the world is made once.
+pytestmark = pytest.mark.xdist_group("docs")
+
+# What makes a training small, whatever it begins from.
+FEW = (
+    "stages[0].epochs=auto stages[0].steps=2 tokens.row_length_tokens=64 train.batch_rows=8 train.held_out_documents=0 "
+    "model.compute_dtype=float32 checkpoint.keep_last=1 eval.items=2 eval.bootstrap_samples=20 generate.max_new_tokens=4 "
+    "generate.batch_rows=8 tracking.tensorboard=false run.platform=cpu"
+)
+SMALL = f"model.preset=tiny-test tokens.vocab_size=400 {FEW}"
+# What is appended to a command: the first of these that is found in it.
+APPENDED = {
+    r"jaxlingua\.train my\.yaml (model\.preset|run\.platform|train\.optimizer\.peak_rl)": "",
+    r"row_length_tokens=8": "",
+    r"jaxlingua\.train configs/demo\.yaml": f"{SMALL} eval.tasks=[phrases.eng_Latn-deu_Latn]",
+    r"jaxlingua\.(train|data) my\.yaml .*lora": FEW,
+    r"jaxlingua\.(train|data) my\.yaml": SMALL,
+    r"jaxlingua\.data translate": "generate.max_new_tokens=4 generate.batch_rows=8",
+    r"jaxlingua\.(train|data) coit_llama2": f"{FEW} data.template=short generate.max_new_tokens=4",
+    r"jaxlingua\.plan coit_llama2": "tokens.row_length_tokens=64 stages[0].epochs=auto stages[0].steps=2",
+    r"jaxlingua\.plan my\.yaml": "tokens.row_length_tokens=64 tokens.vocab_size=400 stages[0].epochs=auto stages[0].steps=2",
+}  # fmt: skip
+
+# What is not run, and why.
+NOT_RUN = {
+    r"^pytest\b": "these are the tests",
+    r"^git clone .*llama\.cpp": "a download",
+    r"^python llama\.cpp/|^llama-quantize|^ollama|^vllm": "a program of others; docs/adapters.md tells what was tried by hand",
+    r"^python -m transformers\.models\.llama\.convert": "needs a transformers of its own and Meta's files",
+}
+# What is only checked up to the configuration, and why.
+CHECKED = {
+    r"eval\.harness\.tasks": "tasks that lm_eval downloads; tests/eval/test_harness.py answers some of ours",
+    r"sharding\.processes\.count=4": "four processes; tests/processes starts such",
+    r"run\.folder=gs://": "a bucket; tests/flow/test_bucket.py trains into an emulated one",
+}
+# Packages that are installed in an environment of their own, beside which jaxlingua could not be.
+APART = {"unbabel-comet", "setuptools", "bert-score", "git+https://github.com/google-research/bleurt"} | {
+    "transformers", "accelerate", "sentencepiece", "tiktoken", "blobfile", "protobuf"
+}  # fmt: skip
+# Pages whose commands another test runs, all of them.
+ELSEWHERE = {"docs/add_language.md": "tests/flow/test_add_language.py"}
+
+# Dear, and so run before an issue is resolved only.
+SLOW = (
+    r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"--search", r"train coit_llama2",
+    r"benchmarks/filters\.py", r"train configs/demo\.yaml",
+)  # fmt: skip
+
+COMMANDS = [command for page in PAGES if page not in ELSEWHERE for command in commands_of(page)]
+
+
+# ── the world ────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.fixture(autouse=True, scope="module")
+def _one_device(tmp_path_factory):
+    """Programs for one device are compiled in half the time; a plan that is asked for again is stored."""
+    with pytest.MonkeyPatch.context() as patch:
+        first = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda *platform: first)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # of plans
+        yield
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("docs") / "bin"
+    install(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """my.yaml trained, exported and under the names that pages use."""
+    home = tmp_path_factory.mktemp("docs") / "home"
+    world.write_texts(home)
+    world.write_named_files(home)
+    world.write_benchmarks(home / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert run(["python", "-m", "jaxlingua.train", "my.yaml", *SMALL.split()]) == 0
+        assert run(["python", "-m", "jaxlingua.checkpoint", "export", "runs/my"]) == 0
+    world.publish(home / "runs" / "my" / "export", home)
+    world.add_names(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def public(home: Path, tmp_path_factory) -> Path:
+    """The same where my.yaml begins from a public checkpoint, with adapters trained."""
+    public = tmp_path_factory.mktemp("docs") / "public"
+    shutil.copytree(home, public, symlinks=True, ignore=shutil.ignore_patterns("runs"))
+    world.begin_from_checkpoint(public)
+    return public
+
+
+# ── running ──────────────────────────────────────────────────────────────────────────────────────────────
+def run(call: list[str]) -> int:
+    """The exit code of `python -m MODULE …` or `python FILE …` of the clone, in this process."""
+    if call[1] == "-m":
+        name, arguments = call[2], call[3:]
+        is_package = (ROOT / name.replace(".", "/")).is_dir()
+        module = importlib.import_module(f"{name}.__main__" if is_package else name)
+    else:
+        name, arguments = call[1], call[2:]
+        module = importlib.import_module(name.removesuffix(".py").replace("/", "."))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *arguments])
+        try:
+            exit_with_one_line(module.main)
+        except SystemExit as end:
+            return end.code or 0
+    return 0
+
+
+def first_of(table: dict[str, str], text: str) -> str | None:
+    return next((value for pattern, value in table.items() if re.search(pattern, text)), None)
+
+
+def follow(call: list[str]) -> int:
+    """Run what a command calls, or check it as far as this file says; its exit code."""
+    text = shown(call)
+    if call[1:3] == ["-m", "venv"] or first_of(NOT_RUN, text):
+        return 0
+    if call[0] == "pip":
+        check_packages(call)
+    elif first_of(CHECKED, text):
+        load_config(call[3], call[4:])
+    elif call[0] == "python":
+        return run([*call, *(first_of(APPENDED, text) or "").split()])
+    else:
+        pytest.fail(f"{text}: neither run nor listed")
+    return 0
+
+
+def check_packages(call: list[str]) -> None:
+    """Every package that pip installs is one of pyproject.toml, in a version that is allowed there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    known = [Requirement(one) for one in sum(extras.values(), project["dependencies"])]
+    assert call[1] == "install"
+    for given in call[2:]:
+        if given in ("-e", "-r", ".") or given.endswith(".txt") or given in APART:
+            continue
+        wanted = Requirement(given.replace(".[", "jaxlingua[") if given.startswith(".") else given)
+        if wanted.name == "jaxlingua":
+            assert wanted.extras <= set(extras), given
+        elif wanted.name not in APART:
+            allowed = [one.specifier for one in known if one.name == wanted.name]
+            pinned = [one.version for one in wanted.specifier]
+            assert allowed, given
+            assert all(specifier.contains(version) for specifier in allowed for version in pinned), given
+
+
+def marked(command: Command):
+    is_slow = any(re.search(pattern, f"{command.page} {command.text}") for pattern in SLOW)
+    return pytest.param(command, id=str(command), marks=[pytest.mark.slow] * is_slow)
+
+
+@pytest.mark.parametrize("command", map(marked, COMMANDS))
+def test_a_command_does_what_the_page_says(command: Command, home, public, stand_ins, monkeypatch, capsys):
+    """It ends without an error, or with the one that the page shows below it, in which … is anything."""
+    folder = public if is_of_public(command) else home
+    monkeypatch.chdir(folder)
+    codes = [follow(call) for call in calls_of(command.text, stand_ins, folder)]
+    output = "".join(capsys.readouterr())
+    assert any(codes) == command.told.startswith("error:"), output
+    for line in command.told.splitlines():
+        assert re.search(".*".join(map(re.escape, line.split("…"))), output), output
+
+
+def is_of_public(command: Command) -> bool:
+    """Whether it is about adapters, for which my.yaml begins from a public checkpoint."""
+    text = (ROOT / command.page).read_text("utf-8").splitlines()[: command.line]
+    heading = next((line for line in reversed(text) if line.startswith("## ")), "")
+    return command.page == "docs/adapters.md" or heading == "## One small chip: adapters"
+
+
+# ── the pages ────────────────────────────────────────────────────────────────────────────────────────────
+def test_commands_stand_in_blocks_of_bash():
+    """Where the tests above find them."""
+    for page in PAGES:
+        for language in ("", "sh", "shell", "console", "text"):
+            for line, block in blocks_of(page, language):
+                assert not re.search(r"^\s*(\$ )?(python|pip|gcloud|tpu/)\b", block, re.MULTILINE), (
+                    page,
+                    line,
+                )
+
+
+def test_every_entry_of_the_lists_is_of_a_command():
+    """What pages no longer have is no longer listed."""
+    texts = [f"{command.page} {part.strip()}" for command in COMMANDS for part in command.text.split("&&")]
+    for pattern in (*APPENDED, *CHECKED, *SLOW):
+        assert any(re.search(pattern, text) for text in texts), pattern
