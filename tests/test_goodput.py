@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxlingua.tracking.compiling import CompileLog
 from jaxlingua.tracking.goodput import FILE, GoodputLog, read_starts, spent
 from jaxlingua.tracking.speed import StepClock
 
@@ -24,7 +25,7 @@ def start(folder, restored_step, *, steps: int, save_seconds: float, starting: f
     """A start of `steps` steps of 2 s after `starting`; a checkpoint takes `save_seconds` at its end."""
     now = Time()
     clock = StepClock(now=now)
-    log = GoodputLog(folder, restored_step, clock, now, began=now())
+    log = GoodputLog(folder, restored_step, clock, now, began=now(), compiled=CompileLog())
     now.seconds += starting
     for step in range((restored_step or 0) + 1, (restored_step or 0) + steps + 1):
         clock.start()

@@ -13,6 +13,7 @@ _KINDS = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
     "/jax/core/compile/backend_compile_duration": "compiling",
 }
+PARTS = tuple(_KINDS.values())
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -37,15 +38,9 @@ class Compiled:
     programs: int = 0
     cached: int = 0
 
-    @property
-    def seconds(self) -> float:
-        return self.tracing + self.lowering + self.compiling
-
     def told(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self) | {
-            kind: round(getattr(self, kind), 3) for kind in ("tracing", "lowering", "compiling")
-        }
+        return asdict(self) | {part: round(getattr(self, part), 3) for part in PARTS}
 
 
 class CompileLog:

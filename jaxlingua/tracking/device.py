@@ -63,6 +63,15 @@ class MemoryPeaks:
             self.found[kind] = {"gib": gib, "at": at if is_new else before["at"]}
 
 
+def read_peaks(folder: Path) -> dict[str, dict[str, Any]]:
+    """The highest of each kind, as RUN/memory.json tells; none where that is absent or damaged."""
+    try:
+        highest = json.loads((folder / PEAKS).read_text("utf-8"))["highest"]
+        return {kind: one for kind, one in highest.items() if {"gib", "at", "process"} <= set(one)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def write_peaks(folder: Path, of_processes: list[dict[str, dict[str, Any]]]) -> None:
     """RUN/memory.json: peaks by process, and for each kind the highest.
 

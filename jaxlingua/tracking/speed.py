@@ -112,6 +112,7 @@ class StepClock:
     waited_seconds: float = 0.0
     paused_seconds: dict[str, float] = field(default_factory=dict)
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
+    _once_seconds: float = 0.0  # of pauses that do not come again: compilation, traces, before the first step
     _since: float | None = None
     _pauses: int = 0
 
@@ -126,7 +127,7 @@ class StepClock:
         return seconds
 
     def start(self) -> None:
-        """The first step has been dispatched; a pause that has ended starts the clock as well."""
+        """The first step has been dispatched; the end of its compilation starts the clock as well."""
         if self._since is None:
             self._since = self.now()
 
@@ -145,7 +146,12 @@ class StepClock:
         finally:
             seconds = self.now() - start
             self.paused_seconds[kind] = self.paused_seconds.get(kind, 0.0) + seconds
-            self._since = start + seconds if self._since is None else self._since + seconds
+            if self._since is None or kind in ("compile", "trace"):
+                self._once_seconds += seconds
+            if self._since is not None:
+                self._since += seconds
+            elif kind == "compile":  # the first step is dispatched
+                self._since = start + seconds
             if kind == "compile":  # the steps of another program tell nothing of those to come
                 self.recent_seconds.clear()
             self._pauses -= 1
@@ -164,6 +170,5 @@ class StepClock:
         """For so many more steps, with their share of pauses that come again; None before the first."""
         if not self.steps:
             return None
-        once = ("compile", "trace")
-        pauses = sum(seconds for kind, seconds in self.paused_seconds.items() if kind not in once)
+        pauses = sum(self.paused_seconds.values()) - self._once_seconds
         return steps * (self.step_seconds + pauses) / self.steps

@@ -7,9 +7,8 @@ from typing import Literal
 import jax
 
 from jaxlingua.errors import JaxlinguaError, one_line
-from jaxlingua.tracking.trace_summary import summarize, told
+from jaxlingua.tracking.trace_summary import FOLDER, summarize, told
 
-FOLDER = "traces"
 REQUEST = "trace.request"  # in the run folder: how many steps of a run that is under way are to be traced
 DEFAULT_STEPS = 5
 

@@ -165,7 +165,11 @@ class _Plane:
             told = (self.stats(metadata.stats) if metadata is not None else {}) | own
             name = _NAME.match(str(told.get("hlo_op") or self.names.get(event.metadata_id, "")))
             name = name[1] if name else ""
-            known = self._origins.get((str(told.get("program_id", "")), name), Operation(name))
+            programs = str(told.get("program_id", "")), str(told.get("hlo_module", ""))
+            known = next(
+                (self._origins[each, name] for each in programs if (each, name) in self._origins),
+                Operation(name),
+            )
             self._found[key] = replace(
                 known,
                 path=known.path or str(told.get("tf_op", "")).rstrip(":"),
@@ -182,24 +186,30 @@ class _Plane:
 
 
 def _origins(plane: Any) -> dict[tuple[str, str], Operation]:
-    """(program, name) → operation, of the programs that the trace keeps; theirs are called "jit_f(4)"."""
+    """(program, name) → operation, of the programs that the trace keeps; theirs are called "jit_f(4)".
+
+    A program that came from the persistent cache still has the number that it had there, so it is found under
+    "jit_f" too; of several of this name the newest counts.
+    """
     found = {}
+    programs = []
     for entry in plane.event_metadata:
-        number = re.search(r"\((\d+)\)$", entry.value.name)
-        for content in (stat.data for stat in entry.value.stats if stat.data):
-            module = _messages()["Program"].FromString(content).module
-            bodies = {body.id: body.instructions for body in module.computations}
-            for one in (one for body in module.computations for one in body.instructions):
-                inner = [each for body in one.called for each in bodies.get(body, ())]
-                is_fusion = one.opcode == "fusion"
-                paths = [each.metadata.op_name for each in [*inner, one] if each.metadata.op_name]
-                found[number[1] if number else "", one.name] = Operation(
-                    one.name,
-                    one.opcode,
-                    frozenset(each.opcode for each in inner) if is_fusion else frozenset(),
-                    paths[-1] if paths else "",
-                    _source(one.metadata, module.frames),
-                )
+        title = re.fullmatch(r"(.*?)(?:\((\d+)\))?", entry.value.name)
+        programs += [(int(title[2] or 0), title[1], stat.data) for stat in entry.value.stats if stat.data]
+    for number, title, content in sorted(programs):
+        module = _messages()["Program"].FromString(content).module
+        bodies = {body.id: body.instructions for body in module.computations}
+        for one in (one for body in module.computations for one in body.instructions):
+            inner = [each for body in one.called for each in bodies.get(body, ())]
+            paths = [each.metadata.op_name for each in [*inner, one] if each.metadata.op_name]
+            operation = Operation(
+                one.name,
+                one.opcode,
+                frozenset(each.opcode for each in inner) if one.opcode == "fusion" else frozenset(),
+                paths[-1] if paths else "",
+                _source(one.metadata, module.frames),
+            )
+            found[str(number), one.name] = found[title, one.name] = operation
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from jaxlingua.errors import DataError, machine_error
 from jaxlingua.tracking.trace_file import Operation, Trace, read_trace
 
-FILE = "summary.json"
+FOLDER, FILE = "traces", "summary.json"
 PAUSES = frozenset({"compile", "held_out", "checkpoint", "eval", "begin", "trace"})
 ANNOTATIONS = PAUSES | {"step", "arrive", "data wait"}
 KINDS = ("matmul", "attention", "other", "copies", "collectives")  # of two at a time the first counts
@@ -45,6 +45,19 @@ def summarize(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise machine_error(folder / FILE, error) from None
     return summary
+
+
+def read_summaries(run: Path) -> list[dict[str, Any]]:
+    """Those of all traces of a run, by their first step; one that is damaged is left out."""
+    found = []
+    for path in run.glob(f"{FOLDER}/*/{FILE}"):
+        try:
+            summary = json.loads(path.read_text("utf-8"))
+            told(summary, "")
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue
+        found.append({**summary, "folder": f"{FOLDER}/{path.parent.name}"})
+    return sorted(found, key=lambda summary: summary["steps"])
 
 
 def summary_of(trace: Trace, where: str) -> dict[str, Any]:
@@ -156,8 +169,9 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
     """The summary in at most ten lines."""
     first, last = summary["steps"]
     seconds, shares = summary["step_seconds"], summary["shares"]
+    count = summary["devices"]
     middle = sorted(seconds)[len(seconds) // 2]
-    if not summary["devices"]:
+    if not count:
         busy = "the trace holds no operation of a device"
     else:
         names = {"collectives": "collectives that nothing hides", "other": "other work"}
@@ -166,7 +180,7 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
         )
     lines = [
         f"trace of steps {first} to {last}: {middle:.4g} s a step in the middle, {min(seconds):.4g} to "
-        f"{max(seconds):.4g}; {summary['devices']} devices",
+        f"{max(seconds):.4g}; {count} device{'' if count == 1 else 's'}",
         f"  {busy}",
         f"  devices idle {100 * (1 - summary['busy']):.1f} %: {100 * shares['data wait']:.1f} waiting for "
         f"data, {100 * shares['host']:.1f} for the host otherwise",

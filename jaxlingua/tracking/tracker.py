@@ -16,7 +16,7 @@ from jaxlingua.progress import duration
 from jaxlingua.tracking.compiling import COMPILED
 from jaxlingua.tracking.console import Console
 from jaxlingua.tracking.device import MemoryPeaks, device_memory_gib, fetch, host_memory_gib, write_peaks
-from jaxlingua.tracking.goodput import GoodputLog
+from jaxlingua.tracking.goodput import INPUT_BOUND, GoodputLog
 from jaxlingua.tracking.speed import ModelSize, StepClock, peak_flops
 from jaxlingua.tracking.trace import Tracer
 from jaxlingua.tracking.writer import MetricWriter
@@ -147,14 +147,20 @@ class Tracker:
         self._arrive()
         with self.clock.paused(kind), COMPILED.during(kind, self._name()), jax.profiler.TraceAnnotation(kind):
             yield
-        self._peaks.note(f"{kind} of stage {self._name()}")
+        self._peaks.note(f"{kind} of stage {self._name()}" if self._stage is not None else kind)
 
     def end_stage(self, gather: Callable[[Any], list]) -> None:
-        """The stage is trained and evaluated: all processes tell how much memory they held.
+        """The stage is trained and evaluated: all processes tell how much memory they have held.
 
         Args:
             gather: the values of all processes, in all of them.
         """
+        waited, stepped = self.clock.waited_seconds, self.clock.step_seconds
+        if waited > INPUT_BOUND * stepped:
+            self.console.say(
+                f"devices waited for data in {100 * waited / stepped:.0f} % of the time of steps so far; "
+                f"docs/profiling.md tells what to do"
+            )
         of_processes = gather(self._peaks.found)
         if self._folder is not None:
             write_peaks(self._folder, of_processes)

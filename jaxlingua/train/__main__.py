@@ -108,6 +108,11 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         model=model, mesh=mesh, methods=methods, states=states,
     )  # fmt: skip
 
+    tracker = open_tracker(
+        folder, config.tracking, run.model_size(sizes), console, total_steps=stages[-1].end_step,
+        restored_step=restored_step, run_config=config.model_dump(mode="json"),
+    )  # fmt: skip
+
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
     step = restored_step or 0
 
@@ -115,7 +120,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         return home.group.share(is_evaluated(tasks, stage, step, config=config, folder=folder))
 
     def evaluated(what: str, model: Llama, **where) -> None:
-        with telling(f"evaluating {what}") as on_progress:
+        with tracker.paused("eval"), telling(f"evaluating {what}") as on_progress:
             evaluate(
                 model, state.weights, tokenizer, tasks, mesh=mesh, config=config, folder=folder,
                 overlaps=overlaps, eos_ids=ends_of(folder / run_folder.KEPT), say=console.say,
@@ -146,10 +151,6 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     # ── 4 train step ─────────────────────────────────────────────────────────────────────────────────────
     micro_batches = count_micro_batches(config.train.batch_rows, config.train.micro_batch_rows, mesh)
     options = compiler_options(config.train.compiler_options, mesh.devices.flat[0].device_kind)
-    tracker = open_tracker(
-        folder, config.tracking, run.model_size(sizes), console, total_steps=stages[-1].end_step,
-        restored_step=restored_step, run_config=config.model_dump(mode="json"),
-    )  # fmt: skip
     stacks = watching(
         tracker.clock, folder / "stacks", console.say, run_folder.process_index(), steps_before=step
     )
@@ -212,8 +213,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
 
             # ── 7 eval ───────────────────────────────────────────────────────────────────────────────────
             if has_tasks:
-                with tracker.paused("eval"):
-                    evaluated(f"after stage {name}", stage_model, stage=name, step=step, model_name="tuned")
+                evaluated(f"after stage {name}", stage_model, stage=name, step=step, model_name="tuned")
             tracker.end_stage(home.group.gather)
     if run_folder.is_primary():
         announce.say_scores(console, write_report(folder), config.run.folder)

@@ -24,7 +24,10 @@ FILES = ("config.yaml", "provenance.json", "data.json")  # without one of them a
 # Of provenance.json: what tells of another run in a copy. The rest is the run's, wherever it goes on.
 _STARTS = ("command", "started", "devices", "host", "git_commit", "versions", "resumed", "branched")
 # Of the folder itself: what is made again, and what is of that run alone.
-_NOT_COPIED = ("cache", "checkpoints", "export", "stacks", "wandb", "report.*", "forgetting.csv")
+_NOT_COPIED = (
+    "cache", "checkpoints", "export", "stacks", "traces", "wandb", "report.*", "forgetting.csv",
+    "memory.json",
+)  # fmt: skip
 # Of all folders in it: what is being written, and what is counted again where it is needed.
 _PASSING = (".*", "*.partial", "*.tmp", "unfinished.jsonl")
 

@@ -117,11 +117,24 @@ def test_a_finished_run_is_not_trained_again(finished: Path):
         np.testing.assert_array_equal(array, before[1][name], err_msg=name)
 
 
-def test_a_run_repeated_from_its_folder_gives_the_same_numbers(finished: Path, tmp_path: Path):
-    train(finished, f"run.folder={tmp_path / 'again'}")
+def test_a_run_repeated_from_its_folder_gives_the_same_numbers_also_while_it_is_traced(
+    finished: Path, tmp_path: Path
+):
+    train(finished, f"run.folder={tmp_path / 'again'}", "tracking.trace_steps=[5, 8]")
     assert losses(tmp_path / "again") == losses(finished)
     for name, array in parameters(tmp_path / "again", 12).items():
         np.testing.assert_array_equal(array, parameters(finished, 12)[name], err_msg=name)
+
+    trace = json.loads((tmp_path / "again" / "traces" / "5-8" / "summary.json").read_text("utf-8"))
+    assert (trace["steps"], len(trace["step_seconds"]), trace["devices"]) == ([5, 8], 4, 8)
+    assert sum(trace["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert all(trace["shares"][kind] > 0 for kind in ("matmul", "attention", "collectives", "host"))
+    assert any("layers/" in one["where"] and ".py:" in one["source"] for one in trace["operations"])
+    report = json.loads((tmp_path / "again" / "report.json").read_text("utf-8"))
+    assert report["traces"] == [{**trace, "folder": "traces/5-8"}]
+    assert report["memory"]["host"]["gib"] > 0
+    assert {"starting", "step", "held_out", "eval"} <= {one["purpose"] for one in report["programs"]}
+    assert report["time"]["trace"] > 0
 
 
 def test_one_device_and_other_meshes_give_the_same_losses_and_scores(finished: Path, tmp_path: Path):

@@ -33,6 +33,7 @@ KEPT = {
 LEFT = {
     "cache/documents", "export/model.safetensors", "report.html", "evals/coit-12/scores.json", ".lock",
     "evals/coit-8/unfinished.jsonl", ".metrics.partial", "wandb/run", "stacks/1.txt", "forgetting.csv",
+    "traces/5-8/summary.json", "memory.json",
     "evals/coit-8/.report.eng_Latn.chrf++.npz",
 }  # fmt: skip
 

@@ -28,7 +28,9 @@ from jaxlingua.eval.report.models import (
 )
 from jaxlingua.eval.report.resampled import answered_in
 from jaxlingua.eval.report.rows import prompt_rows
-from jaxlingua.tracking.goodput import read_starts, spent
+from jaxlingua.tracking.device import read_peaks
+from jaxlingua.tracking.goodput import programs_made, read_starts, spent
+from jaxlingua.tracking.trace_summary import read_summaries
 
 
 def read_run(folder: Path, asked: EvalConfig | None = None) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def read_run(folder: Path, asked: EvalConfig | None = None) -> dict[str, Any]:
     for place, line in enumerate(metrics, start=1):
         where = f"{folder / 'metrics.jsonl'}:{place}"
         check(MetricsLine, line, where, "a run writes whole lines of JSON; mend or remove it")
+    starts = read_starts(folder)
     evaluations = read_evaluations(folder)
     scores = [score for evaluation in evaluations.values() for score in evaluation["scores"]]
     scores.sort(key=lambda score: (score["step"], score["task"], score["language"], score["metric"]))
@@ -86,7 +89,10 @@ def read_run(folder: Path, asked: EvalConfig | None = None) -> dict[str, Any]:
         "samples": read_items(folder, name, against, tasks) if name else [],
         "prompt_examples": read_prompts(folder, name, tasks) if name else [],
         "throughput": throughput_of(metrics),
-        "time": spent(read_starts(folder)),
+        "time": spent(starts),
+        "programs": programs_made(starts),
+        "memory": read_peaks(folder),
+        "traces": read_summaries(folder),
         "data": data,
         "metrics": metrics,
         "provenance": provenance,

@@ -3,7 +3,7 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -11,7 +11,16 @@ from markupsafe import Markup
 from jaxlingua.errors import ConfigError
 from jaxlingua.languages import display_name, find_language
 from jaxlingua.progress import duration
+from jaxlingua.tracking.compiling import PARTS
+from jaxlingua.tracking.goodput import INPUT_BOUND
 
+_SPENT = {
+    "repeated": "steps done again",
+    "data": "waiting for data",
+    "held_out": "held out",
+    "eval": "evaluation",
+    "step": "steps",
+}
 RIGHT_TO_LEFT = frozenset({"Adlm", "Arab", "Aran", "Hebr", "Mand", "Nkoo", "Rohg", "Samr", "Syrc", "Thaa"})
 
 
@@ -130,10 +139,45 @@ def time_of(seconds: Mapping[str, float | int]) -> str:
     total = sum(seconds.values())
     if not total:
         return ""
-    names = {"repeated": "steps done again", "held_out": "held out", "eval": "evaluation"}
     rest = sorted(
         ((value, kind) for kind, value in seconds.items() if kind != "steps" and value), reverse=True
     )
-    others = ", ".join(f"{names.get(kind, kind)} {100 * value / total:.1f} %" for value, kind in rest)
+    others = ", ".join(f"{_SPENT.get(kind, kind)} {100 * value / total:.1f} %" for value, kind in rest)
     counts = f"{100 * seconds['steps'] / total:.1f} % were steps that count (goodput)"
-    return f"Of {duration(total)}, {counts}; {others}."
+    waited = seconds.get("data", 0.0)
+    is_bound = waited > INPUT_BOUND * (waited + seconds["steps"] + seconds.get("repeated", 0.0))
+    bound = " Devices waited for data: docs/profiling.md tells what to do." if is_bound else ""
+    return f"Of {duration(total)}, {counts}; {others}.{bound}"
+
+
+def programs_of(made: Sequence[Mapping[str, Any]]) -> str:
+    """What making programs took, and for what, as a sentence.
+
+    >>> programs_of([{"purpose": "held_out", "stage": "coit", "tracing": 1.0, "lowering": 0.5,
+    ...               "compiling": 2.5, "programs": 3, "cached": 1}])
+    'Programs took 4.0 s (tracing 1.0, lowering 0.5, compiling 2.5; 1 of 3 from the cache): held out 4.0 s.'
+    """
+    if not made:
+        return ""
+    totals = {name: sum(one[name] for one in made) for name in ("programs", "cached", *PARTS)}
+    purposes: dict[str, float] = {}
+    for one in made:
+        purposes[one["purpose"]] = purposes.get(one["purpose"], 0.0) + sum(one[part] for part in PARTS)
+    ranked = sorted(purposes.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{part} {totals[part]:.1f}" for part in PARTS)
+    cached = f"{totals['cached']:,} of {totals['programs']:,} from the cache"
+    told = ", ".join(f"{_SPENT.get(purpose, purpose)} {seconds:.1f} s" for purpose, seconds in ranked)
+    return f"Programs took {sum(purposes.values()):.1f} s ({parts}; {cached}): {told}."
+
+
+def memory_of(highest: Mapping[str, Mapping[str, Any]]) -> str:
+    """The most memory that a process of the last start held, as a sentence.
+
+    >>> memory_of({"host": {"gib": 3.26, "at": "eval of stage coit", "process": 1}})
+    'Most memory: host 3.26 GiB (process 1, eval of stage coit).'
+    """
+    parts = [
+        f"{kind} {one['gib']:.2f} GiB (process {one['process']}, {one['at']})"
+        for kind, one in highest.items()
+    ]
+    return f"Most memory: {', '.join(parts)}." if parts else ""

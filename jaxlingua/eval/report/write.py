@@ -21,6 +21,7 @@ from jaxlingua.eval.report.read import read_run
 from jaxlingua.eval.report.rows import headlines, mean_of, score_rows
 from jaxlingua.eval.report.tex import forgetting_csv, scores_csv, scores_latex
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
+from jaxlingua.tracking.trace_summary import told
 
 CARDS = 6
 OPEN_ROWS = 30  # a longer table of all scores is folded
@@ -92,7 +93,12 @@ def view_of(report: Mapping[str, Any]) -> dict[str, Any]:
         "cards": lines
         if len(lines) <= CARDS
         else list({line["kind"]: line for line in lines[::-1]}.values())[::-1],
-        "time_spent": words.time_of(report["time"]),
+        "spent": [
+            words.time_of(report["time"]),
+            words.programs_of(report["programs"]),
+            words.memory_of(report["memory"]),
+        ],
+        "trace_lines": [line.strip() for one in report["traces"] for line in told(one, one["folder"])],
         "heat_maps": [one for one in maps[True] if one.cells],
         "other_maps": [one for one in maps[False] if one.cells],
         "not_compared": _not_compared(report["comparisons"]),
