@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import libtpu
 import pytest
 
-from jaxlingua.doctor import conflicts, devices
+from jaxlingua.doctor import conflicts, devices, notebook
 from jaxlingua.doctor import machine as machine_
 from jaxlingua.doctor.__main__ import main
 from jaxlingua.doctor.finding import Finding
@@ -323,3 +324,147 @@ def test_memory_of_a_container_counts_where_it_is_less(machine, monkeypatch):
     assert machine_.host_memory() == Finding(
         "note", "host memory", "2.0 GiB, the demo wants 4 GiB", "use a larger machine"
     )
+
+
+# ── conflicts ────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("conflict", conflicts.CONFLICTS, ids=lambda conflict: "+".join(conflict.packages))
+def test_packages_that_do_not_go_together_are_told_only_where_all_of_them_matter(monkeypatch, conflict):
+    others = {name: None for each in conflicts.CONFLICTS for name in each.packages}
+    hardware = conflict.hardware[0]
+    pretend_installed(monkeypatch, {**others, **dict.fromkeys(conflict.packages, "1.5")}, {})
+    (finding,) = conflicts.packages_in_conflict(hardware)
+    assert (finding.level, finding.remedy) == (conflict.level, conflict.remedy)
+    assert all(f"{package} 1.5" in finding.told for package in conflict.packages)
+    for elsewhere in {"cpu", "gpu", "tpu"} - set(conflict.hardware):
+        assert not list(conflicts.packages_in_conflict(elsewhere))
+    pretend_installed(monkeypatch, {**others, **dict.fromkeys(conflict.packages[:-1], "1.5")}, {})
+    assert not list(conflicts.packages_in_conflict(hardware))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "hardware", "told"),
+    [
+        ("JAX_DISABLE_JIT", "1", "cpu", "a step takes many times as long"),
+        ("JAX_ENABLE_X64", "true", "tpu", "64 bits wide"),
+        ("XLA_PYTHON_CLIENT_MEM_FRACTION", ".5", "gpu", "JAX has this share of the GPU's memory"),
+        ("XLA_PYTHON_CLIENT_PREALLOCATE", "false", "gpu", "a step which would fit may not"),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR", "platform", "gpu", "asked of the driver"),
+        ("LD_LIBRARY_PATH", "/usr/local/cuda/lib64", "gpu", "taken before those that JAX brings"),
+        ("TPU_LIBRARY_PATH", __file__, "tpu", "JAX loads this TPU library"),
+        ("TPU_LIBRARY_PATH", "/nowhere/libtpu.so", "tpu", "there is no such file"),
+    ],
+)
+def test_a_variable_that_is_in_the_way_is_noted_with_what_it_does(
+    machine, monkeypatch, variable, value, hardware, told
+):
+    monkeypatch.setenv(variable, value)
+    (finding,) = conflicts.variables(hardware)
+    assert (finding.level, finding.what) == ("note", variable)
+    assert finding.told.startswith(f"'{value}' given, ")
+    assert told in finding.told
+    assert "unset it" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "hardware"),
+    [
+        ("JAX_DISABLE_JIT", "0", "cpu"),
+        ("JAX_ENABLE_X64", "false", "cpu"),
+        ("XLA_PYTHON_CLIENT_MEM_FRACTION", ".5", "tpu"),
+        ("XLA_PYTHON_CLIENT_PREALLOCATE", "true", "gpu"),
+        ("XLA_PYTHON_CLIENT_ALLOCATOR", "bfc", "gpu"),
+        ("LD_LIBRARY_PATH", "/opt/lib", "cpu"),
+        ("TPU_LIBRARY_PATH", str(Path(libtpu.__file__).parent / "libtpu.so"), "tpu"),  # as JAX sets it
+    ],
+)
+def test_a_variable_that_changes_nothing_here_is_not_told(machine, monkeypatch, variable, value, hardware):
+    monkeypatch.setenv(variable, value)
+    assert not list(conflicts.variables(hardware))
+
+
+def test_what_a_notebook_loaded_before_pip_replaced_it_wants_a_new_session(monkeypatch):
+    import numpy
+
+    pretend_installed(monkeypatch, {"numpy": "9.9.9"}, {})
+    (finding,) = conflicts.loaded_modules()
+    assert (finding.level, finding.told) == (
+        "problem",
+        f"numpy {numpy.__version__} is loaded here, 9.9.9 is installed",
+    )
+    assert "Runtime → Restart session" in finding.remedy
+
+
+def test_what_only_a_part_needs_is_noted(machine, monkeypatch, capsys, tmp_path):
+    pretend_installed(
+        monkeypatch, {"protobuf": "5.29.5"}, {"jaxlingua": [], "tensorflow": ["protobuf>=6.31.1,<8"]}
+    )
+    assert main(["--folder", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "note    packages        tensorflow, which only tokens.kind=sentencepiece needs, wants 'protobuf"
+        in told
+    )
+
+
+def test_a_flag_that_xla_does_not_know_is_named(machine, monkeypatch, capsys):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_abacus")
+    machine.sees(devices.ProbeError("parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: --xla_abacus"))
+    finding = machine.findings(capsys, code=1)["backend"]
+    assert finding["remedy"] == "mend or unset XLA_FLAGS, it is '--xla_abacus'"
+
+
+def test_the_process_that_has_the_tpu_is_named(machine, monkeypatch, capsys, tmp_path):
+    holder = tmp_path / "4242"
+    (holder / "fd").mkdir(parents=True)
+    (holder / "fd" / "3").symlink_to("/dev/vfio/0")
+    (holder / "comm").write_text("python3\n")
+    monkeypatch.setattr(glob, "glob", lambda pattern: [str(holder / "fd" / "3")])
+    machine.has("tpu")
+    told = "process 4242 (python3) has /dev/vfio/0 open: wait for it or end it"
+    assert machine.findings(capsys, code=1)["backend"]["remedy"].startswith(
+        f"{told}, or set JAX_PLATFORMS=cpu"
+    )
+    machine.sees(devices.ProbeError("The TPU is already in use"))
+    assert machine.findings(capsys, code=1)["backend"]["remedy"] == told
+    (holder / "fd" / "3").unlink()
+    assert machine.findings(capsys, code=1)["backend"]["remedy"] == "another process may hold the device"
+
+
+# ── notebooks ────────────────────────────────────────────────────────────────
+
+
+def test_in_colab_the_menu_is_named_where_nothing_is_switched_on(machine, monkeypatch, capsys):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20261101")
+    (switch, kept) = notebook.notebook("cpu", "/content/runs")
+    assert (switch.level, switch.told) == ("note", "this session has neither TPU nor GPU")
+    assert switch.remedy.startswith("Runtime → Change runtime type → v5e-1 TPU")
+    assert (kept.level, kept.told) == ("note", "/content/runs goes with the session")
+    assert "drive.mount('/content/drive')" in kept.remedy
+    assert "run.folder=/content/drive/MyDrive/" in kept.remedy
+    (switched, _) = notebook.notebook("tpu", "/content/runs")
+    assert switched.told == "this session has a TPU"
+    assert [finding.level for finding in notebook.notebook("tpu", "gs://bucket/run")] == ["ok"]
+
+
+def test_a_run_on_a_drive_that_is_not_mounted_is_a_problem(machine, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20261101")
+    drive = tmp_path / "MyDrive"
+    monkeypatch.setattr(notebook, "DRIVE", drive)
+    (_, missing) = notebook.notebook("gpu", f"{drive}/run")
+    assert (missing.level, missing.told) == ("problem", f"{drive}/run is on Drive, which is not mounted")
+    drive.mkdir()
+    assert [finding.level for finding in notebook.notebook("gpu", f"{drive}/run")] == ["ok"]
+
+
+def test_in_kaggle_the_accelerator_and_the_folder_that_is_kept_are_named(machine, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    (switch, kept) = notebook.notebook("cpu", "/tmp/runs")
+    assert switch.remedy.startswith("Settings → Accelerator")
+    assert kept.remedy == "set run.folder=/kaggle/working/…, which a saved version keeps"
+    assert [finding.level for finding in notebook.notebook("tpu", "/kaggle/working/run")] == ["ok"]
+
+
+def test_elsewhere_no_notebook_is_spoken_of(machine):
+    assert not list(notebook.notebook("cpu", "runs"))

@@ -118,6 +118,20 @@ def test_only_the_files_that_are_wanted_are_downloaded_and_only_once(server):
     assert not any("GET" in line and "config.json" in line for line in Hub.asked)
 
 
+def test_what_would_be_downloaded_is_told_without_downloading_it(server, tmp_path):
+    def wanted(path, patterns=("*.json", "*.safetensors")):
+        return hub.bytes_to_download(path, patterns, "model.path", CheckpointError)
+
+    files = {file.name: file.stat().st_size for file in Hub.folder.iterdir()}
+    assert wanted("someone/open") == sum(files.values())
+    assert not any(line.startswith("GET") and "/resolve/" in line for line in Hub.asked)
+    find("someone/open")
+    assert wanted("someone/open") == files["model.safetensors"]
+    assert wanted(str(tmp_path)) == 0
+    with pytest.raises(CheckpointError, match="is gated on the hub; accept its terms"):
+        wanted("someone/gated")
+
+
 @pytest.mark.timeout(120)
 def test_a_download_that_breaks_off_is_taken_up_again_until_the_file_is_whole(server):
     Hub.breaks_off_once = True

@@ -23,8 +23,6 @@ from jaxlingua.errors import JaxlinguaError, exit_with_one_line
 if TYPE_CHECKING:
     from jaxlingua.config import Config
 
-WHOLE_SLICE = "'python -m jaxlingua.plan' tells mesh and memory of a whole slice"
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the findings; the exit code."""
@@ -105,11 +103,8 @@ def on_this_machine(
     place = None
     with suppress(JaxlinguaError):  # which is told with all else that training would refuse
         place = find_processes(config.sharding.processes)
-    if hardware == "tpu" and place is not None and place.count > 1:
-        told = "not asked, since JAX would wait for the TPUs of the other hosts"
-        found, answer = [Finding("note", "backend", told, WHOLE_SLICE)], {}
-    else:
-        found, answer = devices.backend(hardware, arguments)
+    is_apart = hardware == "tpu" and place is not None and place.count > 1
+    found, answer = devices.apart(arguments) if is_apart else devices.backend(hardware, arguments)
     yield from found
     yield from rest_of_machine(folder)
     yield configured.described(config, arguments[0])

@@ -3,6 +3,7 @@
 Versions that do not go together are told by `machine.packages`, from what the packages themselves ask for.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -83,6 +84,13 @@ def _is_off(value: str) -> bool:
     return value.lower() in ("0", "false", "no", "off", "f", "n")
 
 
+def _is_other_library(value: str) -> bool:
+    """Whether it is a file, and not what JAX itself sets where libtpu is installed."""
+    spec = importlib.util.find_spec("libtpu")
+    installed = [] if spec is None else list(spec.submodule_search_locations)
+    return Path(value).is_file() and str(Path(value).parent) not in installed
+
+
 VARIABLES = (
     Variable(
         "JAX_DISABLE_JIT", ANY, _is_on, "nothing is compiled, and a step takes many times as long", "unset it"
@@ -125,7 +133,7 @@ VARIABLES = (
     Variable(
         "TPU_LIBRARY_PATH",
         ANY,
-        lambda value: Path(value).is_file(),
+        _is_other_library,
         "JAX loads this TPU library, not the libtpu that is installed",
         "unset it, unless this is meant",
     ),

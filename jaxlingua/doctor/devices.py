@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,15 @@ def hardware() -> str:
     return "tpu" if glob.glob("/dev/vfio/[0-9]*") and "0x1ae0" in vendors else "cpu"
 
 
-def ask(arguments: Sequence[str] = ()) -> dict[str, Any]:
+def ask(arguments: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What `on_devices` tells of the devices, and of the configuration where there is one.
 
+    Args:
+        variables: of the environment, beside those that are set.
     Raises: subprocess.TimeoutExpired; ProbeError.
     """
     # What is in the cache of the hub is looked at, and nothing is downloaded.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"} if arguments else None
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(variables or {})}
     done = subprocess.run(
         [sys.executable, *PROGRAM, *arguments],
         capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=False, env=environment,
@@ -65,6 +67,21 @@ def backend(hardware: str, arguments: Sequence[str] = ()) -> tuple[list[Finding]
     except ProbeError as error:
         return [_problem(f"JAX cannot start: {error}", _why_not(str(error)))], {}
     return list(_seen(answer["seen"], hardware)), answer
+
+
+def chips() -> int:
+    """TPU chips of this machine, by their device files."""
+    return len(glob.glob("/dev/accel[0-9]*")) or len(glob.glob("/dev/vfio/[0-9]*"))
+
+
+def apart(arguments: Sequence[str]) -> tuple[list[Finding], dict[str, Any]]:
+    """As `backend` of one TPU host of several, whose JAX would wait for the others: it is not asked."""
+    told = f"{chips()} TPU chips, not asked, since JAX would wait for those of the other hosts"
+    try:
+        answer = ask([f"--chips={chips()}", *arguments], {"JAX_PLATFORMS": "cpu"})
+    except (ProbeError, subprocess.TimeoutExpired) as error:
+        return [_problem(f"JAX cannot start, even on the CPU: {error}", _why_not(str(error)))], {}
+    return [Finding("note", "backend", told, "run this on all of them, without CONFIG, to ask")], answer
 
 
 def _why_not(message: str) -> str:

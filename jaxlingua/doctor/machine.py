@@ -65,7 +65,7 @@ def packages(hardware: str) -> Iterator[Finding]:
     for wanted_by, requirement in unmet(hardware):
         wanted = f"{requirement.name}{requirement.specifier}"
         there = version(requirement.name) or "none"
-        part = f", which only {PARTS[wanted_by]} needs" if wanted_by in PARTS else ""
+        part = f", which only {PARTS[wanted_by]} needs," if wanted_by in PARTS else ""
         yield Finding(
             "note" if part else "problem",
             "packages",

@@ -1,12 +1,14 @@
-"""The part of the doctor that starts JAX: `python -m jaxlingua.doctor.on_devices [CONFIG [key=value …]]`.
+"""The part of the doctor that starts JAX: `python -m jaxlingua.doctor.on_devices [--chips=N] [CONFIG …]`.
 
 The last line of what it prints is one JSON object: what JAX sees, and with a configuration what training
-would find before it reads any data, by the very functions that training calls. Nothing is downloaded.
+would find before it reads any data, by the very functions that training calls. Nothing is downloaded. With
+--chips it is told how many devices each process has, and takes none of them.
 """
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from jaxlingua.doctor.finding import Finding, refused, size
 from jaxlingua.errors import JaxlinguaError, MachineError, one_line
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    from jax.sharding import AbstractMesh, Mesh
 
     from jaxlingua.config import Config
     from jaxlingua.model.presets import LlamaConfig
@@ -29,23 +31,24 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 
-def main(arguments: list[str]) -> None:
-    """Print the answer."""
-    answer: dict[str, Any] = {"seen": seen()}
+def answer(arguments: Sequence[str]) -> dict[str, Any]:
+    """What is printed."""
+    chips = None
+    if arguments and arguments[0].startswith("--chips="):
+        chips, arguments = int(arguments[0].partition("=")[2]), arguments[1:]
+    told: dict[str, Any] = {"seen": seen()}
     if arguments:
         from jaxlingua.command_line import load_config
 
         looked = Looked()
         try:
-            look(load_config(arguments[0], arguments[1:]), looked)
+            look(load_config(arguments[0], list(arguments[1:])), looked, chips)
         except Exception as error:  # all that was seen before it is told all the same
-            told = f"{type(error).__name__}: {one_line(error)[:300]}"
-            looked.findings.append(
-                Finding("problem", "run", told, "training would end with it too; report it")
-            )
-        answer["findings"] = [asdict(finding) for finding in looked.findings]
-        answer["absent"], answer["sizes"] = looked.absent, looked.sizes
-    print(f"\n{json.dumps(answer)}")
+            message = f"{type(error).__name__}: {one_line(error)[:300]}"
+            looked.findings.append(Finding("problem", "run", message, "training would end with it too"))
+        told["findings"] = [asdict(finding) for finding in looked.findings]
+        told["absent"], told["sizes"] = looked.absent, looked.sizes
+    return told
 
 
 def seen() -> dict[str, Any]:
@@ -101,8 +104,12 @@ class Looked:
             return None
 
 
-def look(config: "Config", looked: Looked) -> None:
-    """Everything, in the order in which training would refuse it."""
+def look(config: "Config", looked: Looked, chips: int | None = None) -> None:
+    """Everything, in the order in which training would refuse it.
+
+    Args:
+        chips: devices of each process, where JAX is not to be asked.
+    """
     from jaxlingua.processes.environment import find_processes
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
     from jaxlingua.train import run
@@ -112,13 +119,14 @@ def look(config: "Config", looked: Looked) -> None:
             run.refuse_no_stage(config)
         with looked.checking("processes"):
             place = find_processes(config.sharding.processes)
-        with looked.checking("platform"):
-            run.refuse_wrong_platform(config)
-        found = f"JAX finds {jax.default_backend()} devices"
-        looked.ok("platform", f"run.platform={config.run.platform}, {found}")
+        if chips is None:
+            with looked.checking("platform"):
+                run.refuse_wrong_platform(config)
+            found = f"JAX finds {jax.default_backend()} devices"
+            looked.ok("platform", f"run.platform={config.run.platform}, {found}")
         step = _resumed(config, looked)
         if place is not None and place.count > 1:
-            _tell_of_several(config, place.count, looked)
+            _tell_of_several(config, place.count, chips or jax.local_device_count(), looked)
             return
         with looked.checking("mesh"):
             mesh = make_mesh(config.sharding)
@@ -161,7 +169,7 @@ def _resumed(config: "Config", looked: Looked) -> int | None:
     return max(saved)
 
 
-def _check_rows(config: "Config", mesh: Any, looked: Looked) -> None:
+def _check_rows(config: "Config", mesh: "Mesh | AbstractMesh", looked: Looked) -> None:
     from jaxlingua.sharding.rules import check_rows, count_micro_batches
 
     rows = config.train.batch_rows
@@ -171,27 +179,25 @@ def _check_rows(config: "Config", mesh: Any, looked: Looked) -> None:
     looked.ok("rows", f"{rows:,} of {config.tokens.row_length_tokens:,} tokens a step{in_passes}")
 
 
-def _tell_of_several(config: "Config", processes: int, looked: Looked) -> None:
-    """What is known of several processes without waiting for the others."""
+def _tell_of_several(config: "Config", processes: int, devices: int, looked: Looked) -> None:
+    """What is known of several processes, of so many devices each, without waiting for the others."""
     from jax.sharding import AbstractMesh
 
     from jaxlingua.sharding.mesh import AXES, mesh_sizes
 
-    devices = processes * jax.local_device_count()
+    slices = config.sharding.slices
+    if slices == "auto":
+        slices = int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
+    given = {axis: getattr(config.sharding.mesh, axis) for axis in AXES}
     with looked.checking("mesh"):
-        sizes = mesh_sizes({axis: getattr(config.sharding.mesh, axis) for axis in AXES}, devices)
+        sizes = mesh_sizes(given, processes * devices, slices)
     shown = " ".join(f"{axis}={size}" for axis, size in sizes.items())
-    looked.ok("mesh", f"{shown}, if each of {processes} processes has {jax.local_device_count()} devices")
+    looked.ok("mesh", f"{shown}, if each of {processes} processes has {devices} devices")
     with looked.checking("rows"):
         _check_rows(config, AbstractMesh(tuple(sizes.values()), AXES), looked)
-    looked.findings.append(
-        Finding(
-            "note",
-            "memory",
-            "not looked at, since the other processes are not waited for",
-            "'python -m jaxlingua.plan' tells that of a whole slice",
-        )
-    )
+    told = "not looked at, since the other processes are not waited for"
+    remedy = "'python -m jaxlingua.plan' tells that of a whole slice"
+    looked.findings.append(Finding("note", "memory", told, remedy))
 
 
 # ── the model ────────────────────────────────────────────────────────────────
@@ -312,4 +318,4 @@ def _reading_bytes(origin: "Origin") -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    print(f"\n{json.dumps(answer(sys.argv[1:]))}")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jaxlingua.errors import ShardingError
 from jaxlingua.model.lora import joined
@@ -89,7 +89,7 @@ def batch_shards() -> int:
     return math.prod(sizes.get(axis, 1) for axis in BATCH_AXES)
 
 
-def rows_multiple(mesh: Mesh) -> int:
+def rows_multiple(mesh: Mesh | AbstractMesh) -> int:
     """What a number of rows must be a multiple of, to be spread evenly over the mesh."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
@@ -104,7 +104,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def count_micro_batches(batch_rows: int, micro_batch_rows: int | str, mesh: Mesh) -> int:
+def count_micro_batches(batch_rows: int, micro_batch_rows: int | str, mesh: Mesh | AbstractMesh) -> int:
     """How many micro-batches make one batch; "auto" is one.
 
     Raises: ShardingError if the rows do not divide over micro-batches or devices.
@@ -123,7 +123,7 @@ def count_micro_batches(batch_rows: int, micro_batch_rows: int | str, mesh: Mesh
     return batch_rows // micro_batch_rows
 
 
-def check_rows(where: str, rows: int, mesh: Mesh) -> None:
+def check_rows(where: str, rows: int, mesh: Mesh | AbstractMesh) -> None:
     """Refuse a number of rows that cannot be spread evenly; `where` is the field it came from."""
     shards = rows_multiple(mesh)
     if rows % shards:
