@@ -56,9 +56,14 @@ done
 arguments=""
 for word in "$config" "${rest[@]}"; do # as JSON, which YAML reads
   [[ "$word" != *[[:cntrl:]]* ]] || fail "'${word%%=*}': its value has a line break or another control character; write it in the configuration file"
-  word=${word//\\/\\\\}
-  arguments+=", \"${word//\"/\\\"}\""
+  arguments+=", \"$(printf '%s' "$word" | sed 's/[\\"]/\\&/g')\""
 done
+
+on_spot=""
+[ -z "$spot" ] || on_spot='
+              cloud.google.com/gke-spot: "true"
+            tolerations:
+            - {key: cloud.google.com/gke-spot, operator: Equal, value: "true", effect: NoSchedule}'
 
 # Exit code 2 (wrong input) fails at once; all else starts all pods anew, and training goes on from its checkpoint.
 # GKE tells each pod of the others: TPU_WORKER_ID, TPU_WORKER_HOSTNAMES and, with several slices, MEGASCALE_*.
@@ -102,10 +107,7 @@ spec:
             terminationGracePeriodSeconds: 300
             nodeSelector:
               cloud.google.com/gke-tpu-accelerator: $accelerator
-              cloud.google.com/gke-tpu-topology: $shape${spot:+
-              cloud.google.com/gke-spot: \"true\"
-            tolerations:
-            - {key: cloud.google.com/gke-spot, operator: Equal, value: \"true\", effect: NoSchedule\}}
+              cloud.google.com/gke-tpu-topology: $shape$on_spot
             containers:
             - name: train
               image: $image
