@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxlingua.eval.report.words import time_of
 from jaxlingua.tracking.compiling import CompileLog
-from jaxlingua.tracking.goodput import FILE, GoodputLog, read_starts, spent
+from jaxlingua.tracking.goodput import FILE, GoodputLog, programs_made, read_starts, spent
 from jaxlingua.tracking.speed import StepClock
 
 
@@ -104,3 +105,36 @@ def test_a_start_without_a_step_is_all_starting(tmp_path):
     start(tmp_path, None, steps=0, save_seconds=0.0, starting=7.0).close()
     assert spent(read_starts(tmp_path)) == {"steps": 0.0, "repeated": 0.0, "checkpoint": 0.0, "starting": 7.0}
     assert json.loads((tmp_path / FILE).read_text())["starts"][0]["first_step"] == 0
+
+
+def test_programs_made_within_an_evaluation_are_compilation_not_evaluation(tmp_path):
+    """Of 30 s: 4 of steps, 1 of them waiting; 10 of evaluation, 6 of them compiling; 8 of the first step."""
+    parts = {"lowering": 0.0, "programs": 1, "cached": 0}
+    begun = {"purpose": "starting", "stage": "", "tracing": 1.0, "compiling": 1.0, **parts}
+    step = {"purpose": "step", "stage": "coit", "tracing": 3.0, "compiling": 4.0, **parts}
+    answered = {"purpose": "eval", "stage": "coit", "tracing": 2.0, "compiling": 4.0, **parts}
+    one = {"first_step": 0, "last_step": 2, "seconds": 30.0, "steps": 3.0, "data": 1.0, "compile": 8.0,
+           "eval": 10.0, "compiled": [begun, step, answered]}  # fmt: skip
+    told = spent([one])
+    assert told == {"steps": 3.0, "repeated": 0.0, "data": 1.0, "compile": 16.0, "eval": 4.0, "starting": 6.0}
+    assert sum(told.values()) == one["seconds"]
+    assert programs_made([one, one])[0] == step | {
+        "tracing": 6.0, "compiling": 8.0, "lowering": 0.0, "programs": 2, "cached": 0
+    }  # fmt: skip
+
+
+def test_what_devices_waited_for_data_is_told_apart_from_steps(tmp_path):
+    now = Time()
+    clock = StepClock(now=now)
+    log = GoodputLog(tmp_path, None, clock, now, began=now(), compiled=CompileLog())
+    clock.start()
+    since = now()
+    now.seconds += 3.0
+    clock.waited(since)
+    now.seconds += 2.0
+    clock.tick()
+    log.note(1, is_last=True)
+    told = spent(read_starts(tmp_path))
+    assert (told["steps"], told["data"]) == (2.0, 3.0)
+    assert "docs/profiling.md" in time_of(told)
+    assert "docs/profiling.md" not in time_of({"steps": 96.0, "data": 4.0})

@@ -1,15 +1,29 @@
 """A trace on demand, and what its summary makes of it."""
 
+import io
 import json
+import time
+from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import pytest
 from jax.profiler import ProfileData
 
 from jaxlingua.errors import DataError
+from jaxlingua.tracking import Console, ModelSize, StageFacts, Tracker, trace
 from jaxlingua.tracking.trace import REQUEST, Tracer
 from jaxlingua.tracking.trace_file import Operation, parse_trace
-from jaxlingua.tracking.trace_summary import ANNOTATIONS, kind_of, summarize, summary_of, told
+from jaxlingua.tracking.trace_summary import (
+    ANNOTATIONS,
+    kind_of,
+    read_summaries,
+    summarize,
+    summary_of,
+    told,
+)
 
 # ── a trace made by hand ─────────────────────────────────────────────────────
 # Times in ms. Steps 7 and 8 are dispatched at 0 and 8; they arrive at 10 and 30. From 10 to 14 the host saves
@@ -201,3 +215,88 @@ def test_a_running_job_is_asked_by_a_file_once(tmp_path):
     (tmp_path / REQUEST).touch()
     late.take_request(19)
     assert said == ["trace.request: no step is left that could be traced"]
+
+
+# ── on this machine ──────────────────────────────────────────────────────────
+
+
+class Metrics(NamedTuple):
+    """What a tracker reads of a step."""
+
+    loss: jax.Array
+    target_tokens: int = 100
+    group_loss: tuple = ()
+    group_target_tokens: tuple = ()
+    grad_norm: float = 1.0
+    learning_rate: float = 1.0
+    skipped: bool = False
+    skipped_steps: int = 0
+
+
+def run(folder: Path, last_step: int, stream: io.StringIO) -> list[float]:
+    """Losses of some steps; after the third the run is asked for a trace of two."""
+    say = Console(stream=stream)
+    tracer = Tracer(folder, "off", say.say, total_steps=last_step, restored_step=None)
+    size = ModelSize(parameters=1, layers=1, heads=1, head_dim=1)
+    tracker = Tracker(None, say, size, total_steps=last_step, log_every_steps=2, tracer=tracer)
+    tracker.start_stage(StageFacts("coit", [], tokens_per_step=1, keys=1))
+
+    @jax.jit
+    def train_step(x):
+        with jax.named_scope("layers/mlp"):
+            x = x @ x / 64
+        return x, x.sum()
+
+    x, losses = jnp.ones((64, 64)) * 1.01, []
+    with closing(tracker):
+        for step in range(1, last_step + 1):
+            with tracker.dispatching(step, is_compiled=step == 1):
+                x, loss = train_step(x)
+            arrived = tracker.step(step, Metrics(loss))
+            losses += [float(arrived[1].loss)] if arrived else []
+            if step == 3:
+                (folder / REQUEST).write_text("2")
+    return losses
+
+
+def test_a_run_under_way_is_traced_and_its_numbers_are_the_same(tmp_path):
+    stream = io.StringIO()
+    losses = run(tmp_path, 12, stream)
+    assert "trace.request: steps 6 to 7 are traced" in stream.getvalue()
+    assert losses == run_without(12)
+    summary = json.loads((tmp_path / "traces" / "6-7" / "summary.json").read_text())
+    assert (summary["steps"], summary["devices"]) == ([6, 7], 1)
+    assert summary["shares"]["matmul"] > 0
+    assert any(one["where"].startswith("layers/mlp") for one in summary["operations"])
+    assert read_summaries(tmp_path) == [{**summary, "folder": "traces/6-7"}]
+    assert "trace of steps 6 to 7: " in stream.getvalue()
+
+
+def run_without(last_step: int) -> list[float]:
+    """The same losses, outside of any tracker."""
+    x, losses = jnp.ones((64, 64)) * 1.01, []
+    for _ in range(last_step - 1):
+        x = jax.jit(lambda x: x @ x / 64)(x)
+        losses.append(float(x.sum()))
+    return losses
+
+
+def test_a_trace_that_cannot_be_read_ends_no_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace, "summarize", lambda folder: (_ for _ in ()).throw(DataError("t.pb: damaged")))
+    stream = io.StringIO()
+    assert len(run(tmp_path, 12, stream)) == 11
+    assert "no trace: t.pb: damaged" in stream.getvalue()
+
+
+def test_a_run_that_ends_while_it_is_traced_tells_the_steps_that_were(tmp_path):
+    made, said = tracer(tmp_path, [2, 9])
+    assert made.starts_before(2)
+    made.start()
+    with jax.profiler.StepTraceAnnotation("step", step_num=2):
+        pass
+    with jax.profiler.TraceAnnotation("arrive", step_num=2):
+        time.sleep(0.001)
+    made.stop()
+    assert said[0].startswith("trace of steps 2 to 2: ")
+    made.stop()
+    assert not made.ends_after(9)

@@ -26,6 +26,7 @@ from jaxlingua.tracking import (
     ModelSize,
     StageFacts,
     Tracker,
+    device,
     fetch,
     mean_keys,
     open_tracker,
@@ -33,7 +34,14 @@ from jaxlingua.tracking import (
 from jaxlingua.tracking import (
     tracker as tracker_module,
 )
-from jaxlingua.tracking.device import device_memory_gib, host_memory_gib
+from jaxlingua.tracking.compiling import COMPILED, CompileLog
+from jaxlingua.tracking.device import (
+    MemoryPeaks,
+    device_memory_gib,
+    host_memory_gib,
+    read_peaks,
+    write_peaks,
+)
 from jaxlingua.tracking.speed import StepClock, peak_flops
 
 QUIET = TrackingConfig(log_every_steps=1, tensorboard=False)
@@ -396,6 +404,61 @@ def test_a_first_step_that_compiles_unannounced_is_not_counted_as_slow(tmp_path)
     assert lines(tmp_path)[0]["step_seconds"] == 2.0
 
 
+def test_an_evaluation_before_the_first_step_is_neither_a_step_nor_comes_again(tmp_path):
+    time, stream = Time(), io.StringIO()
+    tracked = tracker(tmp_path, total_steps=5, time=time, stream=stream)
+    with tracked.paused("eval"):
+        time.seconds += 1000
+    time.seconds += 500  # restoring, the first batch
+    with tracked.dispatching(1, is_compiled=True):
+        time.seconds += 300
+    for step in range(1, 4):
+        tracked.step(step, metrics())
+        time.seconds += 2
+    tracked.close()
+    assert [line["step_seconds"] for line in lines(tmp_path)] == [2.0] * 3
+    assert "step 2 of 5, loss 2.5000, 50 target tokens/s, 6 s left" in stream.getvalue()
+    assert tracked.clock.paused_seconds == {"eval": 1000.0, "compile": 300.0}
+
+
+def test_devices_wait_for_data_from_when_their_step_is_done_until_the_next_is_dispatched(tmp_path):
+    class Pending:
+        """A loss that is not there yet."""
+
+        is_done = False
+
+        def is_ready(self) -> bool:
+            return self.is_done
+
+        def __array__(self) -> np.ndarray:
+            assert self.is_done, "nobody waits for a step while there is no batch"
+            return np.float32(2.5)
+
+    time, stream, pending = Time(), io.StringIO(), Pending()
+    tracked = tracker(tmp_path, time=time, stream=stream)
+    tracked.starved()  # before the first step: the run is starting
+    time.seconds += 50
+    with tracked.dispatching(1, is_compiled=False):
+        pass
+    tracked.step(1, metrics()._replace(loss=pending))
+    time.seconds += 3
+    tracked.starved()  # no batch, but the device works
+    pending.is_done = True
+    tracked.starved()
+    time.seconds += 1
+    tracked.starved()
+    time.seconds += 1
+    with tracked.dispatching(2, is_compiled=False):
+        pass
+    tracked.step(2, metrics())
+    time.seconds += 3
+    tracked.end_stage(lambda value: [value])
+    tracked.close()
+    assert tracked.clock.waited_seconds == 2.0
+    assert [line["step_seconds"] for line in lines(tmp_path)] == [3.0, 5.0]
+    assert "devices waited for data" in stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("kind", "tflops"),
     [
@@ -478,6 +541,56 @@ def test_memory_is_told_of_host_and_of_devices_that_count_it(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(2**30), Device(3 * 2**30)])
     assert device_memory_gib() == 3.0
+
+
+def test_peaks_of_memory_are_those_of_the_process_that_held_most_and_the_moment(tmp_path, monkeypatch):
+    held = iter([1.0, 2.0, 2.01, 1.5])
+    monkeypatch.setattr(device, "host_memory_gib", lambda: next(held))
+    monkeypatch.setattr(device, "device_memory_gib", lambda: None)
+    peaks = MemoryPeaks()
+    for at in ("step 10", "step 20"):
+        peaks.note(at)
+    assert peaks.found == {"host": {"gib": 2.01, "at": "step 10"}}, "a hundredth more is no new peak"
+    other = {"host": {"gib": 1.0, "at": "starting"}, "device": {"gib": 9.0, "at": "eval"}}
+    write_peaks(tmp_path, [other, peaks.found])
+    assert read_peaks(tmp_path) == {
+        "host": {"gib": 2.01, "at": "step 10", "process": 1},
+        "device": {"gib": 9.0, "at": "eval", "process": 0},
+    }
+    (tmp_path / "memory.json").write_text("[")
+    assert read_peaks(tmp_path) == {}
+
+
+# ── making programs ──────────────────────────────────────────────────────────
+
+
+def test_a_program_traced_within_another_counts_once_and_for_its_purpose():
+    log = CompileLog()
+    tracing, compiling = (f"/jax/core/compile/{name}_duration" for name in ("jaxpr_trace", "backend_compile"))
+    log.take_span(tracing, 0.0, 1.0)
+    with log.during("eval", "coit"):
+        log.take_span(tracing, 11.0, 12.0)  # told first, as it ends first
+        log.take_span(tracing, 12.5, 13.0)
+        log.take_span(tracing, 10.0, 14.0)
+        log.take_span(compiling, 14.0, 20.0)
+        log.take_event("/jax/compilation_cache/cache_hits")
+        log.take_span("/jax/something/else", 0.0, 100.0)
+    assert [one.told() for one in log.entries()] == [
+        {"purpose": "starting", "stage": "", "tracing": 1.0, "lowering": 0.0, "compiling": 0.0,
+         "programs": 0, "cached": 0},
+        {"purpose": "eval", "stage": "coit", "tracing": 4.0, "lowering": 0.0, "compiling": 6.0,
+         "programs": 1, "cached": 1},
+    ]  # fmt: skip
+
+
+def test_jax_tells_of_each_program(tmp_path):
+    def told() -> dict[str, int]:
+        return {one.purpose: one.programs for one in COMPILED.entries()}
+
+    before, tracked = told(), tracker(tmp_path)
+    with tracked.paused("held_out"):
+        jax.jit(lambda x: x * 3 + 1)(jnp.arange(7))
+    assert told()["held_out"] > before.get("held_out", 0)
 
 
 # ── console ──────────────────────────────────────────────────────────────────
