@@ -64,9 +64,9 @@ def test_what_a_dry_run_prints_a_shell_reads_as_the_very_calls(tmp_path, script,
     dry, real = Cloud(tmp_path / "dry").small_clone(), Cloud(tmp_path / "real").small_clone()
     for cloud in (dry, real) if there else ():
         cloud.have(*there)
-        if script == "launch":
-            cloud.run("setup", *AT, "--slices", str(there[1]))
-            (cloud.folder / "calls").unlink()
+        for vm in (cloud.folder / "tpu-vm").iterdir():
+            for host in range(there[0]):
+                shutil.copytree(ROOT / "tpu", cloud.home(vm.name, host) / "jaxlingua" / "tpu")
     printed = dry.run(script, *arguments, "--dry-run")
     assert (printed.returncode, printed.stderr) == (0, "")
     assert dry.calls() == [], "a dry run calls nothing"
@@ -143,6 +143,14 @@ def test_a_queued_resource_is_waited_for_with_a_line_for_each_answer(cloud):
     lines = [f"my-tpu: {state} after 0 min" for state in states.split(",")]
     assert done.stdout.splitlines()[-3:] == lines
     assert "--node-id" in cloud.calls()[0]
+
+
+def test_a_vm_that_there_is_no_room_for_is_told(cloud):
+    (cloud.folder / "tpu-vm").rmdir()  # so that the stand-in fails
+    done = cloud.run("create", *AT, "--topology", "v5e:2x4")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: my-tpu was not made; where there is no capacity, --queued waits for it"
 
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
@@ -286,6 +294,13 @@ def test_a_training_whose_machine_was_started_anew_is_told(cloud):
     done = cloud.run("logs", *AT)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "step 7")
     assert "ended without an exit code" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["launch", "logs", "stop"])
+def test_a_vm_that_is_not_set_up_is_told(cloud, script):
+    done = cloud.have().run(script, *AT, *(CONFIG if script == "launch" else ()))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: --name: 'my-tpu' is not set up; run tpu/setup.sh first"
 
 
 def test_slices_are_reached_through_their_queued_resource(cloud):

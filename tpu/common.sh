@@ -117,6 +117,14 @@ on_workers() {
   fi
 }
 
+# in_clone WORKER ACTION...: tpu/worker.sh there, which tpu/setup.sh has sent.
+in_clone() {
+  local code=0
+  on_workers "$1" "$(quoted bash jaxlingua/tpu/worker.sh "${@:2}")" || code=$?
+  [ "$code" != 127 ] || fail "--name: '$name' is not set up; run tpu/setup.sh first"
+  return "$code"
+}
+
 # to_workers DESTINATION FILE-OR-FOLDER: copies it to all of them.
 to_workers() {
   if [ "${slices:-1}" = 1 ]; then

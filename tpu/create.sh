@@ -41,7 +41,11 @@ esac
 version=${runtime_version:-$version}
 
 if [ -z "$queued" ]; then
-  run gcloud compute tpus tpu-vm create "$name" "${where[@]}" "${kind[@]}" --version "$version" ${spot:+--spot}
+  run gcloud compute tpus tpu-vm create "$name" "${where[@]}" "${kind[@]}" --version "$version" ${spot:+--spot} || {
+    code=$?
+    printf 'error: %s was not made; where there is no capacity, --queued waits for it\n' "$name" >&2
+    exit "$code"
+  }
   exit 0
 fi
 

@@ -44,8 +44,8 @@ fi
 [[ " ${rest[*]-} " == *" run.platform="* ]] || rest+=(run.platform=tpu)
 
 # ── start ────────────────────────────────────────────────────────────────────
-on_workers all 'bash jaxlingua/tpu/worker.sh idle'
-on_workers all "$(quoted bash jaxlingua/tpu/worker.sh start "$config" "${rest[@]}")"
+in_clone all idle
+in_clone all start "$config" "${rest[@]}"
 
 same=$(quoted --name "$name" "${where[@]}")
 [ "${slices:-1}" = 1 ] || same+=" --slices $slices"

@@ -28,7 +28,7 @@ worker=${worker:-0}
 refuse_without gcloud https://cloud.google.com/sdk
 set_where
 if [ "$worker" = all ]; then
-  on_workers all 'bash jaxlingua/tpu/worker.sh follow --named'
+  in_clone all follow --named
 else
-  on_workers "$worker" 'bash jaxlingua/tpu/worker.sh follow'
+  in_clone "$worker" follow
 fi

@@ -23,4 +23,4 @@ refuse_missing name zone
 refuse_bad_names
 refuse_without gcloud https://cloud.google.com/sdk
 set_where
-on_workers all 'bash jaxlingua/tpu/worker.sh stop'
+in_clone all stop

@@ -4,7 +4,7 @@
 #   worker.sh start CONFIG [key=value ...]  starts one that no lost connection ends
 #   worker.sh follow [--named]              shows its output until it ends, and ends with its exit code
 #   worker.sh stop                          SIGTERM: it saves and ends; waits for that
-# launched/current names the newest; launched/<time>.{log,pid,exit} are its output, process and exit code.
+# launched/current names the newest; launched/<time>-<number>.{log,pid,exit} are its output, process and exit code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ fail() {
   exit "${2:-2}"
 }
 
-# The newest training, as launched/<time>; nothing where there was none.
+# The newest training, as launched/<time>-<number>; nothing where there was none.
 current() { cat launched/current 2>/dev/null || true; }
 
 # A number may be another process's by now, so its command is looked at.
@@ -31,7 +31,7 @@ case "${1-}" in
   start)
     bash tpu/worker.sh idle
     mkdir -p launched
-    new=launched/$(date +%Y%m%d-%H%M%S)
+    new=launched/$(date +%Y%m%d-%H%M%S)-$$
     nohup bash tpu/worker.sh train "$new" "${@:2}" >"$new.log" 2>&1 </dev/null &
     echo $! >"$new.pid"
     echo "$new" >launched/current
