@@ -74,17 +74,17 @@ def install(folder: Path) -> None:
         (folder / name).chmod(0o755)
 
 
-def calls_of(command: str, stand_ins: Path, cwd: Path) -> list[list[str]]:
+def calls_of(command: str, stand_ins: Path, cwd: Path, **variables: str) -> list[list[str]]:
     """What bash calls of the stand-ins for a command, in order, each as name and arguments.
 
     Raises: AssertionError where the command ends with another code than 0, as one that bash does not know does.
     """
     calls = stand_ins.with_suffix(".calls")
     calls.write_bytes(b"")
-    environment = {**os.environ, "PATH": f"{stand_ins}:/usr/bin:/bin", "HOME": str(cwd), "CALLS": str(calls)}
+    found = {"PATH": f"{stand_ins}:/usr/bin:/bin", "HOME": str(cwd), "CALLS": str(calls), **variables}
     ended = subprocess.run(
-        ["bash", "-euc", command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+        ["bash", "-euc", command], cwd=cwd, env={**os.environ, **found}, capture_output=True, text=True, check=False
+    )  # fmt: skip
     assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
     recorded = calls.read_text("utf-8").split("\0\0")[:-1]
     return [call.split("\0") for call in recorded]

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 from jaxlingua.command_line import load_config
 from jaxlingua.errors import exit_with_one_line
+from tests.cloud import Cloud
 from tests.docs import world
 from tests.docs.shell import PAGES, ROOT, Command, blocks_of, calls_of, commands_of, install, shown
 
@@ -30,17 +31,23 @@ FEW = (
     "model.compute_dtype=float32 checkpoint.keep_last=1 eval.items=2 eval.bootstrap_samples=20 generate.max_new_tokens=4 "
     "generate.batch_rows=8 tracking.tensorboard=false run.platform=cpu"
 )
+FEW_RECORDS = (
+    "data.sources.phrases.records=200 data.sources.diary.records=200 data.sources.diary.held_out_records=20 "
+    "data.sources.forms.records=200 train.optimizer.warmup_steps=1"
+)
 SMALL = f"model.preset=tiny-test tokens.vocab_size=400 {FEW}"
 # What is appended to a command: the first of these that is found in it.
 APPENDED = {
     r"jaxlingua\.train my\.yaml (model\.preset|run\.platform|train\.optimizer\.peak_rl)": "",
     r"row_length_tokens=8": "",
-    r"jaxlingua\.train configs/demo\.yaml": f"{SMALL} eval.tasks=[phrases.eng_Latn-deu_Latn]",
+    r"jaxlingua\.train configs/demo\.yaml": f"{SMALL} {FEW_RECORDS} eval.tasks=[phrases.eng_Latn-deu_Latn]",
+    r"jaxlingua\.data demo": FEW_RECORDS,
+    r"lora\.adapter=": f"{FEW} run.folder=runs/adapter",
     r"jaxlingua\.(train|data) my\.yaml .*lora": FEW,
     r"jaxlingua\.(train|data) my\.yaml": SMALL,
     r"jaxlingua\.data translate": "generate.max_new_tokens=4 generate.batch_rows=8",
     r"jaxlingua\.(train|data) coit_llama2": f"{FEW} data.template=short generate.max_new_tokens=4",
-    r"jaxlingua\.plan coit_llama2": "tokens.row_length_tokens=64 stages[0].epochs=auto stages[0].steps=2",
+    r"jaxlingua\.plan (configs/)?coit_llama2": "tokens.row_length_tokens=64 stages[0].epochs=auto stages[0].steps=2",
     r"jaxlingua\.plan my\.yaml": "tokens.row_length_tokens=64 tokens.vocab_size=400 stages[0].epochs=auto stages[0].steps=2",
 }  # fmt: skip
 
@@ -49,6 +56,10 @@ NOT_RUN = {
     r"^pytest\b": "these are the tests",
     r"^git clone .*llama\.cpp": "a download",
     r"^python llama\.cpp/|^llama-quantize|^ollama|^vllm": "a program of others; docs/adapters.md tells what was tried by hand",
+    r"^python benchmarks/": "reads published data sets, whole",
+    r"^docker": "an image; the files that it is made of are tested in tests/test_tpu_gke.py",
+    r"^xpk": "a program of others, for clusters",
+    r"checkpoint export gs://": "a bucket; tests/flow/test_bucket.py exports from an emulated one",
     r"^python -m transformers\.models\.llama\.convert": "needs a transformers of its own and Meta's files",
 }
 # What is only checked up to the configuration, and why.
@@ -66,8 +77,9 @@ ELSEWHERE = {"docs/add_language.md": "tests/flow/test_add_language.py"}
 
 # Dear, and so run before an issue is resolved only.
 SLOW = (
-    r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"--search", r"train coit_llama2",
-    r"benchmarks/filters\.py", r"train configs/demo\.yaml",
+    r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"--search", r"jaxlingua.train coit_llama2",
+    r"train configs/demo\.yaml", r"jaxlingua.plan .*(remat|coit_llama2)", r"docs/evaluation.md .*runs/greek",
+
 )  # fmt: skip
 
 COMMANDS = [command for page in PAGES if page not in ELSEWHERE for command in commands_of(page)]
@@ -108,11 +120,26 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def cloud(home: Path, tmp_path_factory) -> Cloud:
+    """A clone with the data of the recipe, and workers that are folders; asked whether it is sure, it is."""
+    cloud = Cloud(tmp_path_factory.mktemp("docs") / "cloud").small_clone()
+    shutil.copytree(ROOT / "configs", cloud.clone / "configs", dirs_exist_ok=True)
+    (cloud.clone / "data" / "coit").mkdir(parents=True)
+    token = cloud.folder / ".cache" / "huggingface" / "token"
+    token.parent.mkdir(parents=True)
+    token.write_text("hf_made_up")
+    return cloud
+
+
+@pytest.fixture(scope="module")
 def public(home: Path, tmp_path_factory) -> Path:
     """The same where my.yaml begins from a public checkpoint, with adapters trained."""
     public = tmp_path_factory.mktemp("docs") / "public"
     shutil.copytree(home, public, symlinks=True, ignore=shutil.ignore_patterns("runs"))
     world.begin_from_checkpoint(public)
+    (public / "FOLDER").unlink()
+    for name in ("ADAPTER", "FOLDER_OR_HUB_NAME"):
+        (public / name).symlink_to("runs/my/export")
     return public
 
 
@@ -180,11 +207,18 @@ def marked(command: Command):
 
 
 @pytest.mark.parametrize("command", map(marked, COMMANDS))
-def test_a_command_does_what_the_page_says(command: Command, home, public, stand_ins, monkeypatch, capsys):
+def test_a_command_does_what_the_page_says(
+    command: Command, home, public, cloud, stand_ins, monkeypatch, capsys
+):
     """It ends without an error, or with the one that the page shows below it, in which … is anything."""
     folder = public if is_of_public(command) else home
     monkeypatch.chdir(folder)
-    codes = [follow(call) for call in calls_of(command.text, stand_ins, folder)]
+    if command.page == "tpu/README.md":
+        found = {**cloud.environment(), "PATH": f"{cloud.folder / 'bin'}:{stand_ins}:/usr/bin:/bin"}
+        calls = calls_of(f"yes my-tpu | head -1 | {{ {command.text}\n}}", stand_ins, cloud.clone, **found)
+    else:
+        calls = calls_of(command.text, stand_ins, folder)
+    codes = [follow(call) for call in calls]
     output = "".join(capsys.readouterr())
     assert any(codes) == command.told.startswith("error:"), output
     for line in command.told.splitlines():
