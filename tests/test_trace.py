@@ -97,7 +97,7 @@ def test_the_time_of_a_tpu_is_divided_without_a_rest():
     metadata = {
         "%fusion.1 = bf16[8] fusion(%a)": 'stats { metadata_id: 1 str_value: "convolution fusion" } '
         'stats { metadata_id: 2 str_value: "jit(train_step)/layers/mlp/dot_general:" } '
-        'stats { metadata_id: 3 str_value: "products.py:51" }'
+        'stats { metadata_id: 3 str_value: "/home/me/products.py:51" }'
     }
     stats = ("hlo_category", "tf_op", "source")
     lines = {"XLA Modules": [("jit_train_step(4)", 0, 30, "")], "XLA Ops": operations, "Async XLA Ops": aside}

@@ -40,10 +40,8 @@ class Tracer:
         if done < first <= total_steps:
             self._steps = first, min(last, total_steps)
         else:
-            say(
-                f"tracking.trace_steps: [{first}, {last}] given; this start does steps {done + 1} to "
-                f"{total_steps}; nothing is traced"
-            )
+            left = f"steps {done + 1} to {total_steps}" if done < total_steps else "no step"
+            say(f"tracking.trace_steps: [{first}, {last}] given; this start does {left}; nothing is traced")
 
     def starts_before(self, step: int) -> bool:
         """Whether the trace is to begin before `step` is dispatched."""

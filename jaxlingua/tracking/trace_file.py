@@ -173,7 +173,7 @@ class _Plane:
             self._found[key] = replace(
                 known,
                 path=known.path or str(told.get("tf_op", "")).rstrip(":"),
-                source=known.source or str(told.get("source", "")),
+                source=known.source or Path(str(told.get("source", ""))).name,
                 category=str(told.get("hlo_category", "")),
             )
         return self._found[key]
@@ -223,7 +223,7 @@ def _source(origin: Any, frames: Any) -> str:
         place = frames.places[frame.place - 1]
         file = frames.files[place.file - 1]
         told = f"{Path(file).name}:{place.line}"
-        if "jaxlingua" in Path(file).parts:
+        if "jaxlingua" in Path(file).parts[-4:-1]:
             return told
         innermost, number = innermost or told, frame.parent
     return innermost
