@@ -67,10 +67,10 @@ def test_what_a_dry_run_prints_a_shell_reads_as_the_very_calls(tmp_path, script,
         for vm in (cloud.folder / "tpu-vm").iterdir():
             for host in range(there[0]):
                 shutil.copytree(ROOT / "tpu", cloud.home(vm.name, host) / "jaxlingua" / "tpu")
+    before = sorted(dry.folder.rglob("*"))
     printed = dry.run(script, *arguments, "--dry-run")
     assert (printed.returncode, printed.stderr) == (0, "")
-    assert dry.calls() == [], "a dry run calls nothing"
-    assert not any(dry.folder.glob("jaxlingua-*")), "a dry run leaves nothing"
+    assert sorted(dry.folder.rglob("*")) == before, "a dry run calls nothing and makes nothing"
     read = dry.shell(["-e", "-c", printed.stdout])
     done = real.run(script, *arguments)
     assert read.returncode == done.returncode, (read.stderr, done.stderr)
@@ -281,6 +281,18 @@ def test_a_training_outlives_the_connection_and_refuses_another_until_it_is_stop
     assert cloud.run("logs", *AT).returncode == 143
     assert cloud.run("stop", *AT).stdout.count("no training goes on") == 2
     assert cloud.run("launch", *AT, *CONFIG, BUCKET).returncode == 0, "and then another may start"
+
+
+def test_no_worker_starts_where_another_is_busy(cloud):
+    cloud.have(hosts=2).run("setup", *AT)
+    never = str(cloud.folder / "never")
+    start = [str(cloud.home() / "jaxlingua/tpu/worker.sh"), "start", "configs/a.yaml"]
+    assert cloud.shell(start, UNTIL_train=never).returncode == 0
+    assert cloud.shell(start).returncode == 2
+    assert cloud.run("launch", *AT, *CONFIG, BUCKET).returncode == 2
+    wait_for(lambda: trained(cloud))
+    assert cloud.run("stop", *AT).returncode == 0
+    assert len(trained(cloud)) == 1
 
 
 def test_a_training_whose_machine_was_started_anew_is_told(cloud):
