@@ -27,6 +27,7 @@ from jaxlingua.checkpoint.steps import best_steps
 from jaxlingua.checkpoint.store import open_store
 from jaxlingua.config import CheckpointConfig
 from jaxlingua.errors import CheckpointError, MachineError, exit_with_one_line
+from tests.compiling import xla_flags
 
 KEEP = CheckpointConfig(keep_last=3)
 
@@ -339,7 +340,7 @@ def test_a_process_killed_during_a_save_resumes_from_the_step_before(tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": xla_flags()},
         capture_output=True,
         timeout=120,
         check=False,

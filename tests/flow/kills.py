@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tests.compiling import xla_flags
 from tests.flow.small import write_config
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +91,7 @@ class Run:
         """
         command = [sys.executable, "-m", "jaxlingua.train", self.config, f"run.folder={self.folder}"]
         command += self.options
-        flags = f"--xla_force_host_platform_device_count={self.devices}"
+        flags = xla_flags(self.devices)
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
         self.living = []
         variables = variables or [{}] * self.processes

@@ -36,6 +36,7 @@ from jaxlingua import bucket
 vars(bucket).update({CLOCKS})
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.train.__main__ import main
+from tests.compiling import xla_flags
 exit_with_one_line(main)
 """
 
@@ -328,7 +329,7 @@ class Process:
 
     def __init__(self, log: Path, *arguments: object, devices: int = 8):
         self.log, self.err = log.with_suffix(".log"), log.with_suffix(".err")
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = xla_flags(devices)
         with self.log.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", COMMAND, *map(str, arguments)],

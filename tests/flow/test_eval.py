@@ -15,6 +15,7 @@ import pytest
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.eval.__main__ import main
 from tests.checkpoint.folders import LLAMA, draw, write_folder
+from tests.compiling import xla_flags
 from tests.eval.harness_tasks import write_tasks
 from tests.flow.small import train, write_config
 from tests.tiny import tiny_tokenizer
@@ -282,7 +283,7 @@ def test_a_comparison_with_the_beginning_can_be_asked_for_later(run, capsys):
 
 def started(*arguments: object) -> subprocess.Popen:
     """`python -m jaxlingua.eval …` in a process of its own, with one device."""
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "jaxlingua.eval", *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

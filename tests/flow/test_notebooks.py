@@ -20,6 +20,7 @@ from jaxlingua.errors import DataError
 from jaxlingua.eval.report import write_report
 from jaxlingua.tokens.stages import open_sources
 from tests.checkpoint.folders import LLAMA, draw, write_folder
+from tests.compiling import xla_flags
 from tests.eval.report.staged_run import write_staged_run
 from tests.tiny import tiny_parallel, tiny_tokenizer
 
@@ -59,7 +60,7 @@ def executed(path: Path, quick: str, folder: Path) -> nbformat.NotebookNode:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        patch.setenv("XLA_FLAGS", "")  # one device, as readers have
+        patch.setenv("XLA_FLAGS", xla_flags())  # one device, as readers have
         patch.delenv("MPLBACKEND", raising=False)
         client = NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}

@@ -8,9 +8,11 @@ import os
 import sys
 from pathlib import Path
 
+from tests.compiling import xla_flags
+
 if __name__ == "__main__":
     port, processes, process = (int(argument) for argument in sys.argv[1:4])
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 // processes}"
+    os.environ["XLA_FLAGS"] = xla_flags(8 // processes)
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import xla_flags
 from tests.flow.kills import free_port
 from tests.flow.small import CONFIG, write_config
 from tests.processes.together import ROOT
@@ -21,7 +22,7 @@ def run_pair(config: Path, *overrides: str, homes: tuple[Path, Path], port: int 
         subprocess.Popen(
             [*command, f"sharding.processes.index={index}"],
             cwd=home, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags()},
         )
         for index, home in enumerate(homes)
     ]  # fmt: skip
