@@ -120,8 +120,7 @@ def with_gaps(ids: dict) -> dict:
     return ids | {"query_positions": positions, "key_positions": positions}
 
 
-@pytest.mark.parametrize("gaps", [False, True], ids=["every position", "positions left out"])
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(("window", "gaps"), [*((n, False) for n in WINDOWS), (3, True), (10, True)])
 def test_a_window_is_that_of_brute_force_forward_and_backward(window, gaps):
     """A number when the program is made, and one that differs from layer to layer; gradients as in jax.nn."""
     q, k, v, ids = case()
@@ -157,8 +156,8 @@ def test_a_window_as_large_as_a_number_can_be_is_none():
             np.testing.assert_array_equal(out, attention(q, k, v, **options))
 
 
-@pytest.mark.parametrize("block_tokens", [1, 5, 8, 16, 37, 64])
-@pytest.mark.parametrize("window", [1, 6, 12, 17])
+@pytest.mark.parametrize("block_tokens", [1, 5, 37, 64])
+@pytest.mark.parametrize("window", [1, 12])
 def test_blocks_of_any_size_leave_a_window_alone(window, block_tokens):
     q, k, v, ids = case()
     weight = jax.random.normal(jax.random.key(1), q.shape)

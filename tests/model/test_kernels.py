@@ -53,8 +53,7 @@ SHAPES = {
 }
 
 
-WINDOWED = [(name, window) for name in SHAPES for window in (None, 2, 100)]
-WINDOWED = [(name, window) for name, window in WINDOWED if SHAPES[name][0] == 256 or window != 2]  # time
+WINDOWED = [(name, None) for name in SHAPES] + [("groups", 2), ("groups", 100), ("several blocks", 100)]
 
 
 @pytest.mark.parametrize(("name", "window"), WINDOWED)
