@@ -82,7 +82,7 @@ def folder(tmp_path_factory) -> Path:
     """The files that docs/recipes.md names, small."""
     folder = tmp_path_factory.mktemp("recipes")
     code_of = {**SIX, "en": "eng_Latn", "jv": "jav_Latn"}
-    cldr = open_cldr("phrases", CldrSource(languages=list(code_of.values())))
+    cldr = open_cldr("phrases", CldrSource(languages=list(code_of.values()), records=4 * PAIRS))
     texts = [pair.texts for pair in cldr.records("all")[:PAIRS]]
     for name, code in code_of.items():
         sides = [pair[code] for pair in texts]
