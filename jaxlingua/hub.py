@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     DisabledRepoError,
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -43,7 +44,10 @@ def bytes_to_download(path: str, patterns: Sequence[str], where: str, error: typ
     if Path(path).expanduser().is_dir():
         return 0
     with _told(path, where, error):
-        files = snapshot_download(path, allow_patterns=list(patterns), dry_run=True)
+        try:
+            files = snapshot_download(path, allow_patterns=list(patterns), dry_run=True)
+        except DryRunError as unanswered:
+            raise (unanswered.__cause__ or unanswered) from None
     return sum(file.file_size for file in files if file.will_download)
 
 

@@ -238,7 +238,7 @@ def test_files_that_are_not_there_or_no_data_are_told_and_nothing_is_read(doctor
     assert "the file is a Git LFS pointer" in line
     (tmp_path / "alpaca.jsonl").write_text("no JSON at all: that is seen when it is read\n")
     (line,) = [line for line in doctor(config, code=0) if line.split()[1] == "data"]
-    assert line == "ok      data            1 sources, files of 0.0 MiB"
+    assert line == "ok      data            1 source, files of 0.0 MiB"
 
 
 def test_each_file_of_parallel_text_is_looked_for(doctor, tmp_path):
@@ -302,7 +302,10 @@ def test_a_bucket_that_cannot_be_reached_is_a_problem_of_the_machine(doctor, con
     assert line == "problem run folder      gs://bucket/run/provenance.json: cannot be reached; try again"
     monkeypatch.setattr(on_devices, "exists", lambda url: False)
     told = doctor(config, "run.folder=gs://bucket/run", code=0)
-    assert "ok      run folder      gs://bucket/run can be reached, no run in it" in told
+    assert "ok      run folder      gs://bucket/run can be reached, the run would begin" in told
+    monkeypatch.setattr(on_devices, "exists", lambda url: True)
+    told = doctor(config, "run.folder=gs://bucket/run", code=0)
+    assert not any(line.split()[1] == "model" for line in told), "training fetches the run first"
 
 
 def test_a_disk_that_is_too_small_for_what_is_kept_is_told(doctor, config, monkeypatch):

@@ -128,8 +128,14 @@ def test_what_would_be_downloaded_is_told_without_downloading_it(server, tmp_pat
     find("someone/open")
     assert wanted("someone/open") == files["model.safetensors"]
     assert wanted(str(tmp_path)) == 0
-    with pytest.raises(CheckpointError, match="is gated on the hub; accept its terms"):
-        wanted("someone/gated")
+    for path, told in (
+        ("someone/gated", "is gated on the hub; accept its terms"),
+        ("someone/nothing", "the hub has no such repository"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            wanted(path)
+    with pytest.raises(MachineError, match="the hub cannot be reached"):
+        wanted("someone/broken")
 
 
 @pytest.mark.timeout(120)

@@ -16,10 +16,12 @@ from jaxlingua.eval.tasks.entry import find_files, parse_entry
 from jaxlingua.eval.tasks.library import read_prompts, read_task_file
 from jaxlingua.hub import bytes_to_download
 from jaxlingua.processes.environment import Place
+from jaxlingua.tokens.stages import used_sources
 
 # What `checkpoint.huggingface` and `tokens` want of a repository; of weights there may be two kinds of files.
 WANTED = {
     "model.path": (["*.json", "*.safetensors", "tokenizer.model"], CheckpointError),
+    "model.lora.adapter": (["adapter_config.json", "adapter_model.safetensors"], CheckpointError),
     "tokens.path": (["*.json", "tokenizer.model", "chat_template.jinja", "merges.txt"], TokenizerError),
 }
 
@@ -32,17 +34,13 @@ def described(config: Config, name: str) -> Finding:
 
 def sources(config: Config) -> Iterator[Finding]:
     """Whether the files of each source that is used are there and begin as data does; they are not read."""
-    named = {
-        name if entry.source == "auto" else entry.source
-        for stage in config.stages
-        for name, entry in stage.mixture.items()
-    }
-    named |= {task.partition(".")[0] for task in config.eval.tasks}
     files: list[Path] = []
     wrong, of_hub = 0, []
-    for name, source in config.data.sources.items():
-        opener = OPENERS.get(type(source))  # CLDR has none
-        if name not in named or opener is None:
+    used = used_sources(config)
+    for name in used:
+        source = config.data.sources[name]
+        opener = OPENERS.get(type(source))
+        if opener is None:  # CLDR, which comes with a package
             continue
         if isinstance(source, HuggingFaceSource) and not (Path(config.data.folder) / source.path).exists():
             of_hub += [source.path] if HUB_NAME.fullmatch(source.path) else []
@@ -53,7 +51,7 @@ def sources(config: Config) -> Iterator[Finding]:
             yield refused("data", error)
     if not wrong:
         read = f", files of {size(sum(file.stat().st_size for file in files))}" if files else ""
-        yield Finding("ok", "data", f"{len(named & set(config.data.sources))} sources{read}")
+        yield Finding("ok", "data", f"{_count(len(used), 'source')}{read}")
     if of_hub:
         yield Finding(
             "note",
@@ -86,7 +84,11 @@ def tasks(config: Config) -> Iterator[Finding]:
         )
         yield refused("tasks", error)
     if not wrong:
-        yield Finding("ok", "tasks", f"{len(config.eval.tasks) + len(harness.tasks)} tasks")
+        yield Finding("ok", "tasks", _count(len(config.eval.tasks) + len(harness.tasks), "task"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def processes(place: Place | None) -> Iterator[Finding]:
@@ -106,6 +108,8 @@ def downloads(absent: dict[str, str]) -> Iterator[Finding]:
             wanted = bytes_to_download(name, patterns, where, error_type)
         except JaxlinguaError as error:
             yield refused("hub", error)
+            continue
+        if not wanted:
             continue
         cache = Path(constants.HF_HUB_CACHE)
         free = shutil.disk_usage(nearest_folder(cache)).free

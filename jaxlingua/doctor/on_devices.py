@@ -8,7 +8,7 @@ would find before it reads any data, by the very functions that training calls. 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,14 +93,19 @@ class Looked:
             self.findings.append(refused(what, error))
             raise _Refused from None
 
-    def of_hub(self, where: str, name: str, open_: Callable[[], Made]) -> Made | None:
-        """What `open_` gives; None where `name` is of the hub and not all of it is in the cache."""
+    def of_hub(self, names: Mapping[str, str], open_: Callable[[], Made]) -> Made | None:
+        """What `open_` gives; None where not all of it is in the cache of the hub.
+
+        Args:
+            names: by the option they were given for.
+        """
         try:
             return open_()
         except MachineError:
-            if not name or Path(name).expanduser().is_dir():
+            of_hub = {where: name for where, name in names.items() if not Path(name).expanduser().is_dir()}
+            if not of_hub:
                 raise
-            self.absent[where] = name
+            self.absent |= of_hub
             return None
 
 
@@ -124,23 +129,24 @@ def look(config: "Config", looked: Looked, chips: int | None = None) -> None:
                 run.refuse_wrong_platform(config)
             found = f"JAX finds {jax.default_backend()} devices"
             looked.ok("platform", f"run.platform={config.run.platform}, {found}")
-        step = _resumed(config, looked)
+        step, is_here = _resumed(config, looked)
         if place is not None and place.count > 1:
             _tell_of_several(config, place.count, chips or jax.local_device_count(), looked)
             return
         with looked.checking("mesh"):
             mesh = make_mesh(config.sharding)
-        looked.ok("mesh", describe_mesh(mesh))
+        looked.ok("mesh", describe_mesh(mesh, config.sharding.slices))
         with looked.checking("rows"):
             _check_rows(config, mesh, looked)
-        _look_at_model(config, mesh, step, looked)
+        if is_here:
+            _look_at_model(config, mesh, step, looked)
         if not looked.absent:  # what is left of what training checks
             with looked.checking("run"):
                 run.refuse_what_cannot_run(config)
 
 
-def _resumed(config: "Config", looked: Looked) -> int | None:
-    """The step that a run goes on from; None where it begins, or lies in a bucket."""
+def _resumed(config: "Config", looked: Looked) -> tuple[int | None, bool]:
+    """The step that a run goes on from, None where it begins; whether all that it goes on with is here."""
     from jaxlingua.checkpoint.steps import numbered_steps
     from jaxlingua.checkpoint.store import located
     from jaxlingua.train.branch import branch_source
@@ -149,9 +155,10 @@ def _resumed(config: "Config", looked: Looked) -> int | None:
     folder = config.run.folder
     if is_bucket(folder):
         with looked.checking("run folder"):
-            holds = "it holds a run" if exists(f"{folder.rstrip('/')}/provenance.json") else "no run in it"
-        looked.ok("run folder", f"{folder} can be reached, {holds}")
-        return None
+            holds = exists(f"{folder.rstrip('/')}/provenance.json")
+        which = "it holds a run, which training fetches and compares" if holds else "the run would begin"
+        looked.ok("run folder", f"{folder} can be reached, {which}")
+        return None, not holds
     with looked.checking("run folder"):
         source = branch_source(config.run)
         saved = numbered_steps(located(f"{folder}/checkpoints"))
@@ -161,12 +168,12 @@ def _resumed(config: "Config", looked: Looked) -> int | None:
                 pass
     if source is not None:
         looked.ok("run folder", f"{folder} would begin as a copy of {source}")
-        return max(numbered_steps(located(f"{source}/checkpoints")), default=None)
+        return max(numbered_steps(located(f"{source}/checkpoints")), default=None), True
     if not saved:
         looked.ok("run folder", f"{folder}, the run would begin")
-        return None
+        return None, True
     looked.ok("run folder", f"{folder} holds this run, which would go on from step {max(saved):,}")
-    return max(saved)
+    return max(saved), True
 
 
 def _check_rows(config: "Config", mesh: "Mesh | AbstractMesh", looked: Looked) -> None:
@@ -212,9 +219,7 @@ def _look_at_model(config: "Config", mesh: "Mesh", step: int | None, looked: Loo
 
     folder = branch_source(config.run) or Path(config.run.folder)
     with looked.checking("model"):
-        origin = looked.of_hub(
-            "model.path", config.model.path, lambda: open_origin(config, Path(folder), step)
-        )
+        origin = looked.of_hub(_names(config), lambda: open_origin(config, Path(folder), step))
         if origin is not None:
             run.refuse_what_does_not_fit(config, origin)
     with looked.checking("tokenizer"):
@@ -228,6 +233,14 @@ def _look_at_model(config: "Config", mesh: "Mesh", step: int | None, looked: Loo
         _check_memory(config, origin, sizes, mesh, looked)
 
 
+def _names(config: "Config") -> dict[str, str]:
+    """What is opened for the model, by its option."""
+    names = {"model.path": config.model.path}
+    if config.model.lora != "off":
+        names["model.lora.adapter"] = config.model.lora.adapter
+    return {where: name for where, name in names.items() if name}
+
+
 def _tokenizer(config: "Config", folder: Path, step: int | None, looked: Looked) -> "Tokenizer | None":
     """None where it is learned, or is not here."""
     from jaxlingua.tokens.tokenizer import is_learned, load_tokenizer
@@ -238,8 +251,7 @@ def _tokenizer(config: "Config", folder: Path, step: int | None, looked: Looked)
     path = config.tokens.path or config.model.path
     kept = folder / "tokenizer" if step is not None else None
     tokenizer = looked.of_hub(
-        "tokens.path" if config.tokens.path else "model.path",
-        path,
+        {"tokens.path" if config.tokens.path else "model.path": path},
         lambda: load_tokenizer(config.tokens, list, kept, model_path=config.model.path),
     )
     if tokenizer is not None:

@@ -54,17 +54,21 @@ def refuse_no_stage(config: Config) -> None:
 
 def open_sources(config: Config) -> dict[str, RecordSource]:
     """The sources that a stage or a task names, opened; others are left alone."""
+    return {
+        name: open_source(name, config.data.sources[name], config.data.folder)
+        for name in used_sources(config)
+    }
+
+
+def used_sources(config: Config) -> list[str]:
+    """Names of the sources that a stage or a task names."""
     named = {
         name if entry.source == "auto" else entry.source
         for s in config.stages
         for name, entry in s.mixture.items()
     }
     named |= {task.partition(".")[0] for task in config.eval.tasks}
-    return {
-        name: open_source(name, source, config.data.folder)
-        for name, source in config.data.sources.items()
-        if name in named
-    }
+    return [name for name in config.data.sources if name in named]
 
 
 def make_examples(
