@@ -20,8 +20,9 @@ STAND_INS = (
     "vllm", "ollama", "llama-quantize", "tensorboard", "hf", "ssh",
 )  # fmt: skip
 
-# Appends its name and arguments to $CALLS; `-m venv FOLDER` makes an environment whose programs do the same.
+# Appends its name and arguments to $CALLS (git only downloads, else it is itself); `-m venv FOLDER` makes an environment whose programs do the same.
 STAND_IN = """#!/bin/bash
+if [[ "${0##*/}" == git && "$1" != clone ]]; then exec /usr/bin/git "$@"; fi
 printf '%s\\0' "${0##*/}" "$@" '' >> "$CALLS"
 if [[ "$1 $2" == "-m venv" ]]; then
   mkdir -p "$3/bin"; for one in python pip pytest; do cp "$0" "$3/bin/$one"; done; : > "$3/bin/activate"

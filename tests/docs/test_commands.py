@@ -92,6 +92,7 @@ def _one_device(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         first = jax.devices()[:1]
         patch.setattr(jax, "devices", lambda *platform: first)
+        patch.setenv("XLA_FLAGS", "")  # libtpu refuses those for CPUs
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # of plans
         yield
 
@@ -214,8 +215,7 @@ def test_a_command_does_what_the_page_says(
     folder = public if is_of_public(command) else home
     monkeypatch.chdir(folder)
     if command.page == "tpu/README.md":
-        found = {**cloud.environment(), "PATH": f"{cloud.folder / 'bin'}:{stand_ins}:/usr/bin:/bin"}
-        calls = calls_of(f"yes my-tpu | head -1 | {{ {command.text}\n}}", stand_ins, cloud.clone, **found)
+        calls = calls_in_cloud(command.text, cloud, stand_ins)
     else:
         calls = calls_of(command.text, stand_ins, folder)
     codes = [follow(call) for call in calls]
@@ -223,6 +223,19 @@ def test_a_command_does_what_the_page_says(
     assert any(codes) == command.told.startswith("error:"), output
     for line in command.told.splitlines():
         assert re.search(".*".join(map(re.escape, line.split("…"))), output), output
+
+
+def calls_in_cloud(command: str, cloud: Cloud, stand_ins: Path) -> list[list[str]]:
+    """The name of what is to be deleted is typed; what is taken from a queue is in it, and its workers go."""
+    name = (re.findall(r"--name (\S+)", command) or ["none"])[0]
+    if "delete.sh" in command and "--queued" in command:
+        (cloud.folder / "queued-resources" / name).write_text("1")
+    found = {**cloud.environment(), "PATH": f"{cloud.folder / 'bin'}:{stand_ins}:/usr/bin:/bin"}
+    calls = calls_of(f"echo {name} | {{ {command}\n}}", stand_ins, cloud.clone, **found)
+    if "delete.sh" in command:
+        for worker in cloud.folder.glob(f"worker-{name}*"):
+            shutil.rmtree(worker)
+    return calls
 
 
 def is_of_public(command: Command) -> bool:
