@@ -19,7 +19,7 @@ html_title = "jaxlingua"
 def add_contents(app, page: str, text: list[str]) -> None:
     """The pages that docs/index.md links to become the contents of the site, in the order of the links."""
     if page == root_doc:
-        pages = [path for path in re.findall(r"\]\(([^)#:]+\.md)\)", text[0])]
+        pages = re.findall(r"\]\(([^)#:]+\.md)\)", text[0])
         text[0] += "\n\n```{toctree}\n:hidden:\n" + "\n".join(pages) + "\n```\n"
 
 
