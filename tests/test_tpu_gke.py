@@ -15,7 +15,7 @@ from jaxlingua.config import ProcessesConfig
 from jaxlingua.processes.environment import PORT, find_processes
 from tests.cloud import ROOT
 
-KUBERNETES = "1.32"  # the oldest that GKE still offers has all that is used here
+KUBERNETES = "1.32"  # nothing newer is used
 DOCKERFILE = (ROOT / "tpu" / "Dockerfile").read_text()
 
 
