@@ -11,6 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# What the scripts are given in tests.
+AT = ("--name", "my-tpu", "--zone", "us-west4-a")
+CONFIG = ("--config", "configs/a.yaml")
+BUCKET = "run.folder=gs://my-bucket/runs/mine"
+GKE = ("--name", "my-run", "--image", "a/b:c", "--bucket", "my-bucket", *CONFIG)
+
 # Records every call as a line of JSON, and does what the scripts look at. A VM is a file with its number of
 # hosts, a queued resource one with its number of slices; both lie in folders of their kind. ssh runs a command in
 # the home of each worker, all at once, as gcloud does; each worker finds the others through JAX's variables.
@@ -146,9 +152,14 @@ class Cloud:
         return self
 
     def commit(self) -> None:
+        """All that is there, as a commit that the same files give again."""
         author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        then = os.environ | {
+            "GIT_AUTHOR_DATE": "2026-01-01T00:00Z",
+            "GIT_COMMITTER_DATE": "2026-01-01T00:00Z",
+        }
         for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "one"]):
-            subprocess.run(["git", *command], cwd=self.clone, check=True)
+            subprocess.run(["git", *command], cwd=self.clone, env=then, check=True)
 
     def have(self, hosts: int = 1, slices: int = 1, name: str = "my-tpu") -> "Cloud":
         """TPU VMs that are there already."""

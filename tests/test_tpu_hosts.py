@@ -9,10 +9,8 @@ import socket
 
 import pytest
 
-from tests.cloud import REAL_PYTHON, ROOT, Cloud
+from tests.cloud import AT, REAL_PYTHON, ROOT, Cloud
 from tests.flow.small import CONFIG, write_config
-
-AT = ("--name", "my-tpu", "--zone", "us-west4-a")
 
 
 def free_port() -> str:
