@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import pytest
 from jax.profiler import ProfileData
 
-from jaxlingua.errors import DataError
+from jaxlingua.config import TrackingConfig
+from jaxlingua.config.train import check_tracking
+from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.tracking import Console, ModelSize, StageFacts, Tracker, trace
 from jaxlingua.tracking.trace import REQUEST, Tracer
 from jaxlingua.tracking.trace_file import Operation, parse_trace
@@ -300,3 +302,9 @@ def test_a_run_that_ends_while_it_is_traced_tells_the_steps_that_were(tmp_path):
     assert said[0].startswith("trace of steps 2 to 2: ")
     made.stop()
     assert not made.ends_after(9)
+
+
+@pytest.mark.parametrize("steps", [[9, 3], [5], [1, 2, 3]])
+def test_steps_that_are_no_first_and_last_one_are_refused(steps):
+    with pytest.raises(ConfigError, match=r"^tracking\.trace_steps: .* given; .*write such as \[100, 104\]"):
+        check_tracking(TrackingConfig(trace_steps=steps))

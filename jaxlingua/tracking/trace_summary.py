@@ -16,7 +16,7 @@ FOLDER, FILE = "traces", "summary.json"
 PAUSES = frozenset({"compile", "held_out", "checkpoint", "eval", "begin", "trace"})
 ANNOTATIONS = PAUSES | {"step", "arrive", "data wait"}
 KINDS = ("matmul", "attention", "other", "copies", "collectives")  # of two at a time the first counts
-OPERATIONS_KEPT, OPERATIONS_TOLD = 20, 3
+OPERATIONS_KEPT, OPERATIONS_TOLD, WHERE_CHARACTERS = 20, 3, 70
 
 _COLLECTIVE = re.compile(
     r"all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|collective-broadcast|nccl", re.I
@@ -169,7 +169,7 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
     """The summary in at most ten lines."""
     first, last = summary["steps"]
     seconds, shares = summary["step_seconds"], summary["shares"]
-    count = summary["devices"]
+    count, idle = summary["devices"], 100 * (shares["data wait"] + shares["host"])
     middle = sorted(seconds)[len(seconds) // 2]
     if not count:
         busy = "the trace holds no operation of a device"
@@ -182,12 +182,15 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
         f"trace of steps {first} to {last}: {middle:.4g} s a step in the middle, {min(seconds):.4g} to "
         f"{max(seconds):.4g}; {count} device{'' if count == 1 else 's'}",
         f"  {busy}",
-        f"  devices idle {100 * (1 - summary['busy']):.1f} %: {100 * shares['data wait']:.1f} waiting for "
-        f"data, {100 * shares['host']:.1f} for the host otherwise",
+        f"  devices idle {idle:.1f} %: {100 * shares['data wait']:.1f} waiting for data, "
+        f"{100 * shares['host']:.1f} for the host otherwise",
     ]
     for one in summary["operations"][:OPERATIONS_TOLD]:
+        where = one["where"]
+        if len(where) > WHERE_CHARACTERS:  # collectives that XLA joined
+            where = f"{where[:WHERE_CHARACTERS]}…"
         source = f" ({one['source']})" if one["source"] else ""
-        lines.append(f"  {100 * one['share']:.1f} % {one['kind']}: {one['where']}{source}")
+        lines.append(f"  {100 * one['share']:.1f} % {one['kind']}: {where}{source}")
     return [*lines, f"  all of it: {folder}"]
 
 
