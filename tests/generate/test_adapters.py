@@ -47,27 +47,29 @@ def adapted(kind: str) -> tuple[Llama, dict]:
     rows = jnp.zeros((1, 4), jnp.int32)
     abstract = nn.unbox(joined(jax.eval_shape(model.init, jax.random.key(0), rows, rows, rows)))
     flat, given = flatten_dict(abstract, sep="/"), flatten_dict(params, sep="/")
-    for number, (path, leaf) in enumerate(sorted(flat.items())):
+    rng = np.random.default_rng(0)
+    for path, leaf in sorted(flat.items()):
         if path.startswith(COLLECTION):
             # A·B is a tenth of a weight, whose numbers are some 1/8.
-            flat[path] = 0.06 * jax.random.normal(jax.random.key(number), leaf.shape)
+            flat[path] = jnp.asarray(0.06 * rng.standard_normal(leaf.shape, np.float32))
         elif f"{path}_scale" in flat:
-            codes = quantize(given[path], config.lora.base, 2 if path.endswith("/o") else 1)
+            axis = 2 if path.endswith("/o") else 1
+            codes = jax.jit(quantize, static_argnums=(1, 2))(given[path], config.lora.base, axis)
             flat[path], flat[f"{path}_scale"] = codes
         elif path in given:
             flat[path] = given[path].astype(leaf.dtype)
-    weights = with_first_magnitudes(unflatten_dict(flat, sep="/"), config)
+    weights = jax.jit(with_first_magnitudes, static_argnums=1)(unflatten_dict(flat, sep="/"), config)
     for path, leaf in flatten_dict(weights[COLLECTION], sep="/").items():
         if path.endswith("_magnitude"):
-            leaf = leaf * (1 + 0.1 * jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape))
-            flat[f"{COLLECTION}/{path}"] = leaf
+            changed = leaf * (1 + 0.1 * np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape))
+            flat[f"{COLLECTION}/{path}"] = jnp.asarray(changed)
     return model, unflatten_dict(flat, sep="/")
 
 
 @functools.cache
 def merged(kind: str) -> tuple[Llama, dict]:
     model, weights = adapted(kind)
-    return Llama(merged_config(model.config)), merge(weights, model.config)
+    return Llama(merged_config(model.config)), jax.jit(merge, static_argnums=1)(weights, model.config)
 
 
 def answers(world: tuple[Llama, dict], way: str, mesh_name: str = "one") -> list[tuple]:
