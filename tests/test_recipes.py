@@ -1,4 +1,4 @@
-"""docs/recipes.md: its commands, overrides and arithmetic, on made-up files.
+"""docs/recipes.md: its overrides and arithmetic, on made-up files. Its commands are run by tests/docs.
 
 Every override is given to the configuration that is named before it, and what comes of it is made into
 examples, as far as that needs no download.
@@ -8,7 +8,6 @@ import gzip
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,6 @@ from jaxlingua.command_line import load_config
 from jaxlingua.config import CldrSource
 from jaxlingua.data.cldr import open_cldr
 from jaxlingua.data.mixtures import StageExamples
-from jaxlingua.eval.translate.command import wanted_from
 from jaxlingua.tokens.balance import documents_per_epoch
 from jaxlingua.tokens.masks import assemble
 from jaxlingua.tokens.stages import make_examples, open_sources
@@ -66,12 +64,6 @@ def rows() -> list[Row]:
             code = re.findall(r"`([^`]+)`", last)[0]
             found.append(Row(config, tuple(cells), tuple(shlex.split(code)), "as it is" in last))
     return found
-
-
-def blocks() -> list[str]:
-    return [
-        line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()
-    ]
 
 
 ROWS = rows()
@@ -233,36 +225,3 @@ def test_no_configuration_is_tested_on_what_it_learns():
 def test_links_lead_to_files(page: Path):
     for link in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text("utf-8")):
         assert (page.parent / link).exists(), link
-
-
-def test_commands_of_jaxlingua_are_understood(folder: Path, monkeypatch):
-    """Up to where tokenizer, model or compiler are wanted."""
-    monkeypatch.chdir(folder)
-    commands = [shlex.split(line) for line in blocks() if line.startswith("python -m jaxlingua.")]
-    assert len(commands) == 4
-    for _, _, module, *arguments in commands:
-        if arguments[0] == "translate":
-            wanted = wanted_from(arguments[1:])
-            assert (wanted.direction, len(wanted.texts)) == (("eng_Latn", "jav_Latn"), PAIRS)
-        else:
-            overrides = [one for one in arguments[1:] if "=" in one]
-            assert load_config(arguments[0], overrides)
-            assert (ROOT / module.replace(".", "/") / "__main__.py").is_file()
-
-
-def test_commands_that_prepare_files_do(tmp_path: Path):
-    for split, count in (("dev", 997), ("devtest", 1012)):
-        (tmp_path / split).mkdir()
-        for name in ["eng", *INDONESIA]:
-            lines = "".join(f"{split} {n}\n" for n in range(count))
-            (tmp_path / split / f"{name}_Latn.{split}").write_text(lines, "utf-8")
-    (tmp_path / "en").mkdir()
-    (tmp_path / "en" / "a.jsonl").write_text("{}\n" * 70_000, "utf-8")
-    (tmp_path / "en" / "b.jsonl").write_text("{}\n" * 70_000, "utf-8")
-    shell = [line for line in blocks() if not line.startswith("python -m jaxlingua.")]
-    assert len(shell) == 2
-    for line in shell:
-        subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True)
-    for name in ["eng", *INDONESIA]:
-        assert len((tmp_path / f"flores.{name}_Latn").read_text("utf-8").splitlines()) == 2009
-    assert len((tmp_path / "xp3_en.jsonl").read_text("utf-8").splitlines()) == 110_000

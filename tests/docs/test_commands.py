@@ -78,7 +78,7 @@ ELSEWHERE = {"docs/add_language.md": "tests/flow/test_add_language.py"}
 # Dear, and so run before an issue is resolved only.
 SLOW = (
     r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"--search", r"jaxlingua.train coit_llama2",
-    r"train configs/demo\.yaml", r"jaxlingua.plan .*(remat|coit_llama2)", r"docs/evaluation.md .*runs/greek",
+    r"train configs/demo\.yaml", r"jaxlingua.plan .*(remat|coit_llama2|--slices)", r"docs/evaluation.md .*runs/greek",
 
 )  # fmt: skip
 
@@ -255,6 +255,28 @@ def test_commands_stand_in_blocks_of_bash():
                     page,
                     line,
                 )
+
+
+def test_what_is_said_in_passing_can_be_asked_for(capsys):
+    """Of a command within a sentence: its module is there, and so are its flags."""
+    inline = r"(?<!`)`python -m (jaxlingua\.\w+)([^`]*)`"
+    said = [found for page in PAGES for found in re.findall(inline, (ROOT / page).read_text("utf-8"))]
+    flags = {(module, flag) for module, rest in said for flag in re.findall(r"--[\w-]+", rest)}
+    for module in sorted({module for module, _ in said}):
+        assert run(["python", "-m", module, "--help"]) == 0
+        told = capsys.readouterr().out
+        assert {flag for of, flag in flags if of == module} <= {"--help", *re.findall(r"--[\w-]+", told)}, (
+            module
+        )
+
+
+def test_files_that_commands_prepare_are_those_of_the_recipes(home, stand_ins):
+    for command in commands_of("docs/recipes.md"):
+        if not command.text.startswith("python"):
+            calls_of(command.text, stand_ins, home)
+    for name in world.FLORES:
+        assert len((home / f"flores.{name}_Latn").read_text("utf-8").splitlines()) == 2009
+    assert len((home / "xp3_en.jsonl").read_text("utf-8").splitlines()) == 110_000
 
 
 def test_every_entry_of_the_lists_is_of_a_command():
