@@ -172,20 +172,20 @@ def test_an_object_that_would_lie_outside_of_the_folder_is_refused(there, monkey
 
 
 def test_a_second_run_is_refused_while_the_first_gives_signs_of_life(there, monkeypatch):
-    monkeypatch.setattr(bucket, "STALE_SECONDS", 4.0)
+    monkeypatch.setattr(bucket, "STALE_SECONDS", 40.0)
     said = []
     with bucket.working_copy(there.url, is_primary=True):
         began = time.monotonic()
         with pytest.raises(MachineError) as refused:
             open_alone(there.url, say=said.append)
-        assert time.monotonic() - began < 3.5
+        assert time.monotonic() - began < 35
     me = f"{os.uname().nodename}, pid {os.getpid()}"
     assert str(refused.value) == (
         f"{there.url}: another process trains here ({me}); one at a time is allowed; wait for it or stop it, "
         f"or choose another run.folder"
     )
     assert said == [
-        f"{there.url}: {me} trains here, or was killed; going on if its lock stays as it is for 4 s"
+        f"{there.url}: {me} trains here, or was killed; going on if its lock stays as it is for 40 s"
     ]
 
 
@@ -222,7 +222,7 @@ def test_of_two_that_take_over_one_wins(there):
         try:
             with bucket.working_copy(there.url, is_primary=True, say=lambda _: None) as copy:
                 won.append(copy)
-                end.wait(20)
+                end.wait(300)
         except MachineError as error:
             lost.append(str(error))
 
@@ -492,7 +492,7 @@ def test_tensorflow_is_not_taken_for_buckets_and_nothing_listed_is_kept(there, b
     command = [sys.executable, "-c", script, before]
     ours = ("EPATH_USE_TF", "FSSPEC_GCS")  # set here already
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.stdout.split() == ["_FileSystemSpecBackend", "False"], done.stderr
 
 

@@ -425,7 +425,7 @@ def test_n_grams_of_no_words_are_refused():
 def test_the_benchmark_tells_a_row_for_made_up_text():
     script = Path(__file__).parents[2] / "benchmarks" / "overlap.py"
     done = subprocess.run(
-        [sys.executable, script, "--words", "5000"], capture_output=True, text=True, timeout=120
+        [sys.executable, script, "--words", "5000"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\| made up \| 5,000 \| [\d,]+ \| not run \| 7\.8 \| ", done.stdout, re.MULTILINE)

@@ -448,7 +448,7 @@ def asked_to_stop(
     def send() -> None:
         if not arrived.is_set():
             os.kill(os.getpid(), number)
-            assert arrived.wait(30)
+            assert arrived.wait(300)
 
     with after(Stop, "_ask", arrived.set), moment(send):
         yield
@@ -503,7 +503,7 @@ def test_signals_that_end_a_run_at_once_and_a_second_run_that_is_refused(
         process = start(None)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
-        assert process.wait(10) == 143
+        assert process.wait(300) == 143
         assert re.fullmatch(
             "stopped: SIGTERM before the first step .*; exit code 143\n", run.errors().read_text()
         )
@@ -512,7 +512,7 @@ def test_signals_that_end_a_run_at_once_and_a_second_run_that_is_refused(
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
-        assert process.wait(10) in (130, 143)  # whichever of the two was seen last
+        assert process.wait(300) in (130, 143)  # whichever of the two was seen last
         assert run.errors().read_text() == ""
         assert re.search(
             "^SIG(INT|TERM): stops after this step and saves; again: at once$", run.log.read_text(), re.M
@@ -524,7 +524,7 @@ def test_signals_that_end_a_run_at_once_and_a_second_run_that_is_refused(
         assert told.startswith(f"{run.folder}: another process ")
         assert "; one at a time is allowed; " in told
         process.send_signal(signal.SIGCONT)
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
     finally:
         run.kill()
     assert differences(undisturbed, run.folder, LAST) == []

