@@ -47,11 +47,15 @@ def roofline(
     kernels = _attention_seconds(config, sizes, mesh, chip)
     collectives = _collectives(config, sizes, mesh, chip, torus)
     slices = mesh.size // math.prod(torus)
-    gradients = 2 * _trained_count(sizes) // (mesh.shape["fsdp"] * mesh.shape["tensor"]) if slices > 1 else 0
+    micro_batches = _micro_batches(config)  # each sends its gradients
+    sharded = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    gradients = micro_batches * (2 * _trained_count(sizes) // sharded) if slices > 1 else 0
     within = math.fsum(each.seconds for each in collectives)
     if slices > 1 and chip.dcn_gb_per_second:
         between = link_bytes("all-reduce", gradients, slices) / (chip.dcn_gb_per_second * 1e9)
-        collectives += (Collective("all-reduce", "slices", slices, 1, gradients, between, between),)
+        collectives += (
+            Collective("all-reduce", "slices", slices, micro_batches, gradients, between, between),
+        )
         gradients = 0
     waiting = math.fsum(each.seconds for each in collectives)
     beyond = max(0.0, max(within, waiting - within) - compute - kernels)

@@ -22,7 +22,7 @@ def make_mesh(config: ShardingConfig, devices: Sequence[Any] | None = None) -> M
     """Arrange the devices as data x fsdp x tensor; over several slices `data` spans the slow network.
 
     Sides of a torus of TPU chips are split where the axes cannot lie along whole ones. What is summed over
-    `data` alone, the gradients once a step, is all that goes between slices.
+    `data` alone, the gradients of each micro-batch, is all that goes between slices.
 
     Args:
         devices: those of this run unless given; plans give devices that are not attached.
@@ -33,11 +33,6 @@ def make_mesh(config: ShardingConfig, devices: Sequence[Any] | None = None) -> M
     given = {axis: getattr(config.mesh, axis) for axis in AXES}
     sizes = tuple(mesh_sizes(given, sum(map(len, slices)), len(slices)).values())
     types = (AxisType.Auto,) * len(AXES)  # Explicit ones would refuse most constraints
-    if sizes[0] % len(slices):
-        raise ShardingError(
-            f"sharding.mesh: data={sizes[0]} cannot be spread over {len(slices)} slices; "
-            f"use a multiple of {len(slices)}, so that fsdp and tensor stay inside a slice"
-        )
     return Mesh(_grid(sizes, slices), AXES, axis_types=types)
 
 
@@ -100,7 +95,7 @@ def mesh_sizes(given: dict[str, int | str], devices: int, slices: int = 1) -> di
     An "auto" for data is the number of slices. The first "auto" of fsdp, data, tensor takes the devices that
     are left; the others become 1.
 
-    Raises: ShardingError if the product is not `devices`.
+    Raises: ShardingError if the product is not `devices`, or data no multiple of the slices.
     Example:
         >>> mesh_sizes({"data": 2, "fsdp": "auto", "tensor": "auto"}, devices=8)
         {'data': 2, 'fsdp': 4, 'tensor': 1}
@@ -121,6 +116,11 @@ def mesh_sizes(given: dict[str, int | str], devices: int, slices: int = 1) -> di
         raise ShardingError(
             f"sharding.mesh: {shown} gives {fixed}, but there are {devices} devices; "
             f"choose sizes with {wanted} {devices}, or write fsdp=auto"
+        )
+    if sizes["data"] % slices:
+        raise ShardingError(
+            f"sharding.mesh: data={sizes['data']} cannot be spread over {slices} slices; "
+            f"use a multiple of {slices}, so that fsdp and tensor stay inside a slice"
         )
     return sizes
 

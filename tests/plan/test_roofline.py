@@ -143,6 +143,8 @@ def test_what_goes_between_slices_is_the_shard_of_the_gradients():
     (between,) = (each for each in found.collectives if each.how == "slices")
     assert (between.group, between.bytes) == (2, WEIGHTS_BYTES // 64)
     assert between.seconds == pytest.approx(WEIGHTS_BYTES / 64 / 3.125e9)
+    halves = roofline(config(micro_batch_rows=64), SIZES, mesh, V5E, (8, 8)).collectives[-1]
+    assert (halves.how, halves.calls, halves.seconds) == ("slices", 2, pytest.approx(2 * between.seconds))
     unknown = roofline(config(), SIZES, mesh, replace(V5E, dcn_gb_per_second=None), (8, 8))
     assert unknown.slice_exchange_bytes == WEIGHTS_BYTES // 64
     assert {each.how for each in unknown.collectives} == {"unknown"}
