@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 from contextlib import closing
 from pathlib import Path
@@ -125,6 +126,7 @@ def test_the_time_of_a_tpu_is_divided_without_a_rest():
     assert first["share"] == pytest.approx(9 / 26, abs=1e-4)
     lines = told(found, "traces/7-8")
     assert len(lines) <= 10
+    assert lines[0] == "trace of steps 7 to 8: 0.013 s a step in the middle, 0.01 to 0.016; 2 devices"
     assert lines[1] == (
         "  devices busy 69.2 %: matmul 34.6, attention 11.5, copies 7.7, collectives that nothing hides 15.4"
     )
@@ -194,7 +196,7 @@ def tracer(folder: Path, steps, *, restored_step: int | None = None) -> tuple[Tr
     return Tracer(folder, steps, said.append, total_steps=20, restored_step=restored_step), said
 
 
-@pytest.mark.parametrize(("steps", "restored_step"), [([21, 25], None), ([3, 9], 5), ([5, 5], 5)])
+@pytest.mark.parametrize(("steps", "restored_step"), [([21, 25], None), ([3, 4], 5), ([5, 5], 5)])
 def test_steps_that_this_start_does_not_do_are_told_in_one_line(tmp_path, steps, restored_step):
     made, said = tracer(tmp_path, steps, restored_step=restored_step)
     assert said == [
@@ -202,6 +204,14 @@ def test_steps_that_this_start_does_not_do_are_told_in_one_line(tmp_path, steps,
         f"nothing is traced"
     ]
     assert not any(made.starts_before(step) for step in range(1, 21))
+
+
+def test_a_start_in_the_middle_of_the_steps_traces_those_that_are_left(tmp_path):
+    made, said = tracer(tmp_path, [3, 9], restored_step=5)
+    assert said == [
+        "tracking.trace_steps: [3, 9] given; this start does steps 6 to 20; steps 6 to 9 are traced"
+    ]
+    assert [step for step in range(1, 21) if made.starts_before(step)] == [6]
 
 
 def test_a_running_job_is_asked_by_a_file_once(tmp_path):
@@ -217,6 +227,35 @@ def test_a_running_job_is_asked_by_a_file_once(tmp_path):
     (tmp_path / REQUEST).touch()
     late.take_request(19)
     assert said == ["trace.request: no step is left that could be traced"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told", "traced"),
+    [
+        ("2 steps\n", "'2 steps' given, a number of steps is expected; 5 steps", "6 to 10"),
+        ("0", "'0' given, a number of steps is expected; 5 steps", "6 to 10"),
+        ("100000", "100000 steps given; 100 are the most", "6 to 20"),
+    ],
+)
+def test_a_request_that_is_not_taken_as_it_stands_is_told(tmp_path, content, told, traced):
+    made, said = tracer(tmp_path, "off")
+    (tmp_path / REQUEST).write_text(content)
+    made.take_request(4)
+    assert said == [f"trace.request: {told}", f"trace.request: steps {traced} are traced"]
+
+
+def test_a_request_that_cannot_be_read_is_told_once_and_ends_no_run(tmp_path):
+    made, said = tracer(tmp_path, "off")
+    (tmp_path / REQUEST).mkdir()
+    made.take_request(3)
+    made.take_request(4)
+    (line,) = said
+    assert re.fullmatch(r"trace\.request: .*[Dd]irectory.*; nothing is traced", line)
+    assert not any(made.starts_before(step) for step in range(1, 21))
+    (tmp_path / REQUEST).rmdir()
+    (tmp_path / REQUEST).touch()
+    made.take_request(5)
+    assert said[1:] == ["trace.request: steps 7 to 11 are traced"]
 
 
 # ── on this machine ──────────────────────────────────────────────────────────
@@ -290,6 +329,22 @@ def test_a_trace_that_cannot_be_read_ends_no_run(tmp_path, monkeypatch):
     assert "no trace: t.pb: damaged" in stream.getvalue()
 
 
+def test_a_trace_that_cannot_begin_ends_no_run(tmp_path):
+    """Because its folder cannot be made, or JAX still has a profile, as it does of one that it could not write."""
+    (tmp_path / "traces").touch()
+    stream = io.StringIO()
+    assert len(run(tmp_path, 12, stream)) == 11
+    assert re.search(r"no trace: .*traces", stream.getvalue())
+    (tmp_path / "traces").unlink()
+    jax.profiler.start_trace(tmp_path / "elsewhere")
+    try:
+        assert len(run(tmp_path, 12, stream)) == 11
+    finally:
+        jax.profiler.stop_trace()
+    assert "no trace: Profile has already been started" in stream.getvalue()
+    assert not list(tmp_path.glob("traces/*/summary.json"))
+
+
 def test_a_run_that_ends_while_it_is_traced_tells_the_steps_that_were(tmp_path):
     made, said = tracer(tmp_path, [2, 9])
     assert made.starts_before(2)
@@ -306,5 +361,11 @@ def test_a_run_that_ends_while_it_is_traced_tells_the_steps_that_were(tmp_path):
 
 @pytest.mark.parametrize("steps", [[9, 3], [5], [1, 2, 3]])
 def test_steps_that_are_no_first_and_last_one_are_refused(steps):
-    with pytest.raises(ConfigError, match=r"^tracking\.trace_steps: .* given; .*write such as \[100, 104\]"):
+    with pytest.raises(ConfigError, match=r"^tracking\.trace_steps: .* given; .*write such as \[5, 8\]"):
         check_tracking(TrackingConfig(trace_steps=steps))
+
+
+def test_more_steps_than_a_trace_can_hold_are_refused():
+    check_tracking(TrackingConfig(trace_steps=[11, 110]))
+    with pytest.raises(ConfigError, match=r"given, 101 steps; at most 100 .*write such as \[11, 15\]$"):
+        check_tracking(TrackingConfig(trace_steps=[11, 111]))

@@ -50,8 +50,8 @@ class ShardingConfig(BaseModel):
     mesh: MeshConfig = free(MeshConfig(), "The device mesh.")
     slices: Positive | Auto = free(
         "auto",
-        "Groups of devices that only a slow network connects, which sharding.mesh.data spans; auto is what the "
-        "devices say. Elsewhere than on TPUs 1 makes one of all.",
+        "Groups of devices that only a slow network connects, which sharding.mesh.data spans; auto is what "
+        "the devices say. Elsewhere than on TPUs 1 makes one of all.",
     )
     processes: ProcessesConfig = free(ProcessesConfig(), "The processes that the devices belong to.")
 
@@ -156,6 +156,9 @@ class CheckpointConfig(BaseModel):
     export: ExportConfig = free(ExportConfig(), "The Hugging Face folder that is made of a checkpoint.")
 
 
+MOST_TRACED_STEPS = 100  # a trace is held in memory until it ends
+
+
 class TrackingConfig(BaseModel):
     """What is told while it runs."""
 
@@ -164,7 +167,7 @@ class TrackingConfig(BaseModel):
     tensorboard: bool = free(True, "Whether TensorBoard event files are written.")
     wandb_project: Text = free("", "Weights & Biases project; empty for none.")
     trace_steps: list[Positive] | Off = free(
-        "off", "First and last step whose work is traced into RUN/traces, such as [100, 104]."
+        "off", "First and last step whose work is traced into RUN/traces, such as [5, 8]; 100 at most."
     )
 
 
@@ -183,10 +186,16 @@ def check_train(train: TrainConfig) -> None:
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
-    """Steps that are traced are a first and a last one, in this order."""
+    """Steps that are traced are a first and a last one, in this order, and not many."""
     steps = tracking.trace_steps
     if steps != "off" and (len(steps) != 2 or steps[1] < steps[0]):
         raise ConfigError(
             f"tracking.trace_steps: {steps} given; the first and the last step are allowed, in this order; "
-            f"write such as [100, 104], or off"
+            f"write such as [5, 8], or off"
+        )
+    if steps != "off" and steps[1] - steps[0] >= MOST_TRACED_STEPS:
+        raise ConfigError(
+            f"tracking.trace_steps: {steps} given, {steps[1] - steps[0] + 1} steps; at most "
+            f"{MOST_TRACED_STEPS} are allowed, since a trace is held in memory; write such as "
+            f"[{steps[0]}, {steps[0] + 4}]"
         )

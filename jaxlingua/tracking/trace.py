@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 
+from jaxlingua.config.train import MOST_TRACED_STEPS
 from jaxlingua.errors import JaxlinguaError, one_line
 from jaxlingua.tracking.trace_summary import FOLDER, summarize, told
 
@@ -29,19 +30,22 @@ class Tracer:
         total_steps: int,
         restored_step: int | None,
     ):
-        """`folder`: of the run. Steps that this start does not do are told in one line."""
+        """`folder`: of the run. Of steps that this start does not all do the others are traced, and told."""
         self._folder, self._say, self._total_steps = folder, say, total_steps
         self._steps: tuple[int, int] | None = None
         self._is_open = False
+        self._refused = ""  # why a request could not be taken, which is said once
         done = restored_step or 0
         if steps == "off":
             return
         first, last = steps
-        if done < first <= total_steps:
-            self._steps = first, min(last, total_steps)
-        else:
+        traced = max(first, done + 1), min(last, total_steps)
+        if traced[0] <= traced[1]:
+            self._steps = traced
+        if traced != (first, last):
             left = f"steps {done + 1} to {total_steps}" if done < total_steps else "no step"
-            say(f"tracking.trace_steps: [{first}, {last}] given; this start does {left}; nothing is traced")
+            what = "nothing is" if self._steps is None else f"steps {traced[0]} to {traced[1]} are"
+            say(f"tracking.trace_steps: [{first}, {last}] given; this start does {left}; {what} traced")
 
     def starts_before(self, step: int) -> bool:
         """Whether the trace is to begin before `step` is dispatched."""
@@ -52,13 +56,20 @@ class Tracer:
         return self._is_open and step == self._steps[1]
 
     def start(self) -> None:
-        """Begin; the steps before have arrived.
+        """Begin; the steps before have arrived. Where it cannot, that is told, and the run goes on without.
 
         Cost: on some devices seconds the first time.
         """
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # each call of a function would be told, and would make steps slow
-        jax.profiler.start_trace(self._home(), profiler_options=options)
+        home = self._home()
+        try:
+            home.mkdir(parents=True, exist_ok=True)  # now, since JAX keeps a profile that it could not write
+            jax.profiler.start_trace(home, profiler_options=options)
+        except (OSError, RuntimeError) as error:
+            self._steps = None
+            self._say(f"no trace: {one_line(error)}")
+            return
         self._is_open = True
 
     def stop(self) -> None:
@@ -79,14 +90,31 @@ class Tracer:
     def take_request(self, step: int) -> None:
         """Trace the steps that follow `step` and the next one, if a file in the run folder asks for it.
 
+        A file that cannot be read or removed is told once, and the run goes on.
+
         Cost: one look whether the file is there.
         """
         request = self._folder / REQUEST
-        if self._steps is not None or not request.exists():
+        if self._steps is not None:
             return
-        content = request.read_text("utf-8", errors="replace").strip()
-        request.unlink(missing_ok=True)
-        steps = int(content) if content.isdecimal() and int(content) else DEFAULT_STEPS
+        try:
+            if not request.exists():
+                return
+            content = request.read_text("utf-8", errors="replace").strip()[:20]
+            request.unlink()
+        except OSError as error:
+            if self._refused != (refused := f"{REQUEST}: {one_line(error)}; nothing is traced"):
+                self._say(refused)
+            self._refused = refused
+            return
+        steps = int(content) if content.isdecimal() else 0
+        if not steps:
+            steps = DEFAULT_STEPS
+            if content:
+                self._say(f"{REQUEST}: '{content}' given, a number of steps is expected; {steps} steps")
+        elif steps > MOST_TRACED_STEPS:
+            self._say(f"{REQUEST}: {content} steps given; {MOST_TRACED_STEPS} are the most")
+            steps = MOST_TRACED_STEPS
         first = step + 2  # the next one is under way
         if first > self._total_steps:
             self._say(f"{REQUEST}: no step is left that could be traced")

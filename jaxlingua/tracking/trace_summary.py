@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -170,7 +171,6 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
     first, last = summary["steps"]
     seconds, shares = summary["step_seconds"], summary["shares"]
     count, idle = summary["devices"], 100 * (shares["data wait"] + shares["host"])
-    middle = sorted(seconds)[len(seconds) // 2]
     if not count:
         busy = "the trace holds no operation of a device"
     else:
@@ -178,6 +178,7 @@ def told(summary: dict[str, Any], folder: str) -> list[str]:
         busy = f"devices busy {100 * summary['busy']:.1f} %: " + ", ".join(
             f"{names.get(kind, kind)} {100 * shares[kind]:.1f}" for kind in KINDS if shares[kind]
         )
+    middle = statistics.median(seconds)
     lines = [
         f"trace of steps {first} to {last}: {middle:.4g} s a step in the middle, {min(seconds):.4g} to "
         f"{max(seconds):.4g}; {count} device{'' if count == 1 else 's'}",
