@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from jaxlingua.train.run_folder import identity_differences
+from tests.compiling import xla_flags
 from tests.flow.small import CONFIG, scored, train, write_config
 
 # One worker of pytest-xdist takes all, so that the run that most of them look at is trained once.
@@ -144,7 +145,7 @@ def test_one_device_and_other_meshes_give_the_same_losses_and_scores(finished: P
     command = [sys.executable, "-m", "jaxlingua.train", str(finished / "config.yaml")]
     alone = f"run.folder={tmp_path / 'alone'}"
     subprocess.run(
-        [*command, alone], check=True, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": ""}
+        [*command, alone], check=True, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": xla_flags()}
     )
     expected = np.array([loss for _, loss, _ in losses(finished)])
     for run, devices in ((tmp_path / "mesh", "8 devices"), (tmp_path / "alone", "1 device")):
@@ -157,7 +158,9 @@ def test_a_run_killed_in_the_middle_goes_on_bit_for_bit(finished: Path, tmp_path
     """Killed by the system after the checkpoint of step 4; the same command gives the uninterrupted run."""
     config = write_config(tmp_path / "small.yaml")
     command = [sys.executable, "-m", "jaxlingua.train", str(config)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": xla_flags(8)}
+    )
     deadline = time.monotonic() + 240
     while not (tmp_path / "run" / "checkpoints" / "4").is_dir():
         assert process.poll() is None, "the run ended before it could be killed"

@@ -23,6 +23,7 @@ from jaxlingua.data.wordings import wording_of
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.eval.translate import asking
 from jaxlingua.processes import start
+from tests.compiling import xla_flags
 from tests.flow.small import train, write_config
 from tests.flow.test_eval import public
 
@@ -173,7 +174,7 @@ def test_one_that_was_ended_goes_on_asks_nothing_twice_and_gives_the_same_bytes(
     home, tmp_path, monkeypatch, capsys, how
 ):
     output = tmp_path / "out.json"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags(8)}
     arguments = [sys.executable, "-m", "jaxlingua.data", *map(str, asked(home, output))]
     process = subprocess.Popen(
         arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
