@@ -94,6 +94,21 @@ def cloud(tmp_path):
         ),
         (
             "gke",
+            (*GKE, "--topology", "v5e:2x4", "--config", "ignored.txt"),
+            "--config: 'ignored.txt' is not in the image; configs/... or /bucket/... is allowed; copy it to the bucket",
+        ),
+        (
+            "gke",
+            (*GKE, "--topology", "v5e:2x4", "--config", "configs/../ignored.txt"),
+            "--config: 'configs/../ignored.txt' is not in the image; configs/... or /bucket/... is allowed; copy it to the bucket",
+        ),
+        (
+            "gke",
+            (*GKE, "--topology", "v5e:2x4", "--config", "configs/b.yaml"),
+            "--config: no file 'configs/b.yaml' in CLONE; give one of configs/, or /bucket/...",
+        ),
+        (
+            "gke",
             (*GKE, "--topology", "v5e:2x4", "--bucket", "gs://my-bucket"),
             "--bucket: 'gs://my-bucket' given; the name of a bucket without gs:// is allowed; write it so",
         ),
@@ -153,3 +168,20 @@ def test_what_cannot_train_is_told_before_anything_is_done(cloud, there, argumen
     done = cloud.run("launch", *AT, *CONFIG, *arguments, **variables)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
     assert {call[4] for call in cloud.calls()} == {"describe"}
+
+
+def test_a_slice_that_is_not_there_is_told_before_anything_is_done(cloud):
+    (cloud.have(slices=2).folder / "tpu-vm" / "my-tpu-1").unlink()
+    done = cloud.run("launch", *AT, "--slices", "2", *CONFIG, BUCKET)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --name: gcloud knows no TPU VM 'my-tpu-1' in us-west4-a;")
+
+
+def test_a_jobset_that_is_there_already_is_told(cloud):
+    done = cloud.run("gke", *GKE, "--topology", "v5e:2x4", EXIT_kubectl="1")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: my-run: kubectl ended with exit code 1; where it is there already, kubectl delete jobset my-run, "
+        "then this again: the run goes on\n",
+    )
+    assert cloud.calls("kubectl")[0][1:4] == ["create", "-f", "-"]

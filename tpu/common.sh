@@ -137,27 +137,30 @@ to_workers() {
 
 # Sets `hosts`, of all slices, and `is_spot`; neither is known in a dry run.
 refuse_not_ready() {
-  local vm=$name state count spot
+  local vms=("$name") vm state count spot
   hosts="" is_spot=""
   if [ "${slices:-1}" != 1 ]; then
     ask gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
-      --format 'csv[no-heading](state.state,tpu.nodeSpec[0].multisliceParams.nodeCount)'
+      --format 'csv[no-heading](state.state,tpu.nodeSpec.len())' # one for each slice
     if [ -z "${dry_run-}" ]; then
       IFS=, read -r state count <<<"$answer"
       [ -n "$state" ] || fail "--name: gcloud knows no queued resource '$name' in $zone; make one with tpu/create.sh --slices $slices"
       [ "$state" = ACTIVE ] || fail "--name: '$name' is $state; wait until it is ACTIVE, or delete it and make another"
-      [ "${count:-1}" = "$slices" ] || fail "--slices: $slices given, and '$name' has ${count:-1}; give that number"
+      [ "$count" = "$slices" ] || fail "--slices: $slices given, and '$name' has $count; give that number"
     fi
-    vm=$name-0
+    vms=()
+    for ((count = 0; count < slices; count++)); do vms+=("$name-$count"); done
   fi
-  ask gcloud compute tpus tpu-vm describe "$vm" "${where[@]}" \
-    --format 'csv[no-heading](state,networkEndpoints.len(),schedulingConfig.spot)'
-  [ -z "${dry_run-}" ] || return 0
-  IFS=, read -r state count spot <<<"$answer"
-  [ -n "$state" ] || fail "--name: gcloud knows no TPU VM '$vm' in $zone; make one with tpu/create.sh, or give --slices if it is several"
-  [ "$state" = READY ] || fail "--name: '$vm' is $state; wait until it is READY, or delete it and make another"
-  hosts=$((${count:-1} * ${slices:-1}))
-  [[ "$spot" != [Tt]rue ]] || is_spot=yes
+  for vm in "${vms[@]}"; do
+    ask gcloud compute tpus tpu-vm describe "$vm" "${where[@]}" \
+      --format 'csv[no-heading](state,networkEndpoints.len(),schedulingConfig.spot)'
+    [ -z "${dry_run-}" ] || continue
+    IFS=, read -r state count spot <<<"$answer"
+    [ -n "$state" ] || fail "--name: gcloud knows no TPU VM '$vm' in $zone; make one with tpu/create.sh, or give --slices if it is several"
+    [ "$state" = READY ] || fail "--name: '$vm' is $state; wait until it is READY, or delete it and make another"
+    hosts=$((hosts + ${count:-1}))
+    [[ "$spot" != [Tt]rue ]] || is_spot=yes
+  done
 }
 
 # ── chips ────────────────────────────────────────────────────────────────────

@@ -41,9 +41,13 @@ esac
 version=${runtime_version:-$version}
 
 if [ -z "$queued" ]; then
+  printf '# Ctrl-C ends the waiting, not the request: tpu/delete.sh takes it back\n'
   run gcloud compute tpus tpu-vm create "$name" "${where[@]}" "${kind[@]}" --version "$version" ${spot:+--spot} || {
     code=$?
-    printf 'error: %s was not made; where there is no capacity, --queued waits for it\n' "$name" >&2
+    ask gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format 'value(state)'
+    told="no such TPU VM is shown; 'gcloud compute tpus tpu-vm list $(quoted "${where[@]}")' tells if it comes later, and costs; where there is no capacity, --queued waits for it"
+    [ -z "$answer" ] || told="it is there, $answer, and costs; tpu/delete.sh deletes it"
+    printf 'error: %s: gcloud ended with exit code %s; %s\n' "$name" "$code" "$told" >&2
     exit "$code"
   }
   exit 0
@@ -55,7 +59,7 @@ run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${nodes[@
   --runtime-version "$version" ${spot:+--spot}
 
 # ── wait ─────────────────────────────────────────────────────────────────────
-printf '# until it is ACTIVE; Ctrl-C ends the waiting, not the request\n'
+printf '# until it is ACTIVE, and costs from then on; Ctrl-C ends only the waiting, tpu/delete.sh --queued the request\n'
 describe=(gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)')
 ask "${describe[@]}"
 [ -z "$dry_run" ] || exit 0

@@ -29,8 +29,14 @@ set_where
 
 if [ -z "$queued" ]; then
   # The queued resource would stay, and count against the quota of queued resources.
-  ask gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format 'value(queuedResource)'
-  [ -z "$answer" ] || fail "--name: '$name' belongs to the queued resource ${answer##*/}; give --queued"
+  ask gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format 'csv[no-heading](state,queuedResource.basename())'
+  IFS=, read -r state resource <<<"$answer"
+  [ -z "$resource" ] || fail "--name: '$name' belongs to the queued resource $resource; give --queued"
+  if [ -z "$state$dry_run" ]; then
+    ask gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format 'value(state.state)'
+    [ -z "$answer" ] || fail "--name: '$name' is a queued resource, $answer; give --queued, or --slices if it is several"
+    fail "--name: gcloud shows no TPU VM or queued resource '$name' in $zone; 'gcloud compute tpus tpu-vm list $(quoted "${where[@]}")' shows what is there"
+  fi
 fi
 if [ -z "$yes$dry_run" ]; then
   printf 'This deletes %s in %s and all that is on its disks. Type its name to go on: ' "$name" "$zone"

@@ -12,7 +12,7 @@ usage: tpu/gke.sh --name NAME --image IMAGE --topology CHIP:SHAPE --bucket BUCKE
   --topology CHIP:SHAPE  of the node pool: v5e:2x4, v6e:4x4, v5p:2x2x2, v4:4x4x4
   --slices N             several slices of this shape, one node pool each
   --bucket BUCKET        seen as the folder /bucket, for data; the run goes to gs://BUCKET/runs/NAME
-  --config CONFIG        configuration: a path within this clone, as in the image, or /bucket/...
+  --config CONFIG        configuration: configs/... as in the image, or /bucket/...
   --spot                 on spot nodes
   --dry-run              print the command and do nothing
   key=value              overrides of the configuration, such as data.folder=/bucket/data
@@ -28,7 +28,10 @@ refuse_bad_names
 [ ${#name} -le 40 ] || fail "--name: '$name' has ${#name} characters; 40 are allowed, since pods get longer names; choose another"
 [[ "$bucket" =~ ^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$ ]] || fail "--bucket: '$bucket' given; the name of a bucket without gs:// is allowed; write it so"
 [[ "$image" =~ ^[A-Za-z0-9][A-Za-z0-9._:/@-]*$ ]] || fail "--image: '$image' given; REGISTRY/NAME:TAG is allowed; write it so"
-[[ "$config" == /bucket/?* ]] || [ -f "$clone/$config" ] || fail "--config: no file '$config' in $clone; give a path within the clone, or /bucket/..."
+if [[ "$config" != /bucket/?* ]]; then
+  [[ "$config" == configs/?* && "$config" != */../* ]] || fail "--config: '$config' is not in the image; configs/... or /bucket/... is allowed; copy it to the bucket"
+  [ -f "$clone/$config" ] || fail "--config: no file '$config' in $clone; give one of configs/, or /bucket/..."
+fi
 read_topology
 refuse_without kubectl https://kubernetes.io/docs/tasks/tools
 
@@ -136,9 +139,15 @@ spec:
 END
 }
 
-printf "kubectl apply -f - <<'END'\n%s\nEND\n" "$(manifest)"
-[ -n "$dry_run" ] || manifest | kubectl apply -f -
+printf "kubectl create -f - <<'END'\n%s\nEND\n" "$(manifest)"
+[ -n "$dry_run" ] || manifest | kubectl create -f - || {
+  code=$?
+  printf 'error: %s: kubectl ended with exit code %s; where it is there already, kubectl delete jobset %s, then this again: the run goes on\n' \
+    "$name" "$code" "$name" >&2
+  exit "$code"
+}
 cat <<END
-# To follow it: kubectl logs --follow jobs/$name-slice-0
+# To follow it: kubectl logs --follow --tail=-1 -l job-name=$name-slice-0,batch.kubernetes.io/job-completion-index=0
 # To stop it, saved: kubectl delete jobset $name
+# The chips go on costing money: gcloud container node-pools delete
 END

@@ -18,8 +18,8 @@ usage: tpu/launch.sh --name NAME --zone ZONE --config CONFIG [...] [key=value ..
 
 run.platform=tpu is added unless a platform is given. With several hosts run.folder has to be given: a folder in a
 bucket (gs://BUCKET/runs/mine), or the path of one that all hosts share.
-Exit code 2: something is wrong with the command line, or a training goes on there; else that of the command that
-failed.
+Exit code 2: something is wrong with the command line, a training goes on there, or the configuration there is
+another; 1: not all hosts were reached; else that of the command that failed.
 END
 }
 
@@ -30,8 +30,10 @@ refuse_bad_names
 [[ "$config" != /* ]] || fail "--config: '$config' is absolute; give a path within the clone, $clone"
 [ -f "$clone/$config" ] || fail "--config: no file '$config' in $clone; only what is in the clone is sent"
 folder=""
+has_platform=""
 for override in ${rest[@]+"${rest[@]}"}; do
   [[ "$override" != run.folder=* ]] || folder=${override#run.folder=}
+  [[ "$override" != run.platform=* ]] || has_platform=yes
 done
 refuse_without gcloud https://cloud.google.com/sdk
 set_where
@@ -41,11 +43,20 @@ if [ "${hosts:-${slices:-1}}" -gt 1 ] && [[ "$folder" != gs://?* && "$folder" !=
 fi
 
 # A run on the VM's CPU would waste the TPU, so it is refused unless a platform was given.
-[[ " ${rest[*]-} " == *" run.platform="* ]] || rest+=(run.platform=tpu)
+[ -n "$has_platform" ] || rest+=(run.platform=tpu)
 
 # ── start ────────────────────────────────────────────────────────────────────
-in_clone all idle
-in_clone all start "$config" "${rest[@]}"
+in_clone all idle "$config" "$(cksum <"$clone/$config")"
+code=0
+said=$(in_clone all start "$(date +%Y%m%d-%H%M%S)-$$" "$config" "${rest[@]}") || code=$?
+printf '%s\n' "$said"
+[ "$code" = 0 ] || exit "$code"
+# Of several slices gcloud leaves out one that it cannot reach, and says nothing in its exit code.
+started=$(sort -u <<<"$said" | grep -c ': started, output in ' || true) # a host whose connection broke says it twice
+if [ -z "$dry_run" ] && [ "$started" != "$hosts" ]; then
+  printf 'error: %s: started on %s of %s hosts; run tpu/stop.sh, then this again\n' "$name" "$started" "$hosts" >&2
+  exit 1
+fi
 
 same=$(quoted --name "$name" "${where[@]}")
 [ "${slices:-1}" = 1 ] || same+=" --slices $slices"

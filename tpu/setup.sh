@@ -36,9 +36,10 @@ set_where
 refuse_not_ready
 
 # ── send ─────────────────────────────────────────────────────────────────────
-# The archive has its name from here, so that the printed command can be typed.
+[ "${hosts:-1}" = 1 ] || printf '# several hosts: gcloud needs the key in ssh-agent: ssh-add ~/.ssh/google_compute_engine\n'
+# The archive has its name from here, so that the printed command can be typed. (macOS wants the Xs to be last.)
 archive=${TMPDIR:-/tmp}
-archive=$(mktemp -u "${archive%/}/jaxlingua-XXXXXX.tar.gz")
+archive=$(mktemp -u "${archive%/}/jaxlingua-XXXXXX").tar.gz
 trap 'rm -f "$archive"' EXIT
 export COPYFILE_DISABLE=1 # macOS would add files of its own
 # What git knows or would know, as it lies there, less what was deleted.
@@ -50,17 +51,18 @@ to_workers jaxlingua.tar.gz "$archive"
 
 # ── install ──────────────────────────────────────────────────────────────────
 # Not under a training that goes on. Files that are no longer sent go, what was made there stays. The VM's own
-# Python may be too old; uv brings one and needs nothing of the system but curl.
+# Python may be too old; uv brings one and needs nothing of the system but curl. Where the connection breaks, gcloud
+# gives the command again while the first may be at work still: the second waits, and finds the archive.
 commit=$(git -C "$clone" describe --always --dirty --abbrev=40 2>/dev/null || echo none)
 # shellcheck disable=SC2016 # for the shell of the VM
 on_workers all 'set -e; [ ! -f jaxlingua/tpu/worker.sh ] || bash jaxlingua/tpu/worker.sh idle
-mkdir -p jaxlingua; cd jaxlingua
+mkdir -p jaxlingua; cd jaxlingua; exec 9> .setup; flock 9
 [ ! -f .sent ] || tr "\n" "\0" < .sent | xargs -0 rm -f
-tar -tzf ../jaxlingua.tar.gz > .sent; tar -xzf ../jaxlingua.tar.gz; rm ../jaxlingua.tar.gz
+tar -tzf ../jaxlingua.tar.gz > .sent; tar -xzf ../jaxlingua.tar.gz
 echo '"$commit"' > .commit
 export PATH="$HOME/.local/bin:$PATH"
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-[ -d .venv ] || uv venv --quiet --python 3.12 .venv
+[ -x .venv/bin/python ] || { rm -rf .venv; uv venv --quiet --python 3.12 .venv; }
 uv pip install --quiet --python .venv/bin/python -e ".[tpu]"'
 if [ -n "$data" ]; then
   above=$(dirname "jaxlingua/$data")
@@ -73,4 +75,5 @@ if [ -n "$hf_token" ]; then
 fi
 
 # ── check ────────────────────────────────────────────────────────────────────
-on_workers all 'cd jaxlingua && .venv/bin/python -m jaxlingua.doctor'
+# Without its archive the next setup cannot install what was never sent.
+on_workers all 'rm -f jaxlingua.tar.gz; cd jaxlingua && .venv/bin/python -m jaxlingua.doctor'
