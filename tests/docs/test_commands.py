@@ -77,9 +77,8 @@ ELSEWHERE = {"docs/add_language.md": "tests/flow/test_add_language.py"}
 
 # Dear, and so run before an issue is resolved only.
 SLOW = (
-    r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"--search", r"jaxlingua.train coit_llama2",
-    r"train configs/demo\.yaml", r"jaxlingua.plan .*(remat|coit_llama2|--slices)", r"docs/evaluation.md .*runs/greek",
-
+    r"README.md .*(model\.lora|a PEFT folder|the whole model)", r"docs/adapters.md python", r"jaxlingua.train coit_llama2",
+    r"train configs/demo\.yaml", r"jaxlingua\.plan ", r"README.md .*TinyLlama/TinyLlama_v1.1", r"docs/evaluation.md .*runs/greek",
 )  # fmt: skip
 
 COMMANDS = [command for page in PAGES if page not in ELSEWHERE for command in commands_of(page)]
@@ -167,8 +166,14 @@ def first_of(table: dict[str, str], text: str) -> str | None:
     return next((value for pattern, value in table.items() if re.search(pattern, text)), None)
 
 
+asked: list[list[str]] = []
+
+
 def follow(call: list[str]) -> int:
-    """Run what a command calls, or check it as far as this file says; its exit code."""
+    """Run what a command calls, or check it as far as this file says; its exit code.
+
+    The doctor, who starts a process and changes nothing, is asked the same once.
+    """
     text = shown(call)
     if call[1:3] == ["-m", "venv"] or first_of(NOT_RUN, text):
         return 0
@@ -177,6 +182,9 @@ def follow(call: list[str]) -> int:
     elif first_of(CHECKED, text):
         load_config(call[3], call[4:])
     elif call[0] == "python":
+        if "jaxlingua.doctor" in call and call in asked:
+            return 0
+        asked.append(call)
         return run([*call, *(first_of(APPENDED, text) or "").split()])
     else:
         pytest.fail(f"{text}: neither run nor listed")
