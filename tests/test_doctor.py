@@ -163,6 +163,9 @@ def test_a_backend_that_hangs_is_told_and_not_waited_for(machine, capsys):
     finding = machine.findings(capsys, code=1)["backend"]
     assert finding["told"] == "JAX found no devices within 120 s"
     assert "another process may hold the TPU, or this host is one of several" in finding["remedy"]
+    ((finding,), answer) = devices.backend("tpu", ["demo"])
+    assert (finding.told, finding.is_end, answer) == (devices.NO_ANSWER, True, {})
+    assert finding.remedy.endswith("or the disk is slow; without CONFIG it tells which")
 
 
 def test_the_probe_waits_only_so_long(monkeypatch):
@@ -315,6 +318,8 @@ def test_a_full_or_forbidden_disk_is_a_problem(machine, monkeypatch, tmp_path):
     )
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert machine_.disk(tmp_path).told == f"{tmp_path} may not be written"
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert machine_.disk(tmp_path / "dangling").told == f"{tmp_path / 'dangling'} is no folder"
 
 
 def test_memory_of_a_container_counts_where_it_is_less(machine, monkeypatch):

@@ -92,8 +92,9 @@ def test_the_cpu_is_refused_where_a_tpu_is_asked_for_by_the_line_of_training(tmp
     (finding,) = [each for each in answer["findings"] if each["level"] == "problem"]
     with pytest.raises(MachineError) as caught:
         refuse_wrong_platform(load_config(str(ROOT / "configs" / "demo.yaml"), overrides))
-    assert f"{finding['told']}; {finding['remedy']}" == str(caught.value)
-    assert finding["is_config"] is False
+    assert str(caught.value).startswith(f"{finding['told']}; ")
+    assert finding["remedy"] == "take a machine of which 'backend' above tells them, or set run.platform=cpu"
+    assert (finding["is_config"], finding["is_end"]) == (False, True)
 
 
 def test_a_configuration_that_is_wrong_is_told_as_training_would_after_the_machine(doctor, config):
@@ -118,6 +119,16 @@ def test_an_error_that_nobody_expects_is_one_line_among_the_others(doctor, confi
     monkeypatch.setattr(on_devices, "_check_rows", fail)
     (line,) = doctor(config, code=1)
     assert line == "problem run             KeyError: 'abacus'; training would end with it too"
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "end"),
+    [("train.batchrows=3", 2, "config"), ("run.platform=tpu", 1, "platform"), ("eval.tasks=[xquad.ell_Grek]", 2, "")],
+)
+def test_the_last_line_tells_what_was_not_looked_at(doctor, config, capsys, override, code, end):
+    assert main([str(config), override]) == code
+    unseen = f"; what a run does after '{end}' was not looked at" if end else ""
+    assert capsys.readouterr().out.endswith(f"\nThis run could not start: 1 to mend{unseen}.\n")
 
 
 # ── devices ──────────────────────────────────────────────────────────────────
@@ -164,9 +175,9 @@ def test_a_step_that_cannot_fit_is_refused_with_what_to_change(doctor, config, m
 
 def test_a_step_that_may_not_fit_is_noted_with_what_helps(doctor, config, monkeypatch):
     (told,) = [line for line in doctor(config, code=0) if line.split()[1] == "memory"]
-    needed = float(told.split()[2])
-    assert told.split()[3] == "MiB"
-    monkeypatch.setattr(fit, "capacity_bytes", lambda mesh: int(needed * 2**20))
+    needed = float(told.split()[2].replace(",", ""))
+    assert told.split()[3] == "KiB"
+    monkeypatch.setattr(fit, "capacity_bytes", lambda mesh: int(needed * 2**10))
     (line,) = doctor(config, code=0)
     assert line.startswith("note    memory          it may not fit: ")
     assert "; what helps: train." in line
@@ -210,7 +221,14 @@ def test_one_tpu_host_of_several_is_not_asked(doctor, config, monkeypatch):
     backend, memory = doctor(config, "run.platform=tpu", code=0)
     assert backend.startswith("note    backend         4 TPU chips, not asked, since JAX would wait")
     assert memory.startswith("note    memory")
-    assert asked == [(["--chips=4", str(config), "run.platform=tpu"], {"JAX_PLATFORMS": "cpu"})]
+    assert asked == [(["--devices=4", str(config), "run.platform=tpu"], {"JAX_PLATFORMS": "cpu"})]
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "v3-16")  # whose chips are two devices each
+    (mesh,) = [line for line in doctor(config, code=2) if "cannot be split" in line]
+    assert "fsdp=16 = 16 devices" in mesh
+    monkeypatch.setattr(devices, "chips", lambda: 0)
+    backend, mesh = doctor(config, code=0)
+    assert backend.startswith("note    backend         TPU chips, how many is not known, not asked, since")
+    assert mesh.startswith("note    mesh            not looked at, since it is not known how many devices")
 
 
 # ── files ────────────────────────────────────────────────────────────────────
@@ -238,7 +256,7 @@ def test_files_that_are_not_there_or_no_data_are_told_and_nothing_is_read(doctor
     assert "the file is a Git LFS pointer" in line
     (tmp_path / "alpaca.jsonl").write_text("no JSON at all: that is seen when it is read\n")
     (line,) = [line for line in doctor(config, code=0) if line.split()[1] == "data"]
-    assert line == "ok      data            1 source, files of 0.0 MiB"
+    assert line == "ok      data            1 source, files of 45 bytes"
 
 
 def test_each_file_of_parallel_text_is_looked_for(doctor, tmp_path):
@@ -266,6 +284,12 @@ def test_files_of_tasks_are_looked_for_and_so_is_the_harness(doctor, config, mon
 
 
 # ── the run folder ───────────────────────────────────────────────────────────
+
+
+def test_a_file_where_the_run_folder_would_be_ends_with_2_as_in_training(doctor, config, tmp_path):
+    (tmp_path / "afile").touch()
+    (line,) = doctor(config, f"run.folder={tmp_path / 'afile' / 'run'}", code=2)
+    assert line == f"problem disk            {tmp_path / 'afile'} is no folder; choose another run.folder"
 
 
 def as_trained(config: Path, step: int) -> Path:

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print("\n".join(finding.line() for finding in findings))
         this = "This run" if given.config else "A run"
-        mend = f"{this} could not start: {len(problems)} to mend." if problems else f"{this} could start."
-        print(mend)
+        ends = [finding.what for finding in problems if finding.is_end] if given.config else []
+        unseen = f"; what a run does after '{ends[0]}' was not looked at" if ends else ""
+        mend = f"could not start: {len(problems)} to mend{unseen}." if problems else "could start."
+        print(f"{this} {mend}")
     if any(finding.is_config for finding in problems):
         return 2
     return 1 if problems else 0
@@ -75,7 +77,7 @@ def examine(arguments: Sequence[str], folder: str) -> Iterator[Finding]:
             config = load_config(arguments[0], list(arguments[1:]))
             folder = config.run.folder
         except JaxlinguaError as error:
-            problem = refused("config", error)
+            problem = replace(refused("config", error), is_end=True)
     hardware = devices.hardware()
     yield machine.python_version()
     yield from machine.packages(hardware)

@@ -15,6 +15,7 @@ from typing import Any
 from jaxlingua.doctor.finding import GIB, Finding
 
 SECONDS_TO_ANSWER = 120
+NO_ANSWER = f"no answer within {SECONDS_TO_ANSWER} s, in which JAX starts and CONFIG is looked at"
 PROGRAM = ("-m", "jaxlingua.doctor.on_devices")
 TPU_FILES = re.compile(r"/dev/(accel|vfio/)\d+")
 
@@ -63,23 +64,31 @@ def backend(hardware: str, arguments: Sequence[str] = ()) -> tuple[list[Finding]
     except subprocess.TimeoutExpired:
         holder = _holder() or "another process may hold the TPU"
         remedy = f"{holder}, or this host is one of several and waits for them"
-        return [_problem(f"JAX found no devices within {SECONDS_TO_ANSWER} s", remedy)], {}
+        if not arguments:
+            return [_problem(f"JAX found no devices within {SECONDS_TO_ANSWER} s", remedy)], {}
+        return [_problem(NO_ANSWER, f"{remedy}, or the disk is slow; without CONFIG it tells which")], {}
     except ProbeError as error:
         return [_problem(f"JAX cannot start: {error}", _why_not(str(error)))], {}
     return list(_seen(answer["seen"], hardware)), answer
 
 
 def chips() -> int:
-    """TPU chips of this machine, by their device files."""
+    """TPU chips of this machine, by their device files; 0 where these are not seen, as in some containers."""
     return len(glob.glob("/dev/accel[0-9]*")) or len(glob.glob("/dev/vfio/[0-9]*"))
 
 
 def apart(arguments: Sequence[str]) -> tuple[list[Finding], dict[str, Any]]:
     """As `backend` of one TPU host of several, whose JAX would wait for the others: it is not asked."""
-    told = f"{chips()} TPU chips, not asked, since JAX would wait for those of the other hosts"
+    count = chips()
+    here = f"{count} TPU chips" if count else "TPU chips, how many is not known"
+    told = f"{here}, not asked, since JAX would wait for those of the other hosts"
+    # As `tracking.speed` says, too: a chip of a v2 or v3 is two devices.
+    is_two = os.environ.get("TPU_ACCELERATOR_TYPE", "").startswith(("v2-", "v3-"))
     try:
-        answer = ask([f"--chips={chips()}", *arguments], {"JAX_PLATFORMS": "cpu"})
-    except (ProbeError, subprocess.TimeoutExpired) as error:
+        answer = ask([f"--devices={2 * count if is_two else count}", *arguments], {"JAX_PLATFORMS": "cpu"})
+    except subprocess.TimeoutExpired:
+        return [_problem(NO_ANSWER, "the disk may be slow: ask again")], {}
+    except ProbeError as error:
         return [_problem(f"JAX cannot start, even on the CPU: {error}", _why_not(str(error)))], {}
     return [Finding("note", "backend", told, "run this on all of them, without CONFIG, to ask")], answer
 
@@ -105,7 +114,8 @@ def _seen(seen: dict[str, Any], hardware: str) -> Iterator[Finding]:
         return
     install = f"pip install -U 'jaxlingua[{'tpu' if hardware == 'tpu' else 'cuda'}]'"
     first = (_holder() if hardware == "tpu" else None) or install
-    yield _problem(told, f"{first}, or set JAX_PLATFORMS=cpu if the CPU is meant")
+    remedy = f"{first}, or set JAX_PLATFORMS=cpu if the CPU is meant"
+    yield Finding("problem", "backend", told, remedy)
 
 
 def _holder() -> str | None:
@@ -122,4 +132,5 @@ def _holder() -> str | None:
 
 
 def _problem(told: str, remedy: str) -> Finding:
-    return Finding("problem", "backend", told, remedy)
+    """JAX told nothing."""
+    return Finding("problem", "backend", told, remedy, is_end=True)

@@ -11,7 +11,8 @@ GIB = 2**30
 class Finding:
     """One line. `level` is "ok", "note" (a run could start all the same) or "problem".
 
-    `is_config` tells of a problem that the configuration or the data is wrong, not the machine.
+    `is_config` tells of a problem that the configuration or the data is wrong, not the machine; `is_end` that
+    what a run does after it was not looked at.
     """
 
     level: str
@@ -19,6 +20,7 @@ class Finding:
     told: str
     remedy: str = ""
     is_config: bool = False
+    is_end: bool = False
 
     def line(self) -> str:
         """As it is printed."""
@@ -35,7 +37,11 @@ def refused(what: str, error: JaxlinguaError) -> Finding:
 def size(count: float) -> str:
     """Of memory or files.
 
-    >>> size(2**30 * 15.75), size(2_657_792)
-    ('15.75 GiB', '2.5 MiB')
+    >>> size(2**30 * 15.75), size(2_657_792), size(4_000), size(46)
+    ('15.75 GiB', '2.5 MiB', '3.9 KiB', '46 bytes')
     """
-    return f"{count / GIB:,.2f} GiB" if count >= GIB else f"{count / 2**20:,.1f} MiB"
+    if count >= GIB:
+        return f"{count / GIB:,.2f} GiB"
+    if count >= 2**20:
+        return f"{count / 2**20:,.1f} MiB"
+    return f"{count / 2**10:,.1f} KiB" if count >= 2**10 else f"{count:,.0f} bytes"

@@ -149,12 +149,18 @@ def host_memory() -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    """Space where runs go, and whether they may be written there."""
+    """Space where runs go, and whether they may be written there; training refuses it with code 2 as well."""
+    path = folder.absolute()
+    in_the_way = next(one for one in [path, *path.parents] if os.path.lexists(one))
+    if not in_the_way.is_dir():
+        told = f"{in_the_way} is no folder"
+        return Finding("problem", "disk", told, "choose another run.folder", is_config=True)
     there = nearest_folder(folder)
     free = shutil.disk_usage(there).free
     told = f"{free / GIB:.1f} GiB free in {there}"
     if not os.access(there, os.W_OK):
-        return Finding("problem", "disk", f"{there} may not be written", "choose another run.folder")
+        told = f"{there} may not be written"
+        return Finding("problem", "disk", told, "choose another run.folder", is_config=True)
     if free < LEAST_DISK_GIB * GIB:
         return Finding(
             "problem",

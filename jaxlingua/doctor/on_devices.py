@@ -1,8 +1,8 @@
-"""The part of the doctor that starts JAX: `python -m jaxlingua.doctor.on_devices [--chips=N] [CONFIG …]`.
+"""The part of the doctor that starts JAX: `python -m jaxlingua.doctor.on_devices [--devices=N] [CONFIG …]`.
 
 The last line of what it prints is one JSON object: what JAX sees, and with a configuration what training
 would find before it reads any data, by the very functions that training calls. Nothing is downloaded. With
---chips it is told how many devices each process has, and takes none of them.
+--devices it is told how many each process has, 0 where that is not known, and takes none of them.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,19 +33,21 @@ Made = TypeVar("Made")
 
 def answer(arguments: Sequence[str]) -> dict[str, Any]:
     """What is printed."""
-    chips = None
-    if arguments and arguments[0].startswith("--chips="):
-        chips, arguments = int(arguments[0].partition("=")[2]), arguments[1:]
+    devices = None
+    if arguments and arguments[0].startswith("--devices="):
+        devices, arguments = int(arguments[0].partition("=")[2]), arguments[1:]
     told: dict[str, Any] = {"seen": seen()}
     if arguments:
         from jaxlingua.command_line import load_config
 
         looked = Looked()
         try:
-            look(load_config(arguments[0], list(arguments[1:])), looked, chips)
+            look(load_config(arguments[0], list(arguments[1:])), looked, devices)
         except Exception as error:  # all that was seen before it is told all the same
             message = f"{type(error).__name__}: {one_line(error)[:300]}"
-            looked.findings.append(Finding("problem", "run", message, "training would end with it too"))
+            looked.findings.append(
+                Finding("problem", "run", message, "training would end with it too", is_end=True)
+            )
         told["findings"] = [asdict(finding) for finding in looked.findings]
         told["absent"], told["sizes"] = looked.absent, looked.sizes
     return told
@@ -85,12 +87,18 @@ class Looked:
         self.findings.append(Finding("ok", what, told))
 
     @contextmanager
-    def checking(self, what: str) -> Iterator[None]:
-        """Tell of what training would refuse, and look no further."""
+    def checking(self, what: str, remedy: str = "", *, is_last: bool = False) -> Iterator[None]:
+        """Tell of what training would refuse, and look no further.
+
+        Args:
+            remedy: in place of training's own.
+            is_last: whether there is nothing further to look at.
+        """
         try:
             yield
         except JaxlinguaError as error:
-            self.findings.append(refused(what, error))
+            finding = replace(refused(what, error), is_end=not is_last)
+            self.findings.append(replace(finding, remedy=remedy or finding.remedy))
             raise _Refused from None
 
     def of_hub(self, names: Mapping[str, str], open_: Callable[[], Made]) -> Made | None:
@@ -109,11 +117,11 @@ class Looked:
             return None
 
 
-def look(config: "Config", looked: Looked, chips: int | None = None) -> None:
+def look(config: "Config", looked: Looked, devices: int | None = None) -> None:
     """Everything, in the order in which training would refuse it.
 
     Args:
-        chips: devices of each process, where JAX is not to be asked.
+        devices: of each process, where JAX is not to be asked; 0 where they are not known.
     """
     from jaxlingua.processes.environment import find_processes
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh
@@ -124,14 +132,16 @@ def look(config: "Config", looked: Looked, chips: int | None = None) -> None:
             run.refuse_no_stage(config)
         with looked.checking("processes"):
             place = find_processes(config.sharding.processes)
-        if chips is None:
-            with looked.checking("platform"):
+        if devices is None:
+            devices = jax.local_device_count()
+            found = jax.default_backend()
+            remedy = f"take a machine of which 'backend' above tells them, or set run.platform={found}"
+            with looked.checking("platform", remedy):  # training says to ask the doctor
                 run.refuse_wrong_platform(config)
-            found = f"JAX finds {jax.default_backend()} devices"
-            looked.ok("platform", f"run.platform={config.run.platform}, {found}")
+            looked.ok("platform", f"run.platform={config.run.platform}, JAX finds {found} devices")
         step, is_here = _resumed(config, looked)
         if place is not None and place.count > 1:
-            _tell_of_several(config, place.count, chips or jax.local_device_count(), looked)
+            _tell_of_several(config, place.count, devices, looked)
             return
         with looked.checking("mesh"):
             mesh = make_mesh(config.sharding)
@@ -141,7 +151,7 @@ def look(config: "Config", looked: Looked, chips: int | None = None) -> None:
         if is_here:
             _look_at_model(config, mesh, step, looked)
         if not looked.absent:  # what is left of what training checks
-            with looked.checking("run"):
+            with looked.checking("run", is_last=True):
                 run.refuse_what_cannot_run(config)
 
 
@@ -187,11 +197,15 @@ def _check_rows(config: "Config", mesh: "Mesh | AbstractMesh", looked: Looked) -
 
 
 def _tell_of_several(config: "Config", processes: int, devices: int, looked: Looked) -> None:
-    """What is known of several processes, of so many devices each, without waiting for the others."""
+    """What is known of several processes, of so many devices each (0: not known); they are not waited for."""
     from jax.sharding import AbstractMesh
 
     from jaxlingua.sharding.mesh import AXES, mesh_sizes
 
+    if not devices:
+        told = "not looked at, since it is not known how many devices a process has"
+        looked.findings.append(Finding("note", "mesh", told, "run this outside of the container"))
+        return
     slices = config.sharding.slices
     if slices == "auto":
         slices = int(os.environ.get("MEGASCALE_NUM_SLICES", "1"))
