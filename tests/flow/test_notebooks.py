@@ -245,6 +245,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[nbformat.NotebookNo
     return executed(LORA, QUICK_LORA, folder), folder
 
 
+@pytest.mark.slow
 def test_lora_is_trained_and_told_from_the_model_before(tuned):
     notebook, folder = tuned
     assert "backend: cpu" in printed(notebook, "check")
@@ -280,6 +281,7 @@ def test_the_table_of_translations_tells_floor_before_and_after_apart(tmp_path, 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_handed_on_answers_alike_in_peft_and_transformers(tuned):
     """In float32, so that merged weights are not rounded."""
     notebook, folder = tuned
@@ -436,6 +438,7 @@ def table_of(notebook: nbformat.NotebookNode, cell_id: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:]]
 
 
+@pytest.mark.slow
 def test_three_stages_are_trained_and_their_matrix_is_read(continued):
     notebook, folder = continued
     told = told_in(folder / "kept" / "naive")
@@ -448,6 +451,7 @@ def test_three_stages_are_trained_and_their_matrix_is_read(continued):
     assert [row[2] for row in rows] == [f"{line['value']:.1f}" for line in told["summary"]]
 
 
+@pytest.mark.slow
 def test_the_second_run_replays_and_stands_beside_the_first(continued):
     notebook, folder = continued
     mixture = json.loads((folder / "kept" / "replay" / "data.json").read_text("utf-8"))["stages"][2][
