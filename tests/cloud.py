@@ -83,7 +83,7 @@ def printed(answer):
     print((",", "\\t")[fields[1] == "value"].join(found))
 def option(name, default=None):
     return words[words.index(name) + 1] if name in words else default
-kind, verb = words[2], words[3]
+kind, verb = (*words, None)[2:4]
 vms, queue = cloud / "tpu-vm", cloud / "queued-resources"
 if words[0] == "compute" and verb == "create":
     name, count = words[4], int(option("--node-count", "1"))
