@@ -123,7 +123,11 @@ def test_an_error_that_nobody_expects_is_one_line_among_the_others(doctor, confi
 
 @pytest.mark.parametrize(
     ("override", "code", "end"),
-    [("train.batchrows=3", 2, "config"), ("run.platform=tpu", 1, "platform"), ("eval.tasks=[xquad.ell_Grek]", 2, "")],
+    [
+        ("train.batchrows=3", 2, "config"),
+        ("run.platform=tpu", 1, "platform"),
+        ("eval.tasks=[xquad.ell_Grek]", 2, ""),
+    ],
 )
 def test_the_last_line_tells_what_was_not_looked_at(doctor, config, capsys, override, code, end):
     assert main([str(config), override]) == code
