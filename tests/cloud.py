@@ -55,7 +55,8 @@ EVERYWHERE = "project format quiet"
 # in folders of their kind. describe prints the fields that it is asked for of what the API would answer. ssh runs a
 # command in the home of each worker, all at once, as gcloud does, and once more where the connection is to break
 # (BREAKS: part of the command); each worker finds the others through JAX's variables. A slice that cannot be reached
-# (UNREACHED) is left out with a warning, as by queued-resources.
+# (UNREACHED) is left out with a warning, as by queued-resources, whose scp may also send nothing and end with 0
+# (SENDS_NOTHING; where ssh-agent has no key).
 GCLOUD = f"""#!{sys.executable}
 import json, os, re, shutil, subprocess, sys
 from pathlib import Path
@@ -133,7 +134,7 @@ elif verb in ("ssh", "scp"):
     for _, env in workers:
         env["JAX_NUM_PROCESSES"] = str(len(workers))
     if verb == "scp":
-        for home, _ in workers:
+        for home, _ in workers if "SENDS_NOTHING" not in os.environ else ():
             source, target = Path(words[5]), home / words[6].split(":", 1)[1]
             if target.is_dir():
                 target = target / source.name

@@ -73,3 +73,12 @@ def test_a_slice_that_is_not_reached_is_told(cloud):
         "error: my-tpu: started on 1 of 2 hosts; run tpu/stop.sh, then this again"
     )
     assert "It goes on by itself" not in done.stdout
+
+
+def test_a_clone_that_was_not_sent_is_not_installed(cloud):
+    """The archive of the setup before is gone, else it would be installed again, and nobody told."""
+    cloud.have(slices=2)
+    assert cloud.run("setup", *AT, "--slices", "2").returncode == 0
+    again = cloud.run("setup", *AT, "--slices", "2", SENDS_NOTHING="1")
+    assert again.returncode != 0
+    assert "ssh-add ~/.ssh/google_compute_engine" in again.stdout
