@@ -20,7 +20,7 @@ from jaxlingua.command_line import load_config
 from jaxlingua.errors import exit_with_one_line
 from tests.cloud import Cloud
 from tests.docs import world
-from tests.docs.shell import PAGES, ROOT, Command, blocks_of, calls_of, commands_of, install, shown
+from tests.docs.shell import PAGES, RESULTS, ROOT, Command, blocks_of, calls_of, commands_of, install, shown
 
 # One worker of pytest-xdist takes all, so that the world is made once.
 pytestmark = pytest.mark.xdist_group("docs")
@@ -44,6 +44,8 @@ APPENDED = {
     r"jaxlingua\.data demo": FEW_RECORDS,
     r"lora\.adapter=": f"{FEW} run.folder=runs/adapter",
     r"jaxlingua\.(train|data) my\.yaml .*lora": FEW,
+    r"train my\.yaml 'tracking\.trace": f"{SMALL} stages[0].steps=8 run.folder=runs/traced_too",
+    r"tracking\.trace_steps": f"{SMALL} stages[0].steps=8",
     r"jaxlingua\.(train|data) my\.yaml": SMALL,
     r"jaxlingua\.data translate": "generate.max_new_tokens=4 generate.batch_rows=8",
     r"jaxlingua\.(train|data) coit_llama2": f"{FEW} data.template=short generate.max_new_tokens=4",
@@ -68,6 +70,8 @@ CHECKED = {
     r"sharding\.processes\.count=4": "four processes; tests/processes starts such",
     r"run\.folder=gs://": "a bucket; tests/flow/test_bucket.py trains into an emulated one",
 }
+# What a command says at least, for which it would end well without doing what it is for.
+SAID = {r"tracking\.trace_steps=\[5,8\]": r"trace of steps 5 to 8: .* s a step"}
 # Packages that are installed in an environment of their own, beside which jaxlingua could not be.
 APART = {"unbabel-comet", "setuptools", "bert-score", "git+https://github.com/google-research/bleurt"} | {
     "transformers", "accelerate", "sentencepiece", "tiktoken", "blobfile", "protobuf"
@@ -229,6 +233,8 @@ def test_a_command_does_what_the_page_says(
     codes = [follow(call) for call in calls]
     output = "".join(capsys.readouterr())
     assert any(codes) == command.told.startswith("error:"), output
+    if said := first_of(SAID, command.text):
+        assert re.search(said, output), output
     for line in command.told.splitlines():
         assert re.search(".*".join(map(re.escape, line.split("…"))), output), output
 
@@ -265,6 +271,25 @@ def test_commands_stand_in_blocks_of_bash():
                 )
 
 
+@pytest.mark.parametrize("page", [*PAGES, RESULTS])
+def test_zsh_takes_commands_as_bash_does(page: str):
+    """zsh, which macOS has, refuses an unquoted [, ? or {, and a * with no file of that name."""
+    for command in commands_of(page):
+        bare = re.sub(r"(?<!\S)#.*|'[^']*'|\"[^\"]*\"|\$\{\w+\}", "", command.text)
+        assert not re.search(r"[\[\]?{}]|=\S*\*|(?<!\S)=", bare), str(command)
+
+
+def test_benchmarks_know_the_flags_that_the_page_of_results_gives():
+    """They take long, read data of others or are of a machine, so that none is run here; what else is there is run."""
+    scripts = [part.split() for command in commands_of(RESULTS) for part in command.text.split("&&")]
+    scripts = [words for words in scripts if words[:1] == ["python"] and words[1] != "-m"]
+    assert scripts
+    for _, name, *words in scripts:
+        source = (ROOT / name).read_text("utf-8")
+        for flag in (word for word in words if word.startswith("--")):
+            assert f'add_argument("{flag}"' in re.sub(r"\(\s+", "(", source), f"{name} {flag}"
+
+
 def test_what_is_said_in_passing_can_be_asked_for(capsys):
     """Of a command within a sentence: its module is there, and so are its flags."""
     inline = r"(?<!`)`python -m (jaxlingua\.\w+)([^`]*)`"
@@ -289,6 +314,13 @@ def test_files_that_commands_prepare_are_those_of_the_recipes(home, stand_ins):
 
 def test_every_entry_of_the_lists_is_of_a_command():
     """What pages no longer have is no longer listed."""
-    texts = [f"{command.page} {part.strip()}" for command in COMMANDS for part in command.text.split("&&")]
-    for pattern in (*APPENDED, *CHECKED, *SLOW):
+    parts = [(command, part.strip()) for command in COMMANDS for part in command.text.split("&&")]
+    texts = [f"{command.page} {part}" for command, part in parts]
+    for pattern in (*APPENDED, *CHECKED, *SAID, *SLOW):
         assert any(re.search(pattern, text) for text in texts), pattern
+    for pattern in "|".join(NOT_RUN).split("|"):
+        calls = (re.sub(r"^\S*/(?=python )", "", part) for _, part in parts)  # of an environment
+        assert any(re.search(pattern, call) for call in calls), pattern
+    installed = {word.strip("'") for _, part in parts if " install " in part for word in part.split()}
+    for package in APART:
+        assert any(word.startswith(package) for word in installed), package
