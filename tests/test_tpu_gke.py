@@ -181,6 +181,22 @@ def test_the_variables_of_gke_tell_each_pod_its_place():
     assert find_processes(ProcessesConfig(), alone) is None, "a slice of one host"
 
 
+def test_one_pod_is_followed_and_what_goes_on_costing_is_told():
+    """Of a Job with several pods `kubectl logs` takes any, and of those that a selector finds the last ten lines."""
+    words = ["--name", "my-run", "--image", "a/b:c", "--bucket", "my-bucket", "--topology", "v5e:4x4"]
+    done = subprocess.run(
+        ["bash", str(ROOT / "tpu" / "gke.sh"), *words, "--config", "configs/demo.yaml", "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        "kubectl logs --follow --tail=-1 -l job-name=my-run-slice-0,batch.kubernetes.io/job-completion-index=0\n"
+        in done.stdout
+    )
+    assert "The chips go on costing money: gcloud container node-pools delete" in done.stdout
+
+
 # ── Dockerfile ───────────────────────────────────────────────────────────────
 
 
