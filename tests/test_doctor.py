@@ -322,6 +322,12 @@ def test_a_full_or_forbidden_disk_is_a_problem(machine, monkeypatch, tmp_path):
     assert machine_.disk(tmp_path / "dangling").told == f"{tmp_path / 'dangling'} is no folder"
 
 
+def test_without_a_configuration_the_machine_alone_can_be_in_the_way(machine, capsys, tmp_path):
+    (tmp_path / "afile").touch()
+    assert main(["--folder", str(tmp_path / "afile")]) == 1
+    assert f"{tmp_path / 'afile'} is no folder; choose another run.folder\n" in capsys.readouterr().out
+
+
 def test_memory_of_a_container_counts_where_it_is_less(machine, monkeypatch):
     assert machine_.host_memory().level in ("ok", "note")
     monkeypatch.setattr(Path, "is_file", lambda self: str(self) == "/sys/fs/cgroup/memory.max")

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         unseen = f"; what a run does after '{ends[0]}' was not looked at" if ends else ""
         mend = f"could not start: {len(problems)} to mend{unseen}." if problems else "could start."
         print(f"{this} {mend}")
-    if any(finding.is_config for finding in problems):
+    if given.config and any(finding.is_config for finding in problems):
         return 2
     return 1 if problems else 0
 

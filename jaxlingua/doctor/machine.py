@@ -149,7 +149,7 @@ def host_memory() -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    """Space where runs go, and whether they may be written there; training refuses it with code 2 as well."""
+    """Space where runs go, and whether they may be written there, which training refuses with code 2."""
     path = folder.absolute()
     in_the_way = next(one for one in [path, *path.parents] if os.path.lexists(one))
     if not in_the_way.is_dir():
