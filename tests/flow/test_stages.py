@@ -66,7 +66,7 @@ def finished(request, tmp_path_factory) -> Path:
     return home / "run"
 
 
-@pytest.mark.parametrize("step", [4, 6, 8, 10])
+@pytest.mark.parametrize("step", [4, 10, *(pytest.param(step, marks=pytest.mark.slow) for step in (6, 8))])
 def test_a_run_that_is_resumed_at_or_behind_a_boundary_is_the_same_bit_for_bit(finished, tmp_path, step):
     shutil.copytree(finished.parent, tmp_path / "again")
     run = tmp_path / "again" / "run"
