@@ -3,7 +3,7 @@
 import os
 from importlib.metadata import version
 
-from jaxlib import xla_client
+from jaxlib import _profiler, xla_client
 
 # The emitters of fused loops that XLA had before: a gradient of the tiny model took 1.4 s of a CPU to compile in
 # place of 4.9 s. XLA ends a process that gives it a flag it does not know, so other versions go without.
@@ -25,3 +25,8 @@ def read_flags(devices: int) -> None:
     os.environ["XLA_FLAGS"] = f"{given} {xla_flags(devices)}"
     _ = xla_client.CompileOptions().executable_build_options.debug_options
     os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={devices}"
+
+
+def keep_libtpu_from_profiler() -> None:
+    """No TPU is traced in tests; that of another version than JAX's own would end the process by a crash."""
+    _profiler.register_plugin_profiler = lambda c_api: None

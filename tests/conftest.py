@@ -6,9 +6,10 @@ import signal
 import sys
 import tempfile
 
-from tests.compiling import read_flags
+from tests.compiling import keep_libtpu_from_profiler, read_flags
 
 read_flags(devices=8)
+keep_libtpu_from_profiler()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,6 +43,16 @@ jaxtyping.install_import_hook([f"jaxlingua.{package}" for package in _CHECKED], 
 
 # Compiled programs of all tests that a worker has run; one that kept them all came to 9 GB.
 _MOST_BYTES = 2 << 30
+
+
+@pytest.fixture(scope="session")
+def traceable():
+    """Steps can be traced also in a worker that has compiled for TPUs, since its libtpu is kept from the profiler."""
+    from jaxlingua.tracking import trace
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace, "MAPS", Path(os.devnull))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

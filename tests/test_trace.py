@@ -39,6 +39,8 @@ HOST = {
     "something else": [(0, 30, None)],
 }
 
+pytestmark = pytest.mark.usefixtures("traceable")
+
 
 def line(name: str, events: list[tuple[str, float, float, str]], names: dict[str, int]) -> str:
     """A line of an XSpace, its events as (name, start, end, statistics)."""
@@ -327,6 +329,26 @@ def test_a_trace_that_cannot_be_read_ends_no_run(tmp_path, monkeypatch):
     stream = io.StringIO()
     assert len(run(tmp_path, 12, stream)) == 11
     assert "no trace: t.pb: damaged" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("there", "is_told"), [("0.0.51", True), ("0.0.42.1", False)])
+def test_a_libtpu_that_would_crash_the_profiler_is_told_and_nothing_is_traced(
+    tmp_path, monkeypatch, there, is_told
+):
+    """jaxlib 0.10.2 ends by a segmentation fault where libtpu has a profiler of another layout."""
+    maps = tmp_path / "maps"
+    maps.write_text("7f0000-7f1000 r-xp 00000000 fe:00 1 /usr/lib/libtpu/libtpu.so\n")
+    monkeypatch.setattr(trace, "MAPS", maps)
+    monkeypatch.setattr(trace, "version", lambda package: there)
+    monkeypatch.setattr(trace, "requires", lambda package: ["numpy>=2", "libtpu==0.0.42.*; extra == 'tpu'"])
+    begun = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: begun.append(True))
+    said: list[str] = []
+    tracer = Tracer(tmp_path, [2, 3], said.append, total_steps=5, restored_step=None)
+    tracer.start()
+    assert (said != [], begun != []) == (is_told, not is_told)
+    assert all(line.startswith("no trace: libtpu 0.0.51 is loaded, and JAX ") for line in said)
+    assert not tracer.ends_after(3) or not is_told
 
 
 def test_a_trace_that_cannot_begin_ends_no_run(tmp_path):

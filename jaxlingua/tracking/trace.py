@@ -1,10 +1,12 @@
 """A trace on demand: what devices and host did in some steps of a run, into RUN/traces/<first>-<last>/."""
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
 import jax
+from packaging.requirements import Requirement
 
 from jaxlingua.config.train import MOST_TRACED_STEPS
 from jaxlingua.errors import JaxlinguaError, one_line
@@ -12,6 +14,7 @@ from jaxlingua.tracking.trace_summary import FOLDER, summarize, told
 
 REQUEST = "trace.request"  # in the run folder: how many steps of a run that is under way are to be traced
 DEFAULT_STEPS = 5
+MAPS = Path("/proc/self/maps")  # which libraries this process has loaded, on Linux
 
 
 class Tracer:
@@ -60,6 +63,10 @@ class Tracer:
 
         Cost: on some devices seconds the first time.
         """
+        if crash := _would_crash():
+            self._steps = None
+            self._say(f"no trace: {crash}")
+            return
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # each call of a function would be told, and would make steps slow
         home = self._home()
@@ -124,3 +131,25 @@ class Tracer:
 
     def _home(self) -> Path:
         return self._folder / FOLDER / f"{self._steps[0]}-{self._steps[1]}"
+
+
+def _would_crash() -> str:
+    """Why JAX's profiler would end this process, in words; empty where it would not.
+
+    jaxlib 0.10.2 ends by a segmentation fault where a libtpu of another layout is loaded, and JAX loads one
+    that is installed, such as the compiler of `jaxlingua.plan`, wherever it looks for TPUs.
+    """
+    if not (MAPS.is_file() and "libtpu.so" in MAPS.read_text("utf-8", errors="replace")):
+        return ""
+    try:
+        there = version("libtpu")
+    except PackageNotFoundError:  # one of the machine's own
+        return ""
+    for text in requires("jax") or ():
+        wanted = Requirement(text)
+        if wanted.name == "libtpu" and not wanted.specifier.contains(there, prereleases=True):
+            return (
+                f"libtpu {there} is loaded, and JAX {jax.__version__} traces with {wanted.specifier} only; on "
+                f"a CPU set JAX_PLATFORMS=cpu, on a TPU pip install -U 'jaxlingua[tpu]'"
+            )
+    return ""

@@ -90,7 +90,7 @@ COMMANDS = [command for page in PAGES if page not in ELSEWHERE for command in co
 
 # ── the world ────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.fixture(autouse=True, scope="module")
-def _one_device(tmp_path_factory):
+def _one_device(tmp_path_factory, traceable):
     """Programs for one device are compiled in half the time; a plan that is asked for again is stored."""
     with pytest.MonkeyPatch.context() as patch:
         first = jax.devices()[:1]

@@ -118,6 +118,7 @@ def test_a_finished_run_is_not_trained_again(finished: Path):
         np.testing.assert_array_equal(array, before[1][name], err_msg=name)
 
 
+@pytest.mark.usefixtures("traceable")
 def test_a_run_repeated_from_its_folder_gives_the_same_numbers_also_while_it_is_traced(
     finished: Path, tmp_path: Path
 ):
