@@ -149,7 +149,7 @@ def _would_crash() -> str:
         wanted = Requirement(text)
         if wanted.name == "libtpu" and not wanted.specifier.contains(there, prereleases=True):
             return (
-                f"libtpu {there} is loaded, and JAX {jax.__version__} traces with {wanted.specifier} only; on "
-                f"a CPU set JAX_PLATFORMS=cpu, on a TPU pip install -U 'jaxlingua[tpu]'"
+                f"libtpu {there} is loaded, and JAX {jax.__version__} traces with {wanted.specifier} only; "
+                f"on a CPU set JAX_PLATFORMS=cpu, on a TPU pip install -U 'jaxlingua[tpu]'"
             )
     return ""
