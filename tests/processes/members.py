@@ -86,7 +86,7 @@ class Members:
                 return
         raise AssertionError(self.running[index].stderr.read())
 
-    def ends(self, timeout: float = 40) -> list[Ended]:
+    def ends(self, timeout: float = 120) -> list[Ended]:
         """How each process ended, in order of start."""
         started, seconds = time.monotonic(), {}
 
@@ -305,7 +305,7 @@ def worker_outlives(group: Group) -> None:
         if os.fork() == 0:
             os.close(1)
             os.close(2)
-            time.sleep(8)
+            time.sleep(40)
             os._exit(0)
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
