@@ -5,25 +5,12 @@ The hosts are folders; what runs on them is the package that was sent there, in 
 
 import json
 import shutil
-import socket
 
 import pytest
 
 from tests.cloud import AT, REAL_PYTHON, ROOT, Cloud
 from tests.flow.small import CONFIG, write_config
-
-
-def free_port() -> str:
-    """A port whose next one is free too, for the roll call."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return str(port)
+from tests.processes.members import free_port
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import orbax.checkpoint as ocp
 
 from tests.compiling import xla_flags
 from tests.flow.small import write_config
+from tests.processes.members import free_port
 
 ROOT = Path(__file__).parents[2]
 FIRST, LAST = 14, 30  # the steps with which the two stages end
@@ -174,19 +174,6 @@ def places(processes: int) -> list[list[str]]:
         [f"sharding.processes={{coordinator: '{host}', count: {processes}, index: {index}}}"]
         for index in range(processes)
     ]
-
-
-def free_port() -> int:
-    """A port that is free, and the one after it, which the processes talk over, as well."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def lasting(seconds: float, pause: float = 0.001) -> Iterator[None]:

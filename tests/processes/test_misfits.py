@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.compiling import xla_flags
-from tests.flow.kills import free_port
 from tests.flow.small import CONFIG, write_config
+from tests.processes.members import free_port
 from tests.processes.together import ROOT
 
 

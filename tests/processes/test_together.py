@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.flow.kills import Run, differences, free_port, lines, patiently
+from tests.flow.kills import Run, differences, lines, patiently
 from tests.flow.small import scored, write_config
+from tests.processes.members import free_port
 
 LAST = 12
 FP32_STEPS = 1e-5  # of the loss, over the steps of a run on different meshes
