@@ -12,7 +12,7 @@ from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.journal import Journal, Prediction, asked_in
 from jaxlingua.eval.tasks.item import Item, Task
-from jaxlingua.generate.decoding import Answer, Decoding, Request
+from jaxlingua.generate.decoding import Answer, Request, decoding_of
 from jaxlingua.generate.engine import generate
 from jaxlingua.generate.likelihood import Continuation, Likelihood, likelihoods
 from jaxlingua.generate.prompts import cut_prompts, prompt_room
@@ -31,19 +31,6 @@ class Answering:
     eos_ids: tuple[int, ...]
     mesh: Mesh
     config: Config
-
-
-def decoding_of(config: Config) -> Decoding:
-    """How tokens are chosen. Raises: ConfigError for settings of which one has no effect."""
-    wanted = config.generate
-    return Decoding(
-        temperature=wanted.temperature,
-        top_k=wanted.top_k,
-        top_p=wanted.top_p,
-        beams=wanted.beams,
-        length_penalty=wanted.length_penalty,
-        seed=config.run.seed,
-    )
 
 
 def decoding_signature(task: Task, config: Config) -> str:

@@ -28,7 +28,6 @@ from jaxlingua.eval.answer import (
     answer_tasks,
     check_answerable,
     choice_by,
-    decoding_of,
     decoding_signature,
 )
 from jaxlingua.eval.done import BASE, SCORES_FILE, asked_of, fingerprint_in, is_answered, with_earlier
@@ -42,6 +41,7 @@ from jaxlingua.eval.overlap import Overlap, overlap
 from jaxlingua.eval.score import FLOORS, Score, score_of
 from jaxlingua.eval.scorers.run import run_scorers
 from jaxlingua.eval.tasks.item import Task
+from jaxlingua.generate.decoding import decoding_of
 from jaxlingua.model.llama import Llama
 from jaxlingua.progress import told
 from jaxlingua.tokens.interface import Tokenizer

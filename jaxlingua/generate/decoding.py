@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError
 
 
@@ -63,6 +64,19 @@ class Decoding:
         return "greedy"
 
 
+def decoding_of(config: Config) -> Decoding:
+    """How tokens are chosen. Raises: ConfigError for settings of which one has no effect."""
+    wanted = config.generate
+    return Decoding(
+        temperature=wanted.temperature,
+        top_k=wanted.top_k,
+        top_p=wanted.top_p,
+        beams=wanted.beams,
+        length_penalty=wanted.length_penalty,
+        seed=config.run.seed,
+    )
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Request:
     """One prompt and what may follow it."""
@@ -80,5 +94,5 @@ class Answer:
 
     tokens: np.ndarray  # int32 new ids without EOS; if stopped, up to the one that completes the stop string
     text: str  # of the new ids alone, cut before the stop string, white space kept
-    ended_by: Literal["eos", "stop", "length", "choice"]
+    ended_by: Literal["", "eos", "stop", "length", "choice"]  # "" while it is being written
     choice: int | None = None  # index into Request.choices

@@ -13,13 +13,12 @@ from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.huggingface.config_json import read_config
 from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
 from jaxlingua.errors import CheckpointError, ConfigError
-from jaxlingua.eval.answer import decoding_of
 from jaxlingua.eval.journal import Journal, Prediction, opened_journal
 from jaxlingua.eval.translate import files
 from jaxlingua.eval.translate.command import Wanted
 from jaxlingua.eval.translate.fields import TOO_LONG, Reply, reply_of, translate_texts
 from jaxlingua.eval.translate.report import report_line
-from jaxlingua.generate.decoding import Answer, Request
+from jaxlingua.generate.decoding import Answer, Request, decoding_of
 from jaxlingua.generate.engine import generate
 from jaxlingua.generate.prompts import prompt_room
 from jaxlingua.hub import find_folder

@@ -1,0 +1,165 @@
+"""What people ask of a model, framed as it learned it, and what it answers, while it writes and whole."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from jax.sharding import Mesh
+
+from jaxlingua.command_line import check_map
+from jaxlingua.config import Config, GenerateConfig, source_languages
+from jaxlingua.data.records import Instruction, Pair
+from jaxlingua.data.templates import render
+from jaxlingua.data.wordings import load_wording
+from jaxlingua.errors import DataError
+from jaxlingua.generate.decoding import Answer, Request, decoding_of
+from jaxlingua.generate.engine import generate
+from jaxlingua.generate.prompts import cut_prompts, prompt_room
+from jaxlingua.model.llama import Llama
+from jaxlingua.tokens.interface import Tokenizer
+from jaxlingua.tokens.masks import prompt_tokens
+
+
+@dataclass(frozen=True)
+class Question:
+    """What somebody asks of a model, before it is framed."""
+
+    text: str  # a prompt, an instruction, or a text to translate
+    given: str = ""  # the input of an instruction
+    direction: tuple[str, str] | None = None  # of a translation
+    is_raw: bool = False  # the text is the prompt itself, without a frame
+    language: str = ""  # of an instruction's answer, which localized frames are in; empty: the asker's own
+    repeat: int = 0  # number among equal questions, each of which gets a sample of its own
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a model has written so far."""
+
+    text: str
+    ended_by: Literal["", "eos", "stop", "length"]  # "" while it is being written
+    new_tokens: int
+    cut_prompt_tokens: int  # taken from the left of a prompt that was too long
+
+
+class Opened(Protocol):
+    """A model with its parameters on the mesh (`train.open_model.Opened`)."""
+
+    model: Llama
+    params: Any
+    tokenizer: Tokenizer
+    eos_ids: tuple[int, ...]
+
+
+class Asker:
+    """One model that is open: frames questions as it learned them, and answers them."""
+
+    def __init__(
+        self, name: str, opened: Opened, config: Config, mesh: Mesh, *, is_framed: bool, language: str
+    ):
+        """`config` says how prompts are framed and tokens chosen.
+
+        Args:
+            name: base, tuned or what the user calls it.
+            is_framed: whether the model learned the frame of instructions; without, they go in as they are.
+            language: of answers to instructions, where frames are localized and a question names none.
+        Raises: ConfigError for options that exclude each other, or leave no room for a prompt.
+        """
+        self.name, self.opened, self.config, self.mesh = name, opened, config, mesh
+        self.is_framed, self.language = is_framed, language
+        self.wording = load_wording(config.data)
+        self.decoding = decoding_of(config)
+        prompt_room(opened.model.config, config.generate.max_new_tokens)
+
+    def changed(self, *, seed: int | None = None, **options: Any) -> "Asker":
+        """The same model with other options of `generate`, such as max_new_tokens=64 or temperature=0.7.
+
+        A new temperature, top_k or top_p compiles two programs. Raises: ConfigError.
+        """
+        before = self.config
+        wanted = check_map(GenerateConfig, {**before.generate.model_dump(), **options}, "generate")
+        run = before.run if seed is None else before.run.model_copy(update={"seed": seed})
+        config = before.model_copy(update={"generate": wanted, "run": run})
+        options = {"is_framed": self.is_framed, "language": self.language}
+        return Asker(self.name, self.opened, config, self.mesh, **options)
+
+    def prompt(self, question: Question) -> str:
+        """What the model reads for a question.
+
+        Raises: DataError where there is nothing to frame; ConfigError where frames are localized and the
+            language has none.
+        """
+        if question.is_raw:
+            return question.text
+        if not (question.text.strip() or (question.given.strip() and question.direction is None)):
+            raise DataError("question: an empty text given; text is needed; write some")
+        options = {"source": "question", "training": False, "direction": question.direction}
+        if question.direction is not None:
+            given, wanted = question.direction
+            # The answer is no part of a prompt.
+            return render(Pair(0, {given: question.text, wanted: "a"}), self.wording, **options).prompt
+        if not self.is_framed:
+            return f"{question.text}\n{question.given}" if question.given else question.text
+        language = question.language or self.language
+        asked = Instruction(0, language, question.text, question.given, "a")
+        return render(asked, self.wording, **options).prompt
+
+    def stream(self, question: Question) -> Iterator[Told]:
+        """The answer while it is written; the last one is whole. Each text begins with the one before."""
+        yield from self.answers([question])
+
+    def answers(
+        self,
+        questions: Sequence[Question],
+        *,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+        on_answer: Callable[[int, Told], None] = lambda index, told: None,
+    ) -> list[Told]:
+        """The answer to each question, in their order; `on_answer` is told of each as soon as it is known."""
+        requests, lost = self._requests(questions)
+        found: list[Any] = [None] * len(requests)
+
+        def note(index: int, answer: Answer) -> None:
+            found[index] = _told(answer, lost[index])
+            on_answer(index, found[index])
+
+        generate(
+            self.opened.model,
+            self.opened.params,
+            requests,
+            batch_rows=self.config.generate.batch_rows,
+            on_progress=on_progress,
+            on_answer=note,
+            **self._options(),
+        )
+        return found
+
+    def languages(self) -> list[str]:
+        """Languages of the run's data, in the order of its sources; none of a model without a run."""
+        sources = self.config.data.sources.values()
+        return list(dict.fromkeys(code for source in sources for code in source_languages(source)))
+
+    def _options(self) -> dict[str, Any]:
+        tokenizer = self.opened.tokenizer
+        ends = tuple(dict.fromkeys((tokenizer.eos_id, *self.opened.eos_ids)))
+        return {"decoding": self.decoding, "tokenizer": tokenizer, "eos_ids": ends, "mesh": self.mesh}
+
+    def _requests(self, questions: Sequence[Question]) -> tuple[list[Request], list[int]]:
+        """Requests, and how many tokens each prompt lost."""
+        wanted, tokenizer = self.config.generate, self.opened.tokenizer
+        texts = [self.prompt(question) for question in questions]
+        room = prompt_room(self.opened.model.config, wanted.max_new_tokens)
+        prompts, lost = cut_prompts(prompt_tokens(texts, tokenizer), room, tokenizer.bos_id)
+        requests = []
+        for question, text, prompt in zip(questions, texts, prompts, strict=True):
+            if not len(prompt):
+                raise DataError("question: an empty text given; a prompt needs a token; write some text")
+            key = hashlib.sha256(f"{question.repeat} {text}".encode()).hexdigest()[:7]
+            stop = tuple(wanted.stop)
+            requests.append(Request(prompt, wanted.max_new_tokens, stop=stop, key=int(key, 16)))
+        return requests, lost
+
+
+def _told(answer: Answer, cut_prompt_tokens: int) -> Told:
+    return Told(answer.text, answer.ended_by, len(answer.tokens), cut_prompt_tokens)
