@@ -1,0 +1,1 @@
+"""How much data for which language, and what happened inside the model."""

@@ -1,0 +1,1 @@
+"""Scaling laws: a score as a function of the number of pairs, chosen among several, with intervals."""
