@@ -64,19 +64,23 @@ def sharding_context(mesh: Mesh) -> Iterator[Mesh]:
 
 @dataclass(frozen=True)
 class MeshFunction:
-    """A jitted function that is always traced and called inside its sharding context."""
+    """A jitted function that is always traced and called inside its sharding context.
+
+    `first` are arguments that come first in every call: data that belongs to the function.
+    """
 
     jitted: Callable
     mesh: Mesh
+    first: tuple = ()
 
     def __call__(self, *args: Any) -> Any:
         with sharding_context(self.mesh):
-            return self.jitted(*args)
+            return self.jitted(*self.first, *args)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """The lowered program for arguments or their abstract shapes, to compile or inspect."""
         with sharding_context(self.mesh):
-            return self.jitted.lower(*args)
+            return self.jitted.lower(*self.first, *args)
 
     def compile_count(self) -> int:
         """How many programs were compiled so far; more than one means that shapes changed."""

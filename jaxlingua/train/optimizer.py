@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxlingua.config import OptimizerConfig
 from jaxlingua.errors import ConfigError
 
-Schedule = Callable[[Any], Any]
+Schedule = Callable[[Any], Any]  # a jax.tree_util.Partial, so that it can be an argument of a program
 
 
 def make_optimizer(
@@ -26,8 +27,7 @@ def make_optimizer(
     parts += [_DIRECTIONS[config.kind](config)]
     if config.weight_decay:
         parts += [optax.add_decayed_weights(config.weight_decay, mask=decayed)]
-    schedule = make_schedule(config, steps)
-    return optax.chain(*parts, _scale_by_given_learning_rate()), lambda step: schedule(step - first_step)
+    return optax.chain(*parts, _scale_by_given_learning_rate()), make_schedule(config, steps, first_step)
 
 
 # Adafactor without momentum and without scaling by parameter size, so that peak_lr means for it what it
@@ -55,15 +55,17 @@ def decayed(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
+def make_schedule(config: OptimizerConfig, steps: int, first_step: int = 0) -> Schedule:
     """Learning rate by step: a linear rise from 0, then the shape of `config.schedule`.
 
-    Step 0 of a rise has rate 0, as everywhere.
+    Step 0 of a rise has rate 0, as everywhere. The rate and the lengths are data of the schedule, not part of
+    it: a program that is compiled for one serves all of its shape.
 
+    Args:
+        first_step: of the run, at which the rise begins.
     Raises: ConfigError if the rise and the fall of wsd together are longer than the run.
     Same as: transformers.get_cosine_schedule_with_warmup and its sisters for linear, constant and wsd.
     """
-    peak, final = config.peak_lr, config.peak_lr * config.final_lr_ratio
     rise = math.ceil(steps * config.warmup_ratio) if config.warmup_steps == "auto" else config.warmup_steps
     fall = math.ceil(steps * config.decay_ratio) if config.schedule == "wsd" else 0
     if rise + fall > steps:
@@ -71,17 +73,46 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
         raise ConfigError(
             f"train.optimizer: {what} do not fit into {steps} steps; lower warmup_steps or decay_ratio"
         )
-    rest = max(steps - rise, 1)
-    shapes: dict[str, Callable[[], Schedule]] = {
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=config.final_lr_ratio),
-        "linear": lambda: optax.linear_schedule(peak, final, rest),
-        "constant": lambda: optax.constant_schedule(peak),
-        "wsd": lambda: optax.linear_schedule(peak, final, max(fall, 1), transition_begin=steps - rise - fall),
-    }
-    shape = shapes[config.schedule]()
-    if not rise:
-        return shape
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, rise), shape], [rise])
+    if config.schedule != "wsd":  # which falls from the peak to the end
+        fall = steps - rise
+    course = Course(config.peak_lr, config.final_lr_ratio, first_step, rise, steps - fall, max(fall, 1))
+    return jax.tree_util.Partial(_RATES[config.schedule], Course._make(map(np.float32, course)))
+
+
+class Course(NamedTuple):
+    """The numbers of a schedule; steps as float32, which is exact to 16 million of them."""
+
+    peak: Any
+    final_ratio: Any  # of the peak
+    first_step: Any
+    rise: Any  # steps
+    fall_begin: Any  # steps after the first
+    fall: Any  # steps, 1 or more
+
+
+def _cosine(course: Course, step: Any) -> Any:
+    fallen = 0.5 * (1 + jnp.cos(jnp.pi * _fallen(course, step)))
+    return _risen(course, step) * ((1 - course.final_ratio) * fallen + course.final_ratio)
+
+
+def _linear(course: Course, step: Any) -> Any:
+    left = 1 - _fallen(course, step)
+    return _risen(course, step) * ((1 - course.final_ratio) * left + course.final_ratio)
+
+
+def _risen(course: Course, step: Any) -> Any:
+    """The peak, or in the rise the part of it that is reached."""
+    part = (step - course.first_step) / jnp.maximum(course.rise, 1)
+    return course.peak * jnp.where(course.rise > 0, jnp.minimum(part, 1.0), 1.0)
+
+
+def _fallen(course: Course, step: Any) -> Any:
+    """How much of the fall is over, from 0 to 1."""
+    return jnp.clip((step - course.first_step - course.fall_begin) / course.fall, 0.0, 1.0)
+
+
+# By config.schedule. wsd falls like linear, only later.
+_RATES = {"cosine": _cosine, "linear": _linear, "constant": _risen, "wsd": _linear}
 
 
 def _scale_by_given_learning_rate() -> optax.GradientTransformationExtraArgs:

@@ -54,7 +54,7 @@ def make_train_step(
     """The jitted (state, batch) -> (state, metrics). The state given is donated to the new one.
 
     Args:
-        schedule: learning rate by `state.step`.
+        schedule: learning rate by `state.step`. Its numbers are data: schedules of one shape share a program.
         shardings: of the state; the batch comes as `sharding.feed` places it.
         micro_batches: into how many passes a batch is split; changes memory, not results.
         compiler_options: those of `train.compiler_options` for the devices of the shardings.
@@ -63,22 +63,22 @@ def make_train_step(
     """
     mesh = shardings.step.mesh
     step = partial(
-        train_step, model, optimizer, schedule, objective, learned.parts(shardings.params)[0], micro_batches,
-        learned, anchor,
+        train_step, model, optimizer, objective, learned.parts(shardings.params)[0], micro_batches, learned,
+        anchor,
     )  # fmt: skip
     jitted = jax.jit(
         step,
-        donate_argnums=0,
-        in_shardings=(shardings, batch_sharding(mesh)),
+        donate_argnums=1,
+        in_shardings=(replicated(mesh), shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         compiler_options=dict(compiler_options) if compiler_options else None,
     )
-    return MeshFunction(jitted, mesh)
+    return MeshFunction(jitted, mesh, (schedule,))
 
 
 def train_step(
-    model, optimizer, schedule, objective, shardings, micro_batches, learned, anchor, state: TrainState,
-    batch: Batch,
+    model, optimizer, objective, shardings, micro_batches, learned, anchor, schedule: Schedule,
+    state: TrainState, batch: Batch,
 ):  # fmt: skip
     """One optimizer update; loss and gradient are means over the target tokens of the whole batch.
 

@@ -132,7 +132,13 @@ def test_a_step_goes_down_the_gradient_of_the_whole_objective(chunk, micro_batch
     loss, wanted = jax.jit(jax.value_and_grad(whole))(before)
     objective = Objective(VOCAB, GROUPS, chunk, kl_weight=1.5)
     step = make_train_step(
-        model(), DESCENT, lambda step: 1.0, objective, shardings_of(state), micro_batches, anchor=anchor
+        model(),
+        DESCENT,
+        jax.tree_util.Partial(lambda step: 1.0),
+        objective,
+        shardings_of(state),
+        micro_batches,
+        anchor=anchor,
     )
     after, metrics = step(
         state, place_rows(lambda step, a, b: jax.tree.map(lambda x: x[a:b], batch), 0, 4, mesh)

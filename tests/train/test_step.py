@@ -14,7 +14,7 @@ from jaxlingua.sharding.feed import feed
 from jaxlingua.sharding.rules import count_micro_batches
 from jaxlingua.train.objective import summed_loss
 from jaxlingua.train.optimizer import make_optimizer
-from jaxlingua.train.state import initial_state, shardings_of
+from jaxlingua.train.state import abstract_state, initial_state, shardings_of
 from jaxlingua.train.step import make_train_step
 from tests.train.world import (
     FP32_STEPS,
@@ -120,6 +120,21 @@ def test_other_optimizers_too_give_the_losses_of_one_device(kind):
     assert alone[-1] != alone[0]
 
 
+def test_stages_of_other_length_and_rate_are_one_program():
+    """So that the persistent cache of JAX has it for every run of a sweep."""
+    model, mesh, batch = tiny_model(), mesh_of(), random_batch()
+
+    def program(steps, **optimizer):
+        tx, schedule = make_optimizer(OptimizerConfig(**optimizer), steps, first_step=steps // 2)
+        state = abstract_state(model, tx, mesh)
+        step_fn = make_train_step(model, tx, schedule, OBJECTIVE, shardings_of(state))
+        return step_fn.lower(state, batch).as_text()
+
+    first = program(100, peak_lr=1e-3)
+    assert program(7000, peak_lr=3e-4, warmup_ratio=0.1, final_lr_ratio=0.1) == first
+    assert program(100, peak_lr=1e-3, schedule="constant") != first
+
+
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_the_update_is_the_mean_over_target_tokens(micro_batches):
     """Against the gradient of a loss written out here; plain descent makes the update the gradient."""
@@ -129,7 +144,9 @@ def test_the_update_is_the_mean_over_target_tokens(micro_batches):
         lambda grads, state, params, **_: (jax.tree.map(jnp.negative, grads), state),
     )
     state = initial_state(model, descent, mesh, seed=0)
-    step_fn = make_train_step(model, descent, lambda step: 1.0, OBJECTIVE, shardings_of(state), micro_batches)
+    step_fn = make_train_step(
+        model, descent, jax.tree_util.Partial(lambda step: 1.0), OBJECTIVE, shardings_of(state), micro_batches
+    )
     before = flat(state.params)
     state, metrics = step_fn(state, batch)
 
