@@ -177,6 +177,12 @@ def _read_table() -> dict[str, Language]:
 
 LANGUAGES: dict[str, Language] = _read_table()
 
+# ISO 15924 codes of scripts whose letters run from right to left, as Unicode has it; Aran is a style of Arab.
+_RIGHT_TO_LEFT = (
+    "Adlm Arab Aran Armi Avst Chrs Cprt Elym Gara Hatr Hebr Hung Khar Lydi Mand Mani Mend Merc Mero Narb "
+    "Nbat Nkoo Orkh Ougr Palm Phli Phlp Phnx Prti Rohg Samr Sarb Sidt Sogd Sogo Syrc Thaa Yezi"
+)
+
 
 @functools.cache
 def find_language(code: str) -> Language | None:
@@ -254,6 +260,26 @@ def is_of_several_scripts(code: str) -> bool:
 def script_of(code: str) -> str:
     """ISO 15924 code of the script."""
     return _known(code).script
+
+
+def is_right_to_left(code: str) -> bool:
+    """Whether the script of a language is written from right to left.
+
+    Example:
+        >>> is_right_to_left("pbt_Arab"), is_right_to_left("hin_Deva")
+        (True, False)
+    """
+    return script_of(code) in _RIGHT_TO_LEFT.split()
+
+
+def html_language(code: str) -> str:
+    """A language as the attribute `lang` of HTML wants it, by which browsers choose fonts and voices.
+
+    Example:
+        >>> [html_language(code) for code in ("zho_Hans", "arb_Arab", "ban_Latn")]
+        ['zh-Hans', 'ar', 'ban']
+    """
+    return cldr_locale(code).replace("_", "-") or hub_language(code)
 
 
 def _known(code: str) -> Language:
