@@ -36,24 +36,26 @@ MODEL, ADAPTER = "a whole model", "an adapter"  # kinds of what is written
 GIB = 2**30
 
 
-def check_folder(folder: Path, kind: str = MODEL, sources: Sequence[Path] = ()) -> None:
+def check_folder(
+    folder: Path, kind: str = MODEL, sources: Sequence[Path] = (), where: str = "checkpoint.export.folder"
+) -> None:
     """Raises: ConfigError where `folder` holds anything that an earlier export of its kind did not write.
 
     Args:
         kind: of what is to be written, MODEL or ADAPTER.
         sources: folders that it is made of, which are never written to.
+        where: the option that `folder` was given for.
     """
     if not folder.exists():
         return
     if any(source.is_dir() and source.samefile(folder) for source in sources):
         raise ConfigError(
-            f"checkpoint.export.folder: '{folder}' given, which is read from; a new folder is allowed; "
-            f"choose another"
+            f"{where}: '{folder}' given, which is read from; a new folder is allowed; choose another"
         )
     there = read_json(folder / MARK).get("kind", MODEL) if (folder / MARK).is_file() else kind
     if there != kind:
         raise ConfigError(
-            f"checkpoint.export.folder: '{folder}' given, which holds {there}, and {kind} is to be written; "
+            f"{where}: '{folder}' given, which holds {there}, and {kind} is to be written; "
             f"a new folder is allowed; choose another"
         )
     written = _written(folder) if folder.is_dir() else set()
@@ -64,7 +66,7 @@ def check_folder(folder: Path, kind: str = MODEL, sources: Sequence[Path] = ()) 
     )
     if foreign:
         raise ConfigError(
-            f"checkpoint.export.folder: '{folder}' given, which holds something else ({listed(foreign)}); a "
+            f"{where}: '{folder}' given, which holds something else ({listed(foreign)}); a "
             f"new folder, or one with nothing but an earlier export, is allowed; choose another"
         )
 
