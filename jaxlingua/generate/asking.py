@@ -14,9 +14,10 @@ from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import DataError
 from jaxlingua.generate.decoding import Answer, Request, decoding_of
-from jaxlingua.generate.engine import generate
+from jaxlingua.generate.engine import generate, stream
 from jaxlingua.generate.prompts import cut_prompts, prompt_room
 from jaxlingua.model.llama import Llama
+from jaxlingua.sharding.rules import rows_multiple
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.masks import prompt_tokens
 
@@ -107,7 +108,12 @@ class Asker:
 
     def stream(self, question: Question) -> Iterator[Told]:
         """The answer while it is written; the last one is whole. Each text begins with the one before."""
-        yield from self.answers([question])
+        requests, (lost,) = self._requests([question])
+        rows = rows_multiple(self.mesh)
+        for _, answer in stream(
+            self.opened.model, self.opened.params, requests, batch_rows=rows, **self._options()
+        ):
+            yield _told(answer, lost)
 
     def answers(
         self,

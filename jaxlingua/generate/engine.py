@@ -22,18 +22,22 @@ from jaxlingua.generate.programs import Prompts, RowTold, check_batch_rows, chec
 from jaxlingua.generate.prompts import cut_prompts, left_padded, padded_length, prompt_room
 from jaxlingua.generate.sampling import Sampling
 from jaxlingua.generate.stops import StopSearch
+from jaxlingua.generate.unfinished import Unfinished
 from jaxlingua.model.llama import Llama
 from jaxlingua.model.presets import LlamaConfig
 from jaxlingua.sharding.rules import batch_sharding, rows_multiple
 from jaxlingua.tokens.tokenizer import Tokenizer
 from jaxlingua.tracking import fetch
 
-__all__ = ["cut_prompts", "generate", "padded_length", "prompt_room"]
+__all__ = ["cut_prompts", "generate", "padded_length", "prompt_room", "stream"]
 
 _MOST_GROUPS = 4  # of prompts by length, each with programs of its own
 _FILLED_AT_ONCE = 8  # an eighth of the rows is free before prompts are read, so many together
 _STEPS = 64  # the host looks at what was written after so many tokens, to tell what is known
 _STEPS_WITH_STOPS = 16  # and after so many where it has to search for stop strings
+_STEPS_STREAMED = 2  # and where somebody reads along
+_SHORTEST_STREAMED = 64  # padded lengths of prompts that are streamed are powers of two from here
+_SHORTEST_RING_STREAMED = 512  # and those of their rings
 
 
 def generate(
@@ -69,10 +73,7 @@ def generate(
         the loop over tokens: then they are whole on each device while it runs.
     Same as: transformers' generate, greedy or sampled, and with beams its beam search.
     """
-    check_batch_rows(batch_rows, mesh)
-    eos_ids = tuple(dict.fromkeys(id for id in eos_ids if 0 <= id < tokenizer.vocab_size))
-    for index, request in enumerate(requests):
-        _check(index, request, model.config, tokenizer.vocab_size, eos_ids)
+    eos_ids = _checked(model, requests, tokenizer, eos_ids, batch_rows, mesh)
     options = {"decoding": decoding, "tokenizer": tokenizer, "eos_ids": eos_ids, "mesh": mesh}
     if decoding.beams > 1:
         told = {"on_progress": on_progress, "on_answer": on_answer}
@@ -80,12 +81,42 @@ def generate(
     answers: list[Any] = [None] * len(requests)
     if not requests:
         return answers
-    engine = _Engine(model, params, requests, batch_rows=batch_rows, **options)
+    engine = _Engine(model, params, requests, batch_rows=batch_rows, is_streamed=False, **options)
     for done, (index, answer) in enumerate(engine.answers(), 1):
         answers[index] = answer
         on_answer(index, answer)
         on_progress(done, len(requests))
     return answers
+
+
+def stream(
+    model: Llama,
+    params: Any,
+    requests: Sequence[Request],
+    *,
+    decoding: Decoding,
+    tokenizer: Tokenizer,
+    eos_ids: tuple[int, ...],
+    batch_rows: int,
+    mesh: Mesh,
+) -> Iterator[tuple[int, Answer]]:
+    """The index of a request and its answer so far, again and again while answers are written.
+
+    One that is being written has `ended_by` "", and its text is the beginning of all that follow. The last
+    one of each request is whole and the same that `generate` gives; of beams it is the only one. Rows are
+    free again when the generator ends or is closed.
+
+    Raises: as `generate`, before the first answer.
+    Cost: a look of the host at every other token. Lengths are padded to powers of two, prompts to 64 or more
+        and rings to 512 or more, so that questions one after the other compile few programs.
+    """
+    eos_ids = _checked(model, requests, tokenizer, eos_ids, batch_rows, mesh)
+    options = {"decoding": decoding, "tokenizer": tokenizer, "eos_ids": eos_ids, "mesh": mesh}
+    options["batch_rows"] = batch_rows
+    if decoding.beams > 1:
+        yield from enumerate(beam_search(model, params, requests, **options))
+    elif requests:
+        yield from _Engine(model, params, requests, is_streamed=True, **options).answers()
 
 
 @dataclass(frozen=True)
@@ -133,6 +164,18 @@ def groups_of(lengths: Sequence[int], limits: Sequence[int], batch_rows: int, lo
     return groups[::-1]
 
 
+def _streamed_group(lengths: Sequence[int], limits: Sequence[int], longest: int) -> Group:
+    """All requests in a few coarse shapes; see `groups_of`."""
+    padded = min(_power_of_two(max(_SHORTEST_STREAMED, *lengths)), longest - 1)
+    ring = _power_of_two(max(_SHORTEST_RING_STREAMED, padded + max(limits)))
+    return Group(len(lengths), padded, min(ring, longest))
+
+
+def _power_of_two(number: int) -> int:
+    """The next one from `number` on."""
+    return 1 << (number - 1).bit_length()
+
+
 @dataclass
 class _Row:
     """A request that is being answered."""
@@ -140,6 +183,7 @@ class _Row:
     index: int
     place: int  # in the ring, of the token before its first new one
     search: StopSearch | None
+    unfinished: Unfinished | None  # where somebody reads along
 
 
 class _Engine:
@@ -156,7 +200,9 @@ class _Engine:
         eos_ids: tuple[int, ...],
         batch_rows: int,
         mesh: Mesh,
+        is_streamed: bool,
     ):
+        self.is_streamed = is_streamed
         self.requests, self.tokenizer, self.mesh = requests, tokenizer, mesh
         self.seed = np.uint32(decoding.seed % 2**32)
         shards = rows_multiple(mesh)
@@ -169,7 +215,12 @@ class _Engine:
         self.taken = 0  # of the queue
         lengths = [len(requests[index].prompt) for index in self.queue]
         limits = [_limit(requests[index]) for index in self.queue]
-        self.groups = groups_of(lengths, limits, self.batch_rows, model.config.max_positions)
+        longest = model.config.max_positions
+        self.groups = (
+            [_streamed_group(lengths, limits, longest)]
+            if is_streamed
+            else groups_of(lengths, limits, self.batch_rows, longest)
+        )
         self.ends = np.cumsum([group.count for group in self.groups])
         self.group = self.groups[0]  # the shapes in use
         self.place = 0  # the ring's index
@@ -180,16 +231,21 @@ class _Engine:
         self.state = self.programs.start(self.batch_rows, self.group.ring, self.choice_sizes)
 
     def answers(self) -> Iterator[tuple[int, Answer]]:
-        """Pairs of index and answer, as they become known."""
+        """Pairs of index and answer, as they become known; streamed, also what there is of them before."""
         while (left := len(self.queue) - self.taken) or any(self.rows):
             if left and self.rows.count(None) >= min(left, self.filled_at_once):
                 self._fill(min(left, self.filled_at_once))
                 continue
             for number, told in self._decode(min(left, self.filled_at_once) or self.batch_rows):
                 row = self.rows[number]
-                if row is not None and (answer := self._answer(row, told)):
+                if row is None:
+                    continue
+                if answer := self._answer(row, told):
                     self.rows[number], self.stopped[number] = None, True
                     yield row.index, answer
+                elif row.unfinished:
+                    tokens = self._tokens(row, told)
+                    yield row.index, Answer(tokens, row.unfinished.text(tokens), "")
 
     def _fill(self, count: int) -> None:
         """Give free rows the next requests, after a change to a shorter ring if all rows fit into it."""
@@ -204,7 +260,8 @@ class _Engine:
         limits, keys = np.ones(self.filled_at_once, np.int32), np.zeros(self.filled_at_once, np.uint32)
         for at, (number, index, request) in enumerate(zip(free, chosen, requests, strict=True)):
             search = StopSearch(self.tokenizer, request.stop) if request.stop else None
-            self.rows[number] = _Row(index, (self.place - 1) % self.group.ring, search)
+            unfinished = Unfinished(self.tokenizer, request.stop) if self.is_streamed else None
+            self.rows[number] = _Row(index, (self.place - 1) % self.group.ring, search, unfinished)
             self.stopped[number] = False
             rows[at], limits[at], keys[at] = number, _limit(request), request.key % 2**32
         tokens, lengths = left_padded(
@@ -231,7 +288,7 @@ class _Engine:
     def _decode(self, pause_at: int) -> Iterator[tuple[int, RowTold]]:
         """Go on until so many rows have ended, or it is time to look: what is known of each row."""
         has_stops = any(row is not None and row.search for row in self.rows)
-        steps = _STEPS_WITH_STOPS if has_stops else _STEPS
+        steps = _STEPS_STREAMED if self.is_streamed else _STEPS_WITH_STOPS if has_stops else _STEPS
         self.state, told = self.programs.decode(
             self.weights, self.state, self.seed, on_mesh(self.stopped, batch_sharding(self.mesh)),
             np.int32(pause_at), np.int32(steps),
@@ -239,6 +296,10 @@ class _Engine:
         told = fetch(told)
         self.place = int(told.index)
         return enumerate(map(RowTold._make, zip(*told[:-1], strict=True)))
+
+    def _tokens(self, row: _Row, told: RowTold) -> np.ndarray:
+        """The new tokens of a row."""
+        return told.written[(row.place + np.arange(told.count)) % self.group.ring]
 
     def _answer(self, row: _Row, told: RowTold) -> Answer | None:
         """The answer of a row, if it is known."""
@@ -252,13 +313,29 @@ class _Engine:
             return Answer(tokens, self.tokenizer.decode(tokens), "choice", choice)
         if not told.has_ended and row.search is None:
             return None
-        tokens = told.written[(row.place + np.arange(told.count)) % self.group.ring]
+        tokens = self._tokens(row, told)
         if row.search and (found := row.search.find(tokens, is_whole=bool(told.has_ended))):
             count, text = found
             return Answer(tokens[:count], text, "stop")
         if not told.has_ended:
             return None
         return Answer(tokens, self.tokenizer.decode(tokens), "eos" if told.has_eos else "length")
+
+
+def _checked(
+    model: Llama,
+    requests: Sequence[Request],
+    tokenizer: Tokenizer,
+    eos_ids: tuple[int, ...],
+    batch_rows: int,
+    mesh: Mesh,
+) -> tuple[int, ...]:
+    """The EOS that may be written, where all requests can be answered. Raises: as `generate`."""
+    check_batch_rows(batch_rows, mesh)
+    eos_ids = tuple(dict.fromkeys(id for id in eos_ids if 0 <= id < tokenizer.vocab_size))
+    for index, request in enumerate(requests):
+        _check(index, request, model.config, tokenizer.vocab_size, eos_ids)
+    return eos_ids
 
 
 def _limit(request: Request) -> int:

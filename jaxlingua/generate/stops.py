@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxlingua.tokens.tokenizer import Tokenizer
 
-_NOT_A_CHARACTER = "\ufffd"  # what decoding gives for bytes that are no character, or not yet
+NOT_A_CHARACTER = "\ufffd"  # what decoding gives for bytes that are no character, or not yet
 
 
 class StopSearch:
@@ -23,13 +23,13 @@ class StopSearch:
         every number of tokens is looked at.
         """
         whole = self._tokenizer.decode(tokens)
-        if _NOT_A_CHARACTER not in whole and not any(stop in whole for stop in self._stops):
+        if NOT_A_CHARACTER not in whole and not any(stop in whole for stop in self._stops):
             self._searched = max(0, len(tokens) - 1)
             return None
         for count in range(self._searched + 1, len(tokens) + 1):
             text = self._tokenizer.decode(tokens[:count])
             if not (is_whole and count == len(tokens)):
-                text = text.rstrip(_NOT_A_CHARACTER)
+                text = text.rstrip(NOT_A_CHARACTER)
             if found := [text.index(stop) for stop in self._stops if stop in text]:
                 return count, text[: min(found)]
         self._searched = max(0, len(tokens) - 1)  # the last one again, which may end in half a character
