@@ -1,0 +1,1 @@
+"""How alike a model represents the same sentence in two languages, per layer."""
