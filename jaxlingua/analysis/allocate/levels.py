@@ -1,0 +1,66 @@
+"""The split whose worst language is best: as many pairs for each as bring it to one level."""
+
+import numpy as np
+
+from jaxlingua.analysis.allocate.problem import Problem
+
+_PARTS = 64  # that a bracket is cut into at once
+_ROUNDS = 200  # of bisection; floating point ends it after some 60
+
+
+def best_minimum(problem: Problem) -> np.ndarray:
+    """Whole pairs that maximize the lowest gain, then the next lowest, and so on: [languages].
+
+    For a level, each language needs the least number of pairs that brings it there; one that cannot come
+    there takes what brings it nearest. The greatest level that the budget allows is found by bisection; laws
+    need only rise or fall, whichever way they bend. What is left is too little to raise all that are lowest,
+    and goes, a pair at a time, to the lowest that it is enough for.
+
+    Cost: 0.1 s for 100 languages.
+    """
+    count = len(problem.cost)
+    ends = [problem.gains(i, np.array([problem.least[i], problem.most[i]])) for i in range(count)]
+    first, last = np.array(ends).T
+    low, high = problem.least.copy(), np.where(last > first, problem.most, problem.least)
+    if problem.spent(high) > problem.budget:
+        level, beyond = float(first.min()), float(np.maximum(first, last).max())
+        for _ in range(_ROUNDS):
+            middle = level + (beyond - level) / 2
+            if not level < middle < beyond or (high - low).max() <= 1:
+                break
+            brackets = enumerate(zip(low.tolist(), high.tolist(), strict=True))
+            needed = np.array([_pairs_for(problem, index, middle, *ends) for index, ends in brackets])
+            if problem.spent(needed) <= problem.budget:
+                level, low = middle, needed
+            else:
+                beyond, high = middle, needed
+    else:
+        low = high
+    return _rest_to_lowest(problem, low, first < last)
+
+
+def _pairs_for(problem: Problem, index: int, level: float, low: int, high: int) -> int:
+    """The fewest pairs from `low` to `high` that bring a language to `level`; `high` where none do."""
+    while high > low:
+        sizes = np.unique(np.linspace(low, high, min(_PARTS, high - low + 1)).astype(np.int64))
+        there = int(np.searchsorted(np.maximum.accumulate(problem.gains(index, sizes)), level))
+        if there == 0:
+            return low
+        if there == len(sizes):
+            return high
+        low, high = int(sizes[there - 1]) + 1, int(sizes[there])
+    return low
+
+
+def _rest_to_lowest(problem: Problem, pairs: np.ndarray, is_rising: np.ndarray) -> np.ndarray:
+    pairs, gains = pairs.copy(), problem.gains_at(pairs)
+    left = problem.budget - problem.spent(pairs)
+    for _ in range(4 * len(pairs)):  # what is left after that adds less to a score than a float can tell
+        can = np.flatnonzero(is_rising & (pairs < problem.most) & (problem.cost <= left))
+        if not len(can):
+            break
+        index = int(can[gains[can].argmin()])
+        pairs[index] += 1
+        left -= int(problem.cost[index])
+        gains[index] = float(problem.gains(index, pairs[index : index + 1])[0])
+    return pairs
