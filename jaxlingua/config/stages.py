@@ -227,8 +227,9 @@ class StageConfig(BaseModel):
     anchor: AnchorConfig | Off = identity("off", "What holds the parameters or answers to those before.")
     frozen: list[Text] = identity(
         [],
-        "Parameters that the stage leaves as they are, as patterns such as embed/*, *norm/scale or "
-        "layers[0:8]/*, the first eight layers.",
+        "Parameters that the stage leaves as they are, as patterns such as embed/*, *norm/scale, "
+        "layers[0:8]/*, the first eight layers, or embed/embedding[0:32000] and head/kernel[0:32000], the "
+        "rows of these tokens.",
     )
     adapters: Literal["continue", "merge", "stack"] = identity(
         "continue",

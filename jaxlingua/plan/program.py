@@ -43,7 +43,7 @@ from jaxlingua.train.learned import Learned
 from jaxlingua.train.method import make_objective
 from jaxlingua.train.optimizer import make_optimizer
 from jaxlingua.train.origin import Origin
-from jaxlingua.train.run import refuse_what_does_not_fit
+from jaxlingua.train.run import refuse_unknown_frozen, refuse_what_does_not_fit
 from jaxlingua.train.state import TrainState, abstract_state, shardings_of
 from jaxlingua.train.step import make_train_step
 
@@ -86,6 +86,7 @@ def lower_step(config: Config, topology: Topology) -> Program:
     origin = planned_origin(config)
     refuse_what_does_not_fit(config, origin, mesh)
     vocab_size = planned_vocab_size(config, origin)
+    refuse_unknown_frozen(config, origin, mesh, vocab_size)
     sizes = origin.sizes(vocab_size)
     stage, earlier, state = _most_demanding(config, Llama(sizes), mesh)
     optimizer, schedule = make_optimizer(config.train.optimizer, planned_steps(stage, config.train.optimizer))

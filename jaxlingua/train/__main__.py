@@ -95,6 +95,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
 
     # ── 3 shard ──────────────────────────────────────────────────────────────────────────────────────────
     mesh = make_mesh(config.sharding)
+    run.refuse_unknown_frozen(config, origin, mesh, vocab_rows)
     sizes = origin.sizes(vocab_rows)
     model = Llama(sizes)
     methods = make_methods(config, stages, tokenizer.vocab_size)

@@ -37,7 +37,8 @@ def averaged(
     given = method.stage.config.average
 
     def between(before: Any, after: Any, share: Any) -> Any:
-        return jax.tree.map(lambda b, a: (1 - share) * b + share * a, before, after)
+        mixed = jax.tree.map(lambda b, a: (1 - share) * b + share * a, before, after)
+        return method.learned.where_trained(mixed, after)  # the mean of two equal numbers may be rounded
 
     mix = jax.jit(between, out_shardings=method.learned.parts(shardings.params)[0])
 

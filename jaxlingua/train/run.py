@@ -86,12 +86,26 @@ def refuse_what_does_not_fit(config: Config, origin: Origin, mesh: Mesh | None =
         prompt_room(model, config.generate.max_new_tokens)
     mesh = make_mesh(config.sharding) if mesh is None else mesh
     param_shardings(Llama(model), mesh)
-    if any(stage.frozen for stage in config.stages):
-        params, _ = parted(nn.unbox(abstract_params(Llama(model), mesh)))
-        for stage in config.stages:
-            Learned(tuple(stage.frozen)).check(params, stage.name)
+    is_known = origin.public_sizes is not None and config.model.new_tokens == "refuse"
+    refuse_unknown_frozen(config, origin, mesh, origin.public_sizes.vocab_size if is_known else None)
     with sharding_context(mesh):
         attention_of_rows(model, config.tokens.row_length_tokens)
+
+
+def refuse_unknown_frozen(config: Config, origin: Origin, mesh: Mesh, vocab_rows: int | None) -> None:
+    """Check patterns of frozen parameters against the model.
+
+    Args:
+        vocab_rows: of the embedding that mean something; None where they are not known yet, and then numbers
+            of rows are taken as they are.
+
+    Raises: ConfigError.
+    """
+    if not any(stage.frozen for stage in config.stages):
+        return
+    params, _ = parted(nn.unbox(abstract_params(Llama(origin.sizes(vocab_rows or 1)), mesh)))
+    for stage in config.stages:
+        Learned(tuple(stage.frozen)).check(params, stage.name, vocab_rows)
 
 
 def refuse_too_little_memory(config: Config, origin: Origin) -> None:

@@ -28,7 +28,11 @@ RUNS = {
     "ewc, replay and average, then KL, L2-SP and frozen": [
         FIRST,
         SECOND | {"anchor": {"ewc": 5.0, "fisher_draws": 2}, "replay": 0.3, "average": "auto"},
-        THIRD | {"anchor": {"kl": 1.0, "l2_sp": 0.1}, "frozen": ["embed/*", "layers[0]/*"]},
+        THIRD
+        | {
+            "anchor": {"kl": 1.0, "l2_sp": 0.1},
+            "frozen": ["final_norm/*", "embed/embedding[:260]", "layers[0]/*"],
+        },
     ],
     "one schedule and optimizer, then ewc on drawn text": [
         FIRST | {"mixture": {"greek": {"objectives": "denoising"}}},
@@ -110,7 +114,10 @@ def test_frozen_parameters_are_what_they_were(finished):
         for name in before.keys() & after.keys()
         if name.startswith("params/") and (before[name] != after[name]).any()
     }
-    assert ("params/embed/embedding" in moved) != bool(frozen)
+    assert ("params/final_norm/scale" in moved) != bool(frozen)
+    embedding = "params/embed/embedding"
+    assert (before[embedding][:260] == after[embedding][:260]).all() == bool(frozen)
+    assert (before[embedding][260:] != after[embedding][260:]).any()
     down = "params/layers/mlp/down"
     assert (before[down][0] == after[down][0]).all() == bool(frozen)
     assert (before[down][1] != after[down][1]).any()
@@ -170,9 +177,21 @@ def test_a_stage_is_appended_to_a_finished_run(tmp_path):
         ([FIRST, SECOND], {"tokens": {"row_length_tokens": 64, "vocab_size": 500}}, "tokens.vocab_size"),
         ([FIRST | {"frozen": ["embed/*"]}, SECOND], {}, "stages[0].frozen"),
         ([FIRST, SECOND | {"frozen": ["embeding/*"]}], {}, "stage 'two', frozen: 'embeding/*' given"),
+        (
+            [FIRST, SECOND | {"frozen": ["embed/embedding[:999]"]}],
+            {},
+            "rows 0 to 399 are there; name some of",
+        ),
         ([FIRST, SECOND | {"mixture": {"german": {"start": 9999}}}], {}, "stage 'two', mixture.german.start"),
     ],
-    ids=["one schedule", "another vocabulary", "a begun stage changed", "nothing to freeze", "without data"],
+    ids=[
+        "one schedule",
+        "another vocabulary",
+        "a begun stage changed",
+        "nothing to freeze",
+        "no such row",
+        "without data",
+    ],
 )
 def test_an_appended_stage_that_cannot_be_is_refused_before_a_step(
     first_stage, tmp_path, capsys, stages, changes, said

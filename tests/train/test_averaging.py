@@ -61,6 +61,21 @@ def test_the_share_is_the_one_with_the_lowest_loss_and_the_average_is_what_was_m
     assert said[0].startswith(f"stage b: its weights count {wanted:g} in the average with those before it; ")
 
 
+def test_what_is_frozen_in_an_array_is_not_even_rounded(method, state):
+    """0.9 x + 0.1 x is not x for many numbers."""
+    fields = {"average": 0.1, "frozen": ["embed/embedding[:300]", "layers[0]/*"]}
+    config = method.stage.config.model_copy(update=fields)
+    given = replace(method, stage=replace(method.stage, config=config))
+    rng = np.random.default_rng(0)
+    first = jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape, np.float32)), state.params)
+    begun = state.replace(params=first, anchor={"params": first})
+    params = average(given, begun, lambda weights: 0.0, [])
+    arrays = [(tree["layers"]["mlp"]["down"], tree["embed"]["embedding"]) for tree in (first, params)]
+    for old, new, frozen in zip(*arrays, (1, 300), strict=True):
+        np.testing.assert_array_equal(new[:frozen], old[:frozen])
+        assert (new[frozen:] != old[frozen:]).any()
+
+
 def test_of_equal_losses_the_largest_share_is_taken_and_nan_never(method, state):
     assert down(average(method, state, lambda weights: 1.0, [])) == 1.0
     below_half = average(method, state, lambda w: math.nan if down(w) < 1.55 else -down(w), [])
