@@ -124,6 +124,17 @@ def main_script(text: str) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
+def scripts_of(text: str) -> dict[str, float]:
+    """Share of a text's letters in each script by its ISO 15924 code, the most frequent first.
+
+    Example:
+        >>> scripts_of("Что это? tea")
+        {'Cyrl': 0.6666666666666666, 'Latn': 0.3333333333333333}
+    """
+    counts = _letters_by_script(text)
+    return {script: count / counts.total() for script, count in counts.most_common() if script}
+
+
 def identifier_version() -> str:
     """Name and version of what tells languages, for signatures."""
     return f"py3langid-{importlib.metadata.version('py3langid')}"

@@ -5,7 +5,7 @@ new pieces. Only the new rows of the embedding learn, until its last hidden stat
 ways of reading have come to the same place in the text.
 
 Paper: arXiv:2505.20133. As there: hidden states after the final norm, mean squared error, snippets of 50 old
-tokens, 16 of them in a step, Adam whose rate rises over the first half and falls over the other. Not as
+tokens, 25 for each piece, 16 in a step, Adam whose rate rises over the first half and falls over the other. Not as
 there: all new pieces of a snippet learn from it, so that fewer snippets do; positions before the first new
 piece, where both are the same anyway, are no part of the mean; few snippets are read more than once
 (`LEAST_STEPS`); and the rate goes by the size of the rows (`RATE`).
@@ -40,10 +40,10 @@ from jaxlingua.tokens.interface import Encoding, Tokenizer
 from jaxlingua.tracking import fetch
 
 SNIPPET_TOKENS = 50  # of the old tokenizer; BOS comes before them
-SNIPPETS_PER_PIECE = 100  # at most; a snippet counts for all of its new pieces
+SNIPPETS_PER_PIECE = 25  # at most; a snippet counts for all of its new pieces
 BATCH_ROWS = 16  # or as many more as the devices need
 LEAST_STEPS = 300  # snippets are read again until there are so many
-RATE = 0.01  # of Adam, in root mean squares of the old rows
+RATE = 0.02  # of Adam, in root mean squares of the old rows
 _TEXTS_AT_ONCE = 1000
 _STEPS_BETWEEN_FETCHES = 16
 _NONE = -1  # padding, and in `place` no place
@@ -224,7 +224,7 @@ def distill(
         losses.append(loss)
         if len(losses) % _STEPS_BETWEEN_FETCHES == 0:
             losses[-_STEPS_BETWEEN_FETCHES:] = fetch(losses[-_STEPS_BETWEEN_FETCHES:])
-        on_progress(number + 1, steps)
+            on_progress(number + 1, steps)
     losses, table = fetch(losses), fetch(jax.device_put(table, replicated(mesh)))
     if not np.isfinite(losses).all():
         raise TrainingError(
