@@ -5,9 +5,9 @@ new pieces. Only the new rows of the embedding learn, until its last hidden stat
 ways of reading have come to the same place in the text.
 
 Paper: arXiv:2505.20133. As there: hidden states after the final norm, mean squared error, snippets of 50 old
-tokens, 25 for each piece, 16 in a step, Adam whose rate rises over the first half and falls over the other. Not as
-there: all new pieces of a snippet learn from it, so that fewer snippets do; positions before the first new
-piece, where both are the same anyway, are no part of the mean; few snippets are read more than once
+tokens, 25 for each piece, 16 in a step, Adam whose rate rises over the first half and falls over the other.
+Not as there: all new pieces of a snippet learn from it, so that fewer snippets do; positions before the first
+new piece, where both are the same anyway, are no part of the mean; few snippets are read more than once
 (`LEAST_STEPS`); and the rate goes by the size of the rows (`RATE`).
 
 Rows of a head of its own are not learned. With a tied head the row of the embedding is both.
