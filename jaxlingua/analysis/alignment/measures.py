@@ -85,17 +85,17 @@ def cka(x: Rows, y: Rows, weights: Weights) -> Draws:
 
     Rotations, one scale for all and translations of either leave it alone. The estimate that is not debiased
     tends to 1 where there are fewer sentences than dimensions, whatever they are. Here HSIC is a U-statistic:
-    terms in which a sentence stands twice are left out, of resamples too.
+    a mean over quadruples of different sentences, of resamples too.
 
     Returns: NaN where it is not defined: below 4 different sentences, or where one side does not vary.
-    Cost: some 16 × draws × sentences² operations; 1,000 sentences and draws take 1 s on two cores.
+    Cost: some 26 × draws × sentences² operations.
     Paper: arXiv:1905.00414 (CKA); Song et al. 2012, equation 5 (the estimate of HSIC).
     """
     k, l = _products(x), _products(y)  # noqa: E741 — as the papers write them
-    of_k, of_l, ones = weights @ k, weights @ l, _counts(weights)
+    of_k, of_l, count = _Sums.of(k, weights), _Sums.of(l, weights), _quadruples(weights)
     with np.errstate(invalid="ignore", divide="ignore"):
-        norm = _hsic(k * k, of_k, of_k, weights, ones) * _hsic(l * l, of_l, of_l, weights, ones)
-        return _hsic(k * l, of_k, of_l, weights, ones) / np.sqrt(np.where(norm > 0, norm, np.nan))
+        norm = _hsic(k * k, of_k, of_k, weights, count) * _hsic(l * l, of_l, of_l, weights, count)
+        return _hsic(k * l, of_k, of_l, weights, count) / np.sqrt(np.where(norm > 0, norm, np.nan))
 
 
 def _products(x: Rows) -> Square:
@@ -110,33 +110,47 @@ def _products(x: Rows) -> Square:
 
 
 class _Sums(NamedTuple):
-    """Sums over pairs, triples and quadruples of different sentences, weighted by how often each counts."""
+    """Of a matrix M and weights w, for each i: the sums over j of w_j M_ij and of w_j² M_ij."""
 
-    pairs: Draws  # of K_ij L_ij
-    triples: Draws  # of K_ij L_ik
-    quadruples: Draws  # of K_ij L_kl
+    first: Weights
+    second: Weights
 
-
-def _hsic(both: Square, of_k: Weights, of_l: Weights, w: Weights, ones: _Sums) -> Draws:
-    """From the products K_ij L_ij, and the sums over j of w_j K_ij and of w_j L_ij."""
-    sums = _sums(w, of_k, of_l, w @ both, w**2 @ both)
-    found = sums.pairs / ones.pairs - 2 * sums.triples / ones.triples + sums.quadruples / ones.quadruples
-    return np.where(ones.quadruples > 0, found, np.nan)
+    @classmethod
+    def of(cls, matrix: Square, w: Weights) -> "_Sums":
+        return cls(w @ matrix, w**2 @ matrix)
 
 
-def _counts(w: Weights) -> _Sums:
-    """The sums where K and L are 1 for all pairs of different sentences."""
+def _hsic(both: Square, k: _Sums, l: _Sums, w: Weights, count: Draws) -> Draws:  # noqa: E741
+    """Mean of K_ij L_ij − 2 K_ij L_iq + K_ij L_qr over quadruples of different sentences, weighted.
+
+    Of each term the sum over indices that it does not have, and of those that are equal, is worked out.
+
+    Args:
+        both: K_ij L_ij.
+        count: of such quadruples.
+    """
+    of_both, cubed = _Sums.of(both, w), w**3 @ both
+    total = w.sum(axis=1)
+    apart = k.first * l.first - of_both.second  # over different j and q, of w_j w_q K_ij L_iq
+    pairs = (
+        (total**2 - (w**2).sum(axis=1)) * (w * of_both.first).sum(axis=1)
+        - 4 * total * (w**2 * of_both.first).sum(axis=1)
+        + 4 * (w**3 * of_both.first).sum(axis=1)
+        + 2 * (w**2 * of_both.second).sum(axis=1)
+    )
+    equal = k.second * l.first + k.first * l.second - 2 * cubed
+    triples = (w * ((total[:, None] - w) * apart - equal)).sum(axis=1)
+    quadruples = (w * k.first).sum(axis=1) * (w * l.first).sum(axis=1)
+    quadruples = quadruples - 4 * (w**2 * apart).sum(axis=1) - 2 * (w**2 * of_both.second).sum(axis=1)
+    return np.where(count > 0, (pairs - 2 * triples + quadruples) / count, np.nan)
+
+
+def _quadruples(w: Weights) -> Draws:
+    """How many quadruples of different sentences there are: the last sum above where K and L are 1."""
     rest = w.sum(axis=1, keepdims=True) - w
-    return _sums(w, rest, rest, rest, (w**2).sum(axis=1, keepdims=True) - w**2)
-
-
-def _sums(w: Weights, of_k: Weights, of_l: Weights, of_both: Weights, of_both_squared: Weights) -> _Sums:
-    """From sums over j for each i: of w_j K_ij, w_j L_ij, w_j K_ij L_ij and w_j² K_ij L_ij."""
-    apart = of_k * of_l - of_both_squared  # of w_j w_k K_ij L_ik where j and k differ
-    one_shared = (w**2 * apart).sum(axis=1)
-    two_shared = (w**2 * of_both_squared).sum(axis=1)
-    every = (w * of_k).sum(axis=1) * (w * of_l).sum(axis=1)
-    return _Sums((w * of_both).sum(axis=1), (w * apart).sum(axis=1), every - 4 * one_shared - 2 * two_shared)
+    second = (w**2).sum(axis=1, keepdims=True) - w**2
+    every = (w * rest).sum(axis=1) ** 2
+    return every - 4 * (w**2 * (rest**2 - second)).sum(axis=1) - 2 * (w**2 * second).sum(axis=1)
 
 
 class Interval(NamedTuple):
