@@ -361,8 +361,8 @@ def write_tokenizer(
     folder: Path, tokenizer: "Tokenizer", config: Config, step: int, say: Callable[[str], None]
 ) -> bool:
     """The tokenizer's files; with a chat template, and True, where the model learned in a frame."""
+    from jaxlingua.data.learned_frames import frame_language, learns_prompts
     from jaxlingua.data.wordings import load_wording
-    from jaxlingua.eval.card import frame_language, learns_prompts
     from jaxlingua.tokens.export import save_with_chat_template
 
     if not step or not learns_prompts(config):

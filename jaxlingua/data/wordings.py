@@ -99,6 +99,11 @@ class Wording:
         """What similarity answers: `same` and `different`."""
         return self._content["labels"]
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages that localized frames are there for, beside English; none where frames are English."""
+        return tuple(self._content["localized"])
+
     def _localized(self, language: str) -> Mapping[str, Any] | None:
         """What localized.yaml says; None where frames are English."""
         if self.frames == "english" or language == ENGLISH:

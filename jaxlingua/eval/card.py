@@ -12,6 +12,7 @@ import yaml
 
 from jaxlingua.config import Config, HuggingFaceSource, source_languages
 from jaxlingua.data.chat_template import as_message
+from jaxlingua.data.learned_frames import frame_language, learns_prompts
 from jaxlingua.data.records import Instruction, Pair
 from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import load_wording
@@ -171,32 +172,6 @@ def _learned(stages: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
             if row["documents seen"] and stage["name"] not in names:
                 names.append(stage["name"])
     return learned
-
-
-def learns_prompts(config: Config) -> bool:
-    """Whether anything but plain text is learned, so that a frame around a question means something."""
-    entries = [(name, entry) for stage in config.stages for name, entry in stage.mixture.items()]
-    kinds = [
-        (config.data.sources[name if entry.source == "auto" else entry.source], entry.task)
-        for name, entry in entries
-    ]
-    return any(
-        task != "text" and source.kind != "text" and getattr(source, "yields", "") != "text"
-        for source, task in kinds
-    )
-
-
-def frame_language(config: Config) -> str:
-    """Language of the frame that a chat template has: English where that was learned, else the first."""
-    if config.data.frames == "english":
-        return "eng_Latn"
-    answers: list[str] = []
-    for stage in config.stages:
-        for name, entry in stage.mixture.items():
-            source = config.data.sources[name if entry.source == "auto" else entry.source]
-            directions = entry.directions()
-            answers += [wanted for _, wanted in directions] if directions else source_languages(source)
-    return "eng_Latn" if "eng_Latn" in answers or not answers else answers[0]
 
 
 def _translation(config: Config) -> str:
