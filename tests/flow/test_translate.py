@@ -257,7 +257,7 @@ def test_what_can_be_refused_without_devices_is_refused_before_they_start(
 
 
 def test_two_processes_do_not_write_one_output(home, tmp_path, capsys):
-    from jaxlingua.eval.translate.files import held
+    from jaxlingua.generate.output import held
 
     with held(tmp_path / "out.json", {"a": 1}):
         (tmp_path / "out.json.unfinished" / "settings.json").unlink()

@@ -20,6 +20,7 @@ from jaxlingua.eval.translate.fields import TOO_LONG, Reply, reply_of, translate
 from jaxlingua.eval.translate.report import report_line
 from jaxlingua.generate.decoding import Answer, Request, decoding_of
 from jaxlingua.generate.engine import generate
+from jaxlingua.generate.output import held, journal_folder
 from jaxlingua.generate.prompts import prompt_room
 from jaxlingua.hub import find_folder
 from jaxlingua.processes.roll_call import Group
@@ -90,8 +91,8 @@ def translate_file(
         say(f"{output}: translated already; {files.report_path(output)} tells of it")
         return
     # The first process alone writes.
-    holding = files.held(output, settings) if group.is_primary else nullcontext()
-    answers = files.journal_folder(output)
+    holding = held(output, settings) if group.is_primary else nullcontext()
+    answers = journal_folder(output)
     with holding, opened_journal(answers, _hash(settings), is_owner=False, say=say) as journal:
         ask = Asking(wanted, model, mesh, journal, telling, at_boundary)
         texts = [text for record in wanted.texts for text in record.values()]

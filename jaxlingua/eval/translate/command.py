@@ -15,6 +15,7 @@ from jaxlingua.data.records import Pair
 from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import Wording, load_wording
 from jaxlingua.errors import ConfigError
+from jaxlingua.generate.output import check_output
 from jaxlingua.languages import check_language
 
 PURPOSE = """\
@@ -83,11 +84,7 @@ def wanted_from(arguments: list[str]) -> Wanted:
         raise ConfigError(f"FILE: '{names[0]}' given, which is no file; give one of Alpaca's form")
     file = read_instruction_file(names[0], "FILE")
     output = Path(flags["--output"]).expanduser()
-    if output.is_dir() or not output.parent.is_dir():
-        raise ConfigError(
-            f"--output: '{output}' given, which is {'a folder' if output.is_dir() else 'in no folder'}; a "
-            f"file in a folder that is there is allowed; give one"
-        )
+    check_output(output)
     check_ending(output, file.form, "--output")
     wording = load_wording(config.data)
     wanted = Wanted(file, file.texts(), model, direction, output, config, wording)
