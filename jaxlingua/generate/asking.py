@@ -9,29 +9,15 @@ from jax.sharding import Mesh
 
 from jaxlingua.command_line import check_map
 from jaxlingua.config import Config, GenerateConfig, source_languages
-from jaxlingua.data.records import Instruction, Pair
-from jaxlingua.data.templates import render
-from jaxlingua.data.wordings import load_wording
 from jaxlingua.errors import DataError
 from jaxlingua.generate.decoding import Answer, Request, decoding_of
 from jaxlingua.generate.engine import generate, stream
+from jaxlingua.generate.framing import Framing, Question
 from jaxlingua.generate.prompts import cut_prompts, prompt_room
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import rows_multiple
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.masks import prompt_tokens
-
-
-@dataclass(frozen=True)
-class Question:
-    """What somebody asks of a model, before it is framed."""
-
-    text: str  # a prompt, an instruction, or a text to translate
-    given: str = ""  # the input of an instruction
-    direction: tuple[str, str] | None = None  # of a translation
-    is_raw: bool = False  # the text is the prompt itself, without a frame
-    language: str = ""  # of an instruction's answer, which localized frames are in; empty: the asker's own
-    repeat: int = 0  # number among equal questions, each of which gets a sample of its own
 
 
 @dataclass(frozen=True)
@@ -56,20 +42,13 @@ class Opened(Protocol):
 class Asker:
     """One model that is open: frames questions as it learned them, and answers them."""
 
-    def __init__(
-        self, name: str, opened: Opened, config: Config, mesh: Mesh, *, is_framed: bool, language: str
-    ):
-        """`config` says how prompts are framed and tokens chosen.
+    def __init__(self, name: str, opened: Opened, config: Config, mesh: Mesh, framing: Framing):
+        """`config` says how tokens are chosen, `name` what the model is called.
 
-        Args:
-            name: base, tuned or what the user calls it.
-            is_framed: whether the model learned the frame of instructions; without, they go in as they are.
-            language: of answers to instructions, where frames are localized and a question names none.
         Raises: ConfigError for options that exclude each other, or leave no room for a prompt.
         """
         self.name, self.opened, self.config, self.mesh = name, opened, config, mesh
-        self.is_framed, self.language = is_framed, language
-        self.wording = load_wording(config.data)
+        self.framing, self.wording = framing, framing.wording
         self.decoding = decoding_of(config)
         prompt_room(opened.model.config, config.generate.max_new_tokens)
 
@@ -82,29 +61,11 @@ class Asker:
         wanted = check_map(GenerateConfig, {**before.generate.model_dump(), **options}, "generate")
         run = before.run if seed is None else before.run.model_copy(update={"seed": seed})
         config = before.model_copy(update={"generate": wanted, "run": run})
-        options = {"is_framed": self.is_framed, "language": self.language}
-        return Asker(self.name, self.opened, config, self.mesh, **options)
+        return Asker(self.name, self.opened, config, self.mesh, self.framing)
 
     def prompt(self, question: Question) -> str:
-        """What the model reads for a question.
-
-        Raises: DataError where there is nothing to frame; ConfigError where frames are localized and the
-            language has none.
-        """
-        if question.is_raw:
-            return question.text
-        if not (question.text.strip() or (question.given.strip() and question.direction is None)):
-            raise DataError("question: an empty text given; text is needed; write some")
-        options = {"source": "question", "training": False, "direction": question.direction}
-        if question.direction is not None:
-            given, wanted = question.direction
-            # The answer is no part of a prompt.
-            return render(Pair(0, {given: question.text, wanted: "a"}), self.wording, **options).prompt
-        if not self.is_framed:
-            return f"{question.text}\n{question.given}" if question.given else question.text
-        language = question.language or self.language
-        asked = Instruction(0, language, question.text, question.given, "a")
-        return render(asked, self.wording, **options).prompt
+        """What the model reads for a question; see `Framing.prompt`."""
+        return self.framing.prompt(question)
 
     def stream(self, question: Question) -> Iterator[Told]:
         """The answer while it is written; the last one is whole. Each text begins with the one before."""

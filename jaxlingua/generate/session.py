@@ -1,0 +1,177 @@
+"""A session at the terminal: every line is a question of its own, commands begin with a slash."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from time import perf_counter
+from typing import TextIO
+
+from jaxlingua.command_line import parse_yaml
+from jaxlingua.errors import ConfigError, JaxlinguaError, nearest, one_line
+from jaxlingua.generate.asking import Asker, Told
+from jaxlingua.generate.framing import Question
+from jaxlingua.languages import check_language, display_name
+
+HELP = """\
+Each line is a question of its own: the models know nothing of earlier ones. A backslash at the end of a line
+goes on with the next one.
+/instruction        lines are instructions
+/input TEXT         what the next instruction is about
+/from LANG          lines are texts in this language, once /to is given too
+/to LANG            and this is the one they are translated into
+/raw                lines go in as they are
+/set NAME=VALUE     max_new_tokens, temperature, top_k, top_p, seed, stop, …
+/help               this
+/quit               ends the session, as Ctrl-D does; Ctrl-C ends an answer
+//…                 a question that begins with a slash"""
+COMMANDS = ("/instruction", "/input", "/from", "/to", "/raw", "/set", "/help", "/quit")
+
+
+class Session:
+    """What is asked next, and of whom."""
+
+    def __init__(self, askers: Sequence[Asker], asked: Question, out: TextIO, say: Callable[[str], None]):
+        """`asked` says how the first line is framed; answers go to `out`, all else to `say`."""
+        self.askers, self.asked, self.out, self.say = list(askers), asked, out, say
+        self.source = self.target = ""
+        if asked.direction is not None:
+            self.source, self.target = asked.direction
+
+    def run(self, lines: Iterator[str]) -> None:
+        """Answer line by line. A line that cannot be answered is told, and the next one is read."""
+        held = ""
+        for line in lines:
+            if line.endswith("\\"):
+                held += f"{line[:-1]}\n"
+                continue
+            line, held = held + line, ""
+            if not line.strip():
+                continue
+            try:
+                if line.startswith("/") and not line.startswith("//"):
+                    if line.split()[0] == "/quit":
+                        return
+                    self._command(*line.strip().partition(" ")[::2])
+                else:
+                    text = line.removeprefix("/") if line.startswith("//") else line
+                    answer(self.askers, replace(self.asked, text=text), self.out, self.say)
+                    if not self.asked.direction:
+                        self.asked = replace(self.asked, given="")
+            except JaxlinguaError as error:
+                self.say(one_line(error))
+
+    def _command(self, name: str, value: str) -> None:
+        value = value.strip()
+        if name not in COMMANDS:
+            raise ConfigError(f"'{name}' given; {nearest(name, list(COMMANDS))}; /help tells what they do")
+        if name == "/help":
+            self.say(HELP)
+        elif name == "/set":
+            self._set(value)
+        elif name in ("/from", "/to"):
+            check_language(value, name)
+            self.source, self.target = (value, self.target) if name == "/from" else (self.source, value)
+            self._translate()
+        elif name == "/input":
+            self.asked = Question("", value)
+            self.say("the next line is an instruction, with this input")
+        else:
+            self.asked = Question("", is_raw=name == "/raw")
+            self.say("lines go in as they are" if name == "/raw" else "lines are instructions")
+
+    def _translate(self) -> None:
+        if not (self.source and self.target):
+            self.say(f"{'/from' if self.target else '/to'} is needed too")
+        elif self.source == self.target:
+            raise ConfigError(f"/from and /to: both are '{self.source}'; they have to differ; change one")
+        else:
+            self.asked = Question("", direction=(self.source, self.target))
+            self.say(f"lines are translated from {display_name(self.source)} to {display_name(self.target)}")
+
+    def _set(self, given: str) -> None:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise ConfigError("/set: no value given; write it like /set max_new_tokens=64")
+        options = {name.strip().removeprefix("generate."): parse_yaml(value, "/set")}
+        self.askers = [asker.changed(**options) for asker in self.askers]
+        self.say(f"{name.strip()} is {value.strip()}")
+
+
+def answer(askers: Sequence[Asker], question: Question, out: TextIO, say: Callable[[str], None]) -> None:
+    """Each model's answer to a question, written to `out` as it comes; Ctrl-C ends all of them.
+
+    Raises: DataError or ConfigError where there is nothing to ask.
+    """
+    with _ctrl_c() as is_stopped:
+        for asker in askers:
+            if is_stopped.is_set():
+                break
+            if len(askers) > 1:
+                out.write(f"── {asker.name}\n")
+            start, shown, told = perf_counter(), 0, None
+            for told in asker.stream(question):
+                out.write(told.text[shown:])
+                out.flush()
+                shown = len(told.text)
+                if is_stopped.is_set():
+                    break
+            out.write("\n")
+            out.flush()
+            say(_about(told, perf_counter() - start, asker, is_stopped=is_stopped.is_set()))
+
+
+def typed_lines() -> Iterator[str]:
+    """Lines of standard input; at a terminal they can be edited and called back, and Ctrl-C gives them up."""
+    if not sys.stdin.isatty():
+        for line in sys.stdin:
+            yield line.removesuffix("\n").removesuffix("\r")
+        return
+    import readline  # noqa: F401 — input() takes its keys from it
+
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+
+
+def _about(told: Told | None, seconds: float, asker: Asker, *, is_stopped: bool) -> str:
+    """What there is to know of an answer beside its text."""
+    if told is None:
+        return "stopped"
+    ends = {
+        "": "stopped",
+        "eos": "ended by itself",
+        "stop": "ended by a stop string",
+        "length": f"cut off at generate.max_new_tokens={asker.config.generate.max_new_tokens}",
+    }
+    told_of = f"({told.new_tokens:,} tokens in {seconds:.1f} s, {ends[told.ended_by]}"
+    if told.cut_prompt_tokens:
+        told_of += f"; the prompt was too long: {told.cut_prompt_tokens:,} tokens were cut from its left"
+    return f"{told_of})"
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """Within, Ctrl-C asks for the end at the next token; a second one does not wait for it."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
