@@ -76,8 +76,11 @@ def by_shares(problem: Problem, shares: np.ndarray) -> np.ndarray:
     pairs = np.floor(exact).astype(np.int64)
     while problem.spent(pairs) > problem.budget:
         pairs[(exact - pairs + (pairs <= problem.least) * 2.0).argmin()] -= 1
-    for index in np.argsort(pairs - exact, kind="stable"):
+    order = np.argsort(pairs - exact, kind="stable")  # the largest remainder first
+    while True:
         left = problem.budget - problem.spent(pairs)
-        if pairs[index] < problem.most[index] and problem.cost[index] <= left:
-            pairs[index] += 1
-    return pairs
+        can = order[(pairs[order] < problem.most[order]) & (problem.cost[order] <= left)]
+        if not len(can):
+            return pairs
+        pairs[can[0]] += 1
+        order = np.append(order[order != can[0]], can[0])

@@ -37,6 +37,22 @@ class _Table:
 
 
 @dataclass(frozen=True)
+class _Hull:
+    """The corners of a concave envelope within limits.
+
+    Attributes:
+        jumps: sizes at the ends of what it jumps over.
+        slopes: gain per unit of cost between each two corners, and `widths`, units that lie between them.
+    """
+
+    pairs: np.ndarray
+    gains: np.ndarray
+    jumps: np.ndarray
+    slopes: np.ndarray
+    widths: np.ndarray
+
+
+@dataclass(frozen=True)
 class _Relaxed:
     """The best split if a language could have any point of its concave envelope.
 
@@ -97,7 +113,8 @@ class _Search:
     def __init__(self, problem: Problem):
         self._problem = problem
         self._tables = [_first_table(problem, index) for index in range(len(problem.cost))]
-        self._hulls: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._hulls: dict[tuple[int, ...], _Hull] = {}
+        self._fine: list[set[int]] = [set() for _ in problem.cost]  # sizes whose neighbors are there
 
     def relaxed(self, least: np.ndarray, most: np.ndarray) -> _Relaxed:
         """The best split of envelopes within limits, after the tables were refined as far as it needs."""
@@ -109,56 +126,60 @@ class _Search:
             if not any(grown):
                 return relaxed
 
-    def _solve(self, least: np.ndarray, most: np.ndarray) -> tuple[_Relaxed, dict[int, np.ndarray]]:
+    def _solve(self, least: np.ndarray, most: np.ndarray) -> tuple[_Relaxed, dict[int, set[int]]]:
         """The best split of the tables' envelopes, and the sizes of each language around which to refine."""
         problem, weights, cost = self._problem, self._problem.weights, self._problem.cost
         limits = enumerate(zip(least.tolist(), most.tolist(), strict=True))
         hulls = [self._hull(index, *ends) for index, ends in limits]
-        slopes, widths, owners = [], [], []
-        for index, (table, _) in enumerate(hulls):
-            steps = cost[index] * np.diff(table.pairs)
-            slopes.append(weights[index] * np.diff(table.gains) / np.maximum(steps, 1))
-            widths.append(steps)
-            owners.append(np.full(len(steps), index))
-        slope, width, owner = map(np.concatenate, (slopes, widths, owners))
+        slope = np.concatenate([hull.slopes for hull in hulls])
+        width = np.concatenate([hull.widths for hull in hulls])
+        owner = np.repeat(np.arange(len(hulls)), [len(hull.slopes) for hull in hulls])
         order = np.argsort(-slope, kind="stable")
         order = order[slope[order] > 0]
         left = problem.budget - problem.spent(least)
         taken = int(np.searchsorted(np.cumsum(width[order]), left, side="right"))
         counts = np.bincount(owner[order[:taken]], minlength=len(cost))
-        pairs = np.array([table.pairs[count] for (table, _), count in zip(hulls, counts, strict=True)])
-        gains = np.array([table.gains[count] for (table, _), count in zip(hulls, counts, strict=True)])
+        reached = list(zip(hulls, counts, strict=True))
+        pairs = np.array([hull.pairs[count] for hull, count in reached])
+        gains = np.array([hull.gains[count] for hull, count in reached])
         bound, at = float(weights @ gains), None
-        wanted = {index: np.append(jumps, pairs[index]) for index, (_, jumps) in enumerate(hulls)}
+        wanted = {index: {*hull.jumps, int(pairs[index])} for index, hull in enumerate(hulls)}
         left -= problem.spent(pairs - least)
         if taken < len(order) and left > 0:
             index = int(owner[order[taken]])
             place = pairs[index] + left / cost[index]
             bound += left * slope[order[taken]]
-            following = hulls[index][0].pairs[counts[index] + 1]
-            wanted[index] = np.append(wanted[index], following)
+            wanted[index].add(int(hulls[index].pairs[counts[index] + 1]))
             at = (index, float(place))
             pairs[index] = int(place)
         return _Relaxed(bound, pairs, at), wanted
 
-    def _hull(self, index: int, low: int, high: int) -> tuple[_Table, np.ndarray]:
-        """The envelope within limits, and the ends of what it jumps over."""
+    def _hull(self, index: int, low: int, high: int) -> _Hull:
         table = self._tables[index]
         key = (index, low, high, len(table.pairs))
         if key not in self._hulls:
             inside = slice(*np.searchsorted(table.pairs, [low, high + 1]))
-            self._hulls[key] = _envelope(table.pairs[inside], table.gains[inside])
+            pairs, gains, jumps = _envelope(table.pairs[inside], table.gains[inside])
+            widths = self._problem.cost[index] * np.diff(pairs)
+            slopes = self._problem.weights[index] * np.diff(gains) / widths
+            self._hulls[key] = _Hull(pairs, gains, jumps, slopes, widths)
         return self._hulls[key]
 
-    def _refine(self, index: int, around: np.ndarray) -> bool:
+    def _refine(self, index: int, around: set[int]) -> bool:
         """Cut the cells on both sides of some sizes into parts. False where they are 1 pair wide already."""
+        around = around - self._fine[index]
+        if not around:
+            return False
         known = self._tables[index].pairs
-        places = np.searchsorted(known, around)
+        places = np.searchsorted(known, sorted(around))
         starts = np.unique(np.concatenate([places, places - 1]))
         starts = starts[(starts >= 0) & (starts < len(known) - 1)]
         starts = starts[np.diff(known)[starts] > 1]
+        if not len(starts):
+            self._fine[index] |= around
+            return False
         parts = [np.linspace(known[start], known[start + 1], _PARTS + 1) for start in starts]
-        return self._add(index, np.concatenate(parts).astype(np.int64)) if parts else False
+        return self._add(index, np.concatenate(parts).astype(np.int64))
 
     def _add(self, index: int, pairs: np.ndarray) -> bool:
         table = self._tables[index]
@@ -182,12 +203,15 @@ def sizes_between(least: int, most: int, count: int) -> np.ndarray:
     return np.unique(np.round(np.geomspace(least + 1, most + 1, count)).astype(np.int64) - 1)
 
 
-def _envelope(pairs: np.ndarray, gains: np.ndarray) -> tuple[_Table, np.ndarray]:
-    """The least concave function above points, by its corners, and the ends of its jumps over deep points.
+def _envelope(pairs: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The least concave function above points, by its corners (pairs, gains), and the ends of its jumps.
 
     A point that lies below the line between its neighbors is no corner, whatever else is taken away.
     """
     kept = np.arange(len(pairs))
+    if len(kept) > 2:  # the steepest line from the first point is the whole jump of a law that bends up first
+        second = 1 + int(((gains[1:] - gains[0]) / (pairs[1:] - pairs[0])).argmax())
+        kept = np.concatenate([kept[:1], kept[second:]])
     while len(kept) > 2:
         slopes = np.diff(gains[kept]) / np.diff(pairs[kept])
         is_corner = np.concatenate([[True], slopes[1:] < slopes[:-1], [True]])
@@ -197,8 +221,8 @@ def _envelope(pairs: np.ndarray, gains: np.ndarray) -> tuple[_Table, np.ndarray]
     depth = np.interp(pairs, pairs[kept], gains[kept]) - gains
     deep = np.flatnonzero(depth > _NOISE * np.maximum(np.abs(gains), abs(gains[-1])))
     after = np.searchsorted(kept, deep)
-    jumps = np.unique(pairs[kept[np.concatenate([after - 1, after])]]) if len(deep) else np.empty(0, np.int64)
-    return _Table(pairs[kept], gains[kept]), jumps
+    jumps = np.unique(pairs[kept[np.concatenate([after - 1, after])]])
+    return pairs[kept], gains[kept], jumps
 
 
 def _polished(problem: Problem, pairs: np.ndarray) -> np.ndarray:
