@@ -1,0 +1,1 @@
+"""Runs over languages, sizes and seeds, all from one base, and their scores in one table."""

@@ -1,0 +1,65 @@
+"""The scores of runs as a tidy table: a line for each score."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxlingua.analysis.sweep.cells import Cell
+
+COLUMNS = ("language", "pairs", "seed", "task", "metric", "value", "low", "high", "items", "run")
+# What is measured on held-out documents: the metric's name here, the names in metrics.jsonl begin with it.
+HELD_OUT = {"held_out_loss": "loss", "bits_per_byte": "bits_per_byte"}
+
+
+def rows_of(run: Path, cell: Cell) -> list[dict[str, Any]]:
+    """The scores of the run's last stage, and in the first run of a language those of the base, with 0 pairs.
+
+    A task is named without the cell's language, which is `*`, so that languages can be compared.
+    """
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    rows = []
+    *earlier, last = [stage.name for stage in cell.config.stages]
+    # What each score is of: the base, which is the end of an earlier stage where there is one, or the last.
+    pairs_of = {("tuned", last): cell.pairs, ("tuned", earlier[-1]) if earlier else ("base", "base"): 0}
+    for score in report["scores"]:
+        pairs = pairs_of.get((score["model"], score["stage"]))
+        if pairs or (pairs == 0 and cell.is_first):
+            given = {name: score[name] for name in ("metric", "value", "low", "high", "items")}
+            rows.append(_row(cell, pairs, score["task"], run, **given))
+    for name, value in _held_out(run).items():
+        kind, _, entry = name.partition("/")
+        rows.append(_row(cell, cell.pairs, entry, run, metric=HELD_OUT[kind], value=value))
+    return rows
+
+
+def _row(cell: Cell, pairs: int, task: str, run: Path, **given: Any) -> dict[str, Any]:
+    named = {"language": cell.language, "pairs": pairs, "seed": cell.seed}
+    return {**named, "task": task.replace(cell.language, "*"), **given, "run": str(run)}
+
+
+def _held_out(run: Path) -> Mapping[str, float]:
+    """The last of each measure of held-out documents, by entry and language."""
+    found: dict[str, float] = {}
+    for line in (run / "metrics.jsonl").read_text("utf-8").splitlines():
+        values = json.loads(line)
+        found |= {
+            name: value
+            for name, value in values.items()
+            if name.partition("/")[0] in HELD_OUT and "/" in name
+        }
+    return found
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """CSV with a header; what is not there is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: row.get(name, "") for name in COLUMNS} for row in rows)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text.getvalue(), "utf-8", newline="")
+    os.replace(partial, path)

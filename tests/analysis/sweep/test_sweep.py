@@ -1,0 +1,261 @@
+"""A grid of runs from one base: what each learns and is asked, the table, going on after a stop."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jaxlingua.analysis.sweep import runs
+from jaxlingua.analysis.sweep.cells import cells_of
+from jaxlingua.analysis.sweep.command import main
+from jaxlingua.analysis.sweep.table import COLUMNS, rows_of
+from jaxlingua.command_line import check_config, load_config
+from jaxlingua.errors import ConfigError, Stopped
+from tests.flow.small import CONFIG, train, write_config
+
+LANGUAGES = ["deu_Latn", "ell_Grek"]
+PHRASES = {"kind": "cldr", "languages": ["eng_Latn", *LANGUAGES], "records": 400}
+STAGE = {
+    "name": "pairs",
+    "steps": 3,
+    "mixture": {
+        "english": {"source": "diary", "language": "eng_Latn"},
+        "german": {"source": "diary", "language": "deu_Latn"},
+        "out": {
+            "source": "phrases",
+            "direction": ["eng_Latn-deu_Latn", "eng_Latn-ell_Grek", "deu_Latn-ell_Grek"],
+        },
+    },
+}
+TASKS = [
+    "phrases.eng_Latn-deu_Latn",
+    "phrases.eng_Latn-ell_Grek",
+    "phrases.deu_Latn-ell_Grek",
+    "diary.eng_Latn",
+]
+
+
+def config(tmp_path: Path, **changes):
+    diary = {"kind": "cldr", "yields": "qa", "languages": ["eng_Latn", "deu_Latn"], "records": 100}
+    given = {
+        **CONFIG,
+        "run": {"folder": str(tmp_path / "run"), "branch_from": str(tmp_path / "base")},
+        "data": {"template": "short", "sources": {"phrases": PHRASES, "diary": diary}},
+        "stages": [CONFIG["stages"][0], STAGE],
+        "eval": {**CONFIG["eval"], "tasks": TASKS},
+    }
+    given["stages"][0] = {
+        "name": "coit",
+        "mixture": {"phrases": {"direction": "eng_Latn-ell_Grek"}},
+        "steps": 2,
+    }
+    return check_config(given | changes, "a test")
+
+
+def test_a_run_learns_its_language_and_is_asked_in_it(tmp_path):
+    cells = cells_of(config(tmp_path), LANGUAGES, [10, 20], [0, 7], tmp_path)
+    assert [cell.name for cell in cells] == [
+        f"{language}-{pairs}-{seed}" for seed in (0, 7) for pairs in (10, 20) for language in LANGUAGES
+    ]
+    german, greek = cells[2].config, cells[3].config
+    first, last = german.stages
+    assert first == config(tmp_path).stages[0]  # earlier stages are those of the base
+    assert list(last.mixture) == ["english", "german", "out"]
+    assert last.mixture["out"].direction == ["eng_Latn-deu_Latn"]
+    assert (last.mixture["out"].replay.records, last.mixture["out"].replay.seed) == (20, 0)
+    assert last.mixture["english"].replay == "off"
+    assert german.eval.tasks == ["phrases.eng_Latn-deu_Latn", "diary.eng_Latn"]
+    assert list(greek.stages[1].mixture) == ["english", "out"]
+    assert greek.stages[1].mixture["out"].direction == ["eng_Latn-ell_Grek"]
+    assert not any(cell.config.eval.base_model for cell in cells)  # which is the end of stage coit
+    assert [cell.config.run.seed for cell in cells] == [0] * 4 + [7] * 4
+    assert len({cell.config.run.folder for cell in cells}) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"run": {}},
+            "model.init: scratch given, so that each run of the sweep would begin with another model",
+        ),
+        (
+            {"stages": [{**STAGE, "mixture": {"english": STAGE["mixture"]["english"]}}]},
+            "--languages: 'deu_Latn' given; stage 'pairs' has no entry that translates",
+        ),
+        (
+            {"eval": {"tasks": ["phrases.eng_Latn-ell_Grek"]}},
+            "--languages: 'deu_Latn' given, and no task of eval.tasks is of it",
+        ),
+        (
+            {
+                "stages": [
+                    {**STAGE, "mixture": STAGE["mixture"] | {"both": {"source": "phrases", "task": "text"}}}
+                ]
+            },
+            "mixture.both: shows deu_Latn and ell_Grek, which are swept",
+        ),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(tmp_path, changes, said):
+    with pytest.raises(ConfigError) as error:
+        cells_of(config(tmp_path, **changes), LANGUAGES, [10], [0], tmp_path)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "said"),
+    [
+        ("--pairs", "10,ten", "--pairs: 'ten' given; whole numbers from 1 on"),
+        ("--pairs", "0", "--pairs: '0' given"),
+        ("--pairs", "10,10", "--pairs: '10' twice"),
+        ("--seeds", "1,,2", "--seeds: nothing between two commas"),
+        ("--languages", "german", "german"),
+    ],
+)
+def test_bad_lists_are_one_line(tmp_path, flag, given, said):
+    flags = {"--languages": "deu_Latn", "--pairs": "10", "--output": str(tmp_path / "sweep")} | {flag: given}
+    with pytest.raises(ConfigError) as error:
+        main([str(write_config(tmp_path / "a.yaml")), *(part for pair in flags.items() for part in pair)])
+    assert said in str(error.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_table_has_the_last_stage_and_the_base(tmp_path):
+    cell = cells_of(config(tmp_path), LANGUAGES, [10], [3], tmp_path)[0]
+    score = {"metric": "chrf++", "value": 1.5, "low": 1.0, "high": 2.0, "items": 4, "signature": "s"}
+    scores = [
+        {"stage": "base", "model": "base", "task": "phrases.eng_Latn-deu_Latn", **score},
+        {"stage": "floors", "model": "source_copied", "task": "phrases.eng_Latn-deu_Latn", **score},
+        {"stage": "coit", "model": "tuned", "task": "phrases.eng_Latn-deu_Latn", **score, "value": 9.0},
+        {"stage": "pairs", "model": "tuned", "task": "diary.eng_Latn", **score, "value": 7.0},
+    ]
+    (tmp_path / "report.json").write_text(json.dumps({"scores": scores}))
+    lines = [
+        {"step": 1, "bits_per_byte/out/deu_Latn": 3.0, "bits_per_byte": 5.0},
+        {"bits_per_byte/out/deu_Latn": 2.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = rows_of(tmp_path, cell)
+    assert [(row["pairs"], row["task"], row["metric"], row["value"]) for row in rows] == [
+        (0, "phrases.eng_Latn-*", "chrf++", 9.0),
+        (10, "diary.eng_Latn", "chrf++", 7.0),
+        (10, "out/*", "bits_per_byte", 2.0),
+    ]
+    assert {(row["language"], row["seed"]) for row in rows} == {("deu_Latn", 3)}
+
+
+def fake_training(trained: list[str], ends: list[int]):
+    """Writes what a run of the configuration would leave, unless it is to end with another exit code."""
+
+    def train_one(path: Path, programs: Path) -> int:
+        trained.append(path.stem)
+        if code := ends.pop(0) if ends else 0:
+            return code
+        cell = load_config(str(path))
+        run = Path(cell.run.folder)
+        run.mkdir()
+        models = [("base", "base"), ("tuned", "coit"), ("tuned", "pairs")]
+        scores = [
+            {
+                "stage": stage,
+                "model": model,
+                "task": task,
+                "metric": "f1",
+                "value": 1,
+                "low": 0,
+                "high": 2,
+                "items": 4,
+            }
+            for model, stage in models
+            for task in cell.eval.tasks
+        ]
+        (run / "report.json").write_text(json.dumps({"scores": scores}))
+        (run / "metrics.jsonl").write_text("")
+        return 0
+
+    return train_one
+
+
+def test_a_sweep_runs_each_once_and_goes_on(tmp_path, monkeypatch):
+    path, out, trained = tmp_path / "sweep.yaml", tmp_path / "sweep", []
+    path.write_text(yaml.safe_dump(config(tmp_path).model_dump(mode="json")), "utf-8")
+    monkeypatch.setattr(runs, "_train", fake_training(trained, [0, 143]))
+    arguments = [str(path), "--languages", "deu_Latn,ell_Grek", "--pairs", "10,20", "--output", str(out)]
+    with pytest.raises(Stopped) as error:
+        main(arguments)
+    assert error.value.exit_code == 143
+    assert {row["language"] for row in table(out)} == {"deu_Latn"}
+    main(arguments)
+    first, second, *rest = [f"{language}-{pairs}-0" for pairs in (10, 20) for language in LANGUAGES]
+    assert trained == [first, second, second, *rest]
+    found = [(row["language"], row["pairs"], row["task"]) for row in table(out)]
+    assert found == [
+        (language, pairs, task)
+        for size in ("10", "20")
+        for language in LANGUAGES
+        for pairs in (["0", "10"] if size == "10" else ["20"])
+        for task in ("phrases.eng_Latn-*", "diary.eng_Latn")
+    ]
+    main(arguments)
+    assert len(trained) == 5
+    with pytest.raises(ConfigError, match="deu_Latn-10-0 of another configuration"):
+        main([*arguments, "train.optimizer.peak_lr=0.1"])
+
+
+@pytest.mark.slow
+def test_runs_of_other_sizes_take_their_programs_from_the_first(tmp_path):
+    """In processes of their own, from a run that they all branch from."""
+    given = config(tmp_path, eval={**CONFIG["eval"], "tasks": TASKS}).model_dump(mode="json")
+    given["train"]["held_out_documents"], given["stages"][1] = (
+        0,
+        given["stages"][1] | {"steps": "auto", "epochs": 1},
+    )
+    base = {**given, "run": given["run"] | {"folder": str(tmp_path / "base"), "branch_from": ""}}
+    base |= {"stages": given["stages"][:1], "eval": given["eval"] | {"tasks": []}}
+    for name, content in (("base", base), ("sweep", given)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    train(tmp_path / "base.yaml")
+    main(
+        [
+            str(tmp_path / "sweep.yaml"),
+            "--languages",
+            "deu_Latn",
+            "--pairs",
+            "40,80",
+            "--output",
+            str(tmp_path / "out"),
+        ]
+    )
+    compiled = {}
+    for pairs in (40, 80):
+        run = tmp_path / "out" / "runs" / f"deu_Latn-{pairs}-0"
+        programs = json.loads((run / "goodput.json").read_text())["starts"][-1]["compiled"]
+        compiled[pairs] = [one for one in programs if (one["purpose"], one["stage"]) == ("step", "pairs")]
+    (first,), (second,) = compiled[40], compiled[80]
+    assert first["cached"] < first["programs"]
+    assert second["cached"] == second["programs"]
+    steps = {
+        json.loads(line)["step"]
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        if "loss" in line
+    }
+    assert max(steps) > 2 + 3  # the runs differ in length
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    return rows
+
+
+def test_a_public_base_is_evaluated_once_for_each_language(tmp_path):
+    given = config(tmp_path)
+    model = given.model.model_copy(update={"init": "huggingface", "path": "owner/model"})
+    run = given.run.model_copy(update={"branch_from": ""})
+    given = given.model_copy(update={"model": model, "run": run, "stages": given.stages[1:]})
+    cells = cells_of(given, LANGUAGES, [10, 20], [0], tmp_path)
+    assert [cell.config.eval.base_model for cell in cells] == [True, True, False, False]
