@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -30,6 +30,7 @@ class Told:
     cut_prompt_tokens: int  # taken from the left of a prompt that was too long
 
 
+@runtime_checkable
 class Opened(Protocol):
     """A model with its parameters on the mesh (`train.open_model.Opened`)."""
 
