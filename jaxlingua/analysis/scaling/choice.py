@@ -1,0 +1,122 @@
+"""Which law: each is fitted, and judged by what it says of the largest size when it has not seen it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxlingua.analysis.scaling.fit import Fit, NotDetermined, Points, fit
+from jaxlingua.analysis.scaling.laws import LAWS, family
+from jaxlingua.errors import DataError
+
+SIZES_TO_HOLD_OUT = 3  # that a language must have for its largest one to be held out
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A law and how it fits.
+
+    Attributes:
+        fitted: to all scores; None where these cannot tell its unknowns.
+        held_out_error: root mean square, over languages, of its error at the largest size when fitted to the
+            smaller ones; NaN where that was not possible.
+        held_out_noise: by how much noise alone moves that error.
+        why_not: why it was not fitted.
+    """
+
+    law: str
+    fitted: Fit | None
+    held_out_error: float = math.nan
+    held_out_noise: float = math.nan
+    why_not: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """For laws.json; what is not known is null."""
+        if self.fitted is None:
+            return {"law": self.law, "why_not": self.why_not}
+        numbers = {
+            "unknowns": len(self.fitted.unknowns),
+            "r_squared": self.fitted.r_squared,
+            "residual_sd": self.fitted.residual_sd,
+            "held_out_error": self.held_out_error,
+            "aicc": self.fitted.aicc,
+        }
+        return {
+            "law": self.law,
+            **{key: value if math.isfinite(value) else None for key, value in numbers.items()},
+        }
+
+
+def candidates(points: Points) -> list[Candidate]:
+    """Every law. Raises: DataError where none can be fitted."""
+    held_out = np.isin(points.language, _languages_with(points, SIZES_TO_HOLD_OUT)) & points.largest()
+    found = []
+    for law in LAWS:
+        try:
+            fitted = fit(law, points)
+        except NotDetermined as error:
+            found.append(Candidate(law, None, why_not=str(error)))
+            continue
+        try:
+            error = held_out_error(law, points, held_out) if held_out.any() else math.nan
+        except NotDetermined:
+            error = math.nan
+        noise = fitted.residual_sd / math.sqrt(max(int(held_out.sum()), 1))
+        found.append(Candidate(law, fitted, error, noise))
+    if all(one.fitted is None for one in found):
+        raise DataError(
+            f"{', '.join(points.languages)}: no law can be fitted; "
+            f"{'; '.join(f'{one.law}: {one.why_not}' for one in found)}; add scores at other sizes"
+        )
+    return found
+
+
+def held_out_error(law: str, points: Points, held_out: np.ndarray) -> float:
+    """How far the law, fitted to the other points, is from the mean of each language's held-out ones."""
+    found = fit(law, points.only(~held_out))
+    hidden = points.only(held_out)
+    counts = np.bincount(hidden.language, minlength=len(points.languages))
+    said = found.at(hidden)
+    sums = np.bincount(hidden.language, hidden.score - said, minlength=len(counts))
+    return math.sqrt(float(np.mean((sums[counts > 0] / counts[counts > 0]) ** 2)))
+
+
+def choose(found: Sequence[Candidate]) -> tuple[Candidate, str]:
+    """The law to use and why.
+
+    With and without an amplitude for each language are told apart by AICc. Of these laws those stay that are
+    nearest to the largest size without having seen it, to within the noise of its scores, and of them AICc
+    chooses; it alone where no size could be held out.
+    """
+    fitted = [one for one in found if one.fitted is not None]
+    best = min(fitted, key=_aicc)
+    finalists = [
+        min((one for one in fitted if family(one.law) == name), key=_aicc)
+        for name in dict.fromkeys(family(one.law) for one in fitted)
+    ]
+    finalists = [one for one in finalists if math.isfinite(one.held_out_error)]
+    if not finalists:
+        return best, "its AICc is smallest, and no size could be held out"
+    nearest = min(finalists, key=lambda one: one.held_out_error)
+    reach = nearest.held_out_error + nearest.held_out_noise
+    chosen = min((one for one in finalists if one.held_out_error <= reach), key=_aicc)
+    if chosen is best:
+        beside = "smallest" if chosen is nearest else f"that of {nearest.law} to within the noise"
+        return chosen, f"its AICc is smallest, and its error at the held-out size {beside}"
+    return chosen, (
+        f"its error at the held-out size is smallest; AICc would take {best.law}, by "
+        f"{_aicc(chosen) - _aicc(best):.1f}: the two disagree, so see --law {best.law} too"
+    )
+
+
+def _aicc(one: Candidate) -> float:
+    return one.fitted.aicc if one.fitted is not None else math.inf
+
+
+def _languages_with(points: Points, sizes: int) -> list[int]:
+    counts = [
+        len(np.unique(points.pairs[points.language == place])) for place in range(len(points.languages))
+    ]
+    return [place for place, count in enumerate(counts) if count >= sizes]
