@@ -13,7 +13,8 @@ LEVELS = (5, 95)  # percentiles of a 90 % interval
 
 _ALIKE = 1e-12  # relative; what is this close differs by rounding
 _REGRET_DRAWS = 64
-_REGRET_SIZES = 64
+_REGRET_SIZES = 40
+_NEAR = 4  # times more or fewer pairs than ours, between which a table has as many sizes again
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,19 @@ def gains_of_draws(problem: Problem, splits: np.ndarray) -> np.ndarray:
 def regret(problem: Problem, pairs: np.ndarray) -> Regret:
     """What the split `pairs` would lose if a draw of the laws were the truth.
 
-    The best split of a draw is that of concave envelopes of a table of 64 sizes per language, a line
+    The best split of a draw is that of concave envelopes of a table of up to 81 sizes per language, a line
     between each two, which for laws that bend up at first promises more than there may be.
 
-    Cost: 0.5 s for 100 languages.
+    Cost: 0.2 s for 100 languages.
     """
     count = len(problem.fitted[0].draws)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _REGRET_DRAWS)).astype(int))
     sizes, gains = [], []
     for index, one in enumerate(problem.fitted):
-        table = sizes_between(int(problem.least[index]), int(problem.most[index]), _REGRET_SIZES)
-        table = np.union1d(table, pairs[index])
-        table = np.concatenate([table, np.full(_REGRET_SIZES + 1 - len(table), table[-1])])
+        least, most, ours = int(problem.least[index]), int(problem.most[index]), int(pairs[index])
+        near = sizes_between(max(least, ours // _NEAR), min(most, ours * _NEAR), _REGRET_SIZES)
+        table = np.unique(np.concatenate([sizes_between(least, most, _REGRET_SIZES), near, [ours]]))
+        table = np.pad(table, (0, 2 * _REGRET_SIZES + 1 - len(table)), mode="edge")
         sizes.append(table)
         gains.append(problem.sign * one.draws_at(table)[chosen])
     table, of_draws = np.array(sizes), np.stack(gains, axis=1)  # languages sizes; draws languages sizes
