@@ -26,7 +26,8 @@ def write_configuration(name: str, path: Path, pairs: Mapping[str, int], header:
         several of the languages, or something else than the number of pairs says how often it is seen.
     """
     config = load_config(name)
-    places = {code: _entry_of(name, config, code, set(pairs)) for code in pairs}
+    found = {code: _entry_of(name, config, code, pairs) for code in pairs}
+    places = {code: place for code, place in found.items() if place is not None}
     changed, overrides = [], []
     for number, stage in enumerate(config.stages):
         here = {entry: code for code, (of, entry) in places.items() if of == number}
@@ -59,20 +60,22 @@ def write_configuration(name: str, path: Path, pairs: Mapping[str, int], header:
     return changed
 
 
-def _entry_of(name: str, config: Config, code: str, codes: set[str]) -> tuple[int, str]:
-    """Number of the stage and name of the entry that has the pairs of a language."""
+def _entry_of(name: str, config: Config, code: str, pairs: Mapping[str, int]) -> tuple[int, str] | None:
+    """Stage and name of the entry that has the pairs of a language; None where it needs none."""
     found = []
     for number, stage in enumerate(config.stages):
         for entry_name, entry in stage.mixture.items():
             languages = _translated(config, entry_name, entry)
             if code not in languages or entry.replay != "off":
                 continue
-            if len(both := sorted(codes & languages)) > 1:
+            if len(both := sorted(pairs.keys() & languages)) > 1:
                 raise ConfigError(
                     f"{name}: stage '{stage.name}', mixture.{entry_name}: has {' and '.join(both[:5])}, and "
                     f"one limit; one language of the split per entry is allowed; part it by direction"
                 )
             found.append((number, entry_name))
+    if not found and not pairs[code]:
+        return None
     if len(found) != 1:
         stages = config.stages
         there = ", ".join(f"mixture.{entry} of stage '{stages[number].name}'" for number, entry in found[:5])

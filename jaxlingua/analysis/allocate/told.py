@@ -48,7 +48,8 @@ def describe(
                 "measured": [one.smallest_pairs, one.largest_pairs],
             }
         )
-    value = sign * float(problem.value(problem.gains_at(pairs)))
+    scores_now = sign * problem.gains_at(pairs)
+    value = sign * float(problem.value(sign * scores_now))
     facts: dict[str, Any] = {
         "metric": problem.laws.metric,
         "task": problem.laws.task,
@@ -57,6 +58,7 @@ def describe(
         "budget": None if problem.is_unlimited else problem.budget / problem.units,
         "spent": problem.spent(pairs) / problem.units,
         **_with_interval("score", value, whole),
+        "noise": _noise(problem, scores_now),
         "gap": split.gap,
         "languages": languages,
         "baselines": [
@@ -153,7 +155,12 @@ def _summary(problem: Problem, split: Split, comparisons: Sequence[Comparison], 
             f"{other.name} by {_number(other.better_by)} [{_number(other.low)}, {_number(other.high)}]"
             for other in others
         )
-        return f"{told}; better than {names}"
+        small = [other.name for other in others if other.better_by < facts["noise"]]
+        told += f"; better than {names}"
+        if small:
+            told += f"; but less than a single run strays from the laws ({_number(facts['noise'])}): "
+            told += " and ".join(small)
+        return told
     names = " and ".join(f"{other.name} (better in {100 * other.better_in:.0f} %)" for other in unsure)
     return (
         f"Not surely better than {names}: {100 * SURE:.0f} % of the draws of the laws are asked for. {told}"
@@ -200,6 +207,14 @@ def _notes(problem: Problem, split: Split, facts: dict[str, Any]) -> list[str]:
             "proportional and temperature splits are left out: --available says nothing of some languages"
         )
     return notes
+
+
+def _noise(problem: Problem, scores: np.ndarray) -> float:
+    """Standard deviation of a single run around what the laws predict of the objective."""
+    spreads = np.array([one.residual_sd for one in problem.fitted])
+    if problem.objective == "minimum":
+        return float(spreads[(problem.sign * scores).argmin()])
+    return float(np.sqrt(np.square(problem.weights * spreads).sum()))
 
 
 def _bound_by(problem: Problem, index: int, pairs: int) -> str:

@@ -157,6 +157,14 @@ def test_a_mixture_in_one_line_and_a_language_without_pairs(training, tmp_path, 
     assert (entry.start, entry.limit) == (10, 200)
 
 
+def test_a_language_that_is_left_out_needs_no_entry(laws, training, tmp_path, capsys):
+    changed(training, {"mt_jv": JV, "asked": ASKED})
+    output = tmp_path / "split.yaml"
+    more = ("--available", "deu_Latn=0", "--config", str(training), "--output", str(output))
+    as_json(capsys, laws, "--budget", "70", *more)
+    assert load_config(str(output)).stages[0].mixture["mt_jv"].limit == 70
+
+
 def changed(training: Path, mixture: dict, **stage) -> None:
     content = yaml.safe_load(training.read_text())
     content["stages"][0] |= {"mixture": mixture, **stage}

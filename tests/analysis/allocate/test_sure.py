@@ -126,3 +126,14 @@ def test_costs_and_what_is_left_of_the_best_are_told():
     assert facts["languages"][1]["cost"] == 3.5 * facts["languages"][1]["pairs"]
     assert facts["spent"] == sum(one["cost"] for one in facts["languages"]) <= 100
     assert "no split of whole pairs is better than this one by more than 0.25" in facts["notes"]
+
+
+def test_a_sure_difference_that_no_run_would_show_is_told_first():
+    """Of two nearly equal languages: 0.1 is how far a single score lies from its law, of a mean of two 0.07."""
+    facts = told(make_problem(powers((30, 200, 0.3), (30, 190, 0.3)), 5000))
+    assert facts["noise"] == pytest.approx(0.1 / np.sqrt(2))
+    assert facts["baselines"][0]["better_in"] == 1.0
+    assert facts["baselines"][0]["better_by"] < facts["noise"]
+    assert facts["summary"].endswith("less than a single run strays from the laws (0.0707): uniform")
+    far = told(make_problem(powers((30, 200, 0.3), (30, 2, 0.3)), 5000))
+    assert "strays" not in far["summary"]
