@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOBase
 from time import perf_counter
-from typing import TextIO
 
 from jaxlingua.command_line import parse_yaml
 from jaxlingua.errors import ConfigError, JaxlinguaError, nearest, one_line
@@ -33,7 +33,7 @@ COMMANDS = ("/instruction", "/input", "/from", "/to", "/raw", "/set", "/help", "
 class Session:
     """What is asked next, and of whom."""
 
-    def __init__(self, askers: Sequence[Asker], asked: Question, out: TextIO, say: Callable[[str], None]):
+    def __init__(self, askers: Sequence[Asker], asked: Question, out: TextIOBase, say: Callable[[str], None]):
         """`asked` says how the first line is framed; answers go to `out`, all else to `say`."""
         self.askers, self.asked, self.out, self.say = list(askers), asked, out, say
         self.source = self.target = ""
@@ -100,7 +100,7 @@ class Session:
         self.say(f"{name.strip()} is {value.strip()}")
 
 
-def answer(askers: Sequence[Asker], question: Question, out: TextIO, say: Callable[[str], None]) -> None:
+def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Callable[[str], None]) -> None:
     """Each model's answer to a question, written to `out` as it comes; Ctrl-C ends all of them.
 
     Raises: DataError or ConfigError where there is nothing to ask.
