@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import product
 
 import numpy as np
-from scipy.optimize import OptimizeResult, least_squares
+from scipy.optimize import least_squares
 from scipy.special import expit
 
 from jaxlingua.analysis.scaling.laws import PARAMETERS, family
@@ -21,7 +21,9 @@ from jaxlingua.errors import DataError
 EXPONENTS = (0.01, 2.0)
 WIDTHS = (0.1, 10.0)  # in e-foldings of pairs
 BEND = 2.5  # in standard deviations of the noise: the residual beyond which a score weighs less
-STEPS = 60  # at most, of a draw
+FIRST_BEND = 0.05  # where the noise is not known yet, in standard deviations of the scores
+STEPS = 100  # at most
+PRECISION = 1e-12
 AT_ONCE = 2_000_000  # derivatives that are held in memory
 UNDETERMINED = 1e-7  # smallest singular value over the largest, columns scaled, at which a law is refused
 
@@ -101,14 +103,38 @@ class Form:
             low[-2:], high[-2:] = (self.steps.min() - 2 * span, WIDTHS[0]), (self.steps.max(), WIDTHS[1])
         return low, high
 
-    def starts(self) -> list[tuple[float, ...]]:
-        """Shapes to begin from, which the best of is kept of."""
+    def starts(self, target: np.ndarray) -> np.ndarray:
+        """Unknowns to begin from, [starts, unknowns]: several shapes, the rest by least squares."""
+        low, high = self.limits()
+        starts = []
+        for shape in self._shapes():
+            linear = self.languages + self.amplitudes
+            unknowns = np.concatenate([np.zeros(self.languages), np.ones(self.amplitudes), shape])
+            columns = self.predict(unknowns)[1][:, :linear]
+            unknowns[:linear] = np.linalg.lstsq(columns, target)[0]
+            starts.append(np.clip(unknowns, low, high))
+        return np.array(starts)
+
+    def _shapes(self) -> list[tuple[float, ...]]:
         if family(self.law) == "power":
             return [(0.05,), (0.3,), (0.8,), (1.6,)]
         if family(self.law) == "sigmoid":
             middles = np.quantile(self.steps, (0.1, 0.5, 0.9))
             return [(float(middle), width) for middle, width in product(middles, (0.4, 2.0))]
         return [()]
+
+    def at_limit(self, unknowns: np.ndarray) -> dict[str, float]:
+        """Of the shape, parameters that lie at a limit, and their values there."""
+        low, high = self.limits()
+        names = PARAMETERS[family(self.law)][2:]
+        last = unknowns[len(unknowns) - len(names) :]
+        is_at = np.isclose(unknowns, low, 1e-3, 1e-3) | np.isclose(unknowns, high, 1e-3, 1e-3)
+        told = self.parameters(unknowns, 0)[2:]
+        return {
+            name: float(value)
+            for name, value, at in zip(names, told, is_at[len(unknowns) - len(last) :], strict=True)
+            if at
+        }
 
     def basis(self, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the amplitude multiplies [..., points], and its derivatives [..., shape, points]."""
@@ -210,27 +236,26 @@ def fit(law: str, points: Points) -> Fit:
     target = (points.score - form.level) / form.scale
     low, high = form.limits()
 
-    def solve(start: np.ndarray, bend: float, precision: float) -> OptimizeResult:
-        return least_squares(
-            lambda unknowns: form.predict(unknowns)[0] - target,
-            start,
-            lambda unknowns: form.predict(unknowns)[1],
-            bounds=(low, high),
-            loss="soft_l1",
-            f_scale=bend,
-            x_scale="jac",
-            xtol=precision,
-            ftol=precision,
-            gtol=precision,
-            max_nfev=1000,
-        )
-
     # First nearly the least absolute error, which no outlier moves far; its residuals tell the noise.
-    best = min((solve(start, 0.05, 1e-6) for start in _begin(form, target)), key=lambda found: found.cost)
+    starts = form.starts(target)
+    starts, costs = descend(form, starts, np.broadcast_to(target, (len(starts), len(target))), FIRST_BEND)
+    start = starts[costs.argmin()]
     enlarged = math.sqrt(len(target) / (len(target) - form.unknowns))
-    spread = 1.4826 * float(np.median(np.abs(best.fun))) * enlarged
+    spread = 1.4826 * float(np.median(np.abs(form.predict(start)[0] - target))) * enlarged
     bend = max(BEND * spread, 1e-6)
-    best = solve(best.x, bend, 1e-12)
+    start = descend(form, start[None], target[None], bend)[0][0]
+    best = least_squares(
+        lambda unknowns: form.predict(unknowns)[0] - target,
+        np.clip(start, np.nextafter(low, np.inf), np.nextafter(high, -np.inf)),
+        lambda unknowns: form.predict(unknowns)[1],
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=bend,
+        x_scale="jac",
+        xtol=PRECISION,
+        ftol=PRECISION,
+        gtol=PRECISION,
+    )
     if best.status == 0 or not np.isfinite(best.x).all():
         worst = int(points.language[np.abs(best.fun).argmax()])
         raise DataError(
@@ -245,41 +270,38 @@ def fit(law: str, points: Points) -> Fit:
     return Fit(form, points, best.x, -best.fun * form.scale, bend)
 
 
-def _begin(form: Form, target: np.ndarray) -> list[np.ndarray]:
-    """For each shape to begin from, levels and amplitudes of least squares."""
-    starts = []
-    for shape in form.starts():
-        linear = form.languages + form.amplitudes
-        unknowns = np.concatenate([np.zeros(form.languages), np.ones(form.amplitudes), shape])
-        columns = form.predict(unknowns)[1][:, :linear]
-        unknowns[:linear] = np.linalg.lstsq(columns, target)[0]
-        low, high = form.limits()
-        starts.append(np.clip(unknowns, np.nextafter(low, np.inf), np.nextafter(high, -np.inf)))
-    return starts
-
-
-def refit(found: Fit, targets: np.ndarray) -> np.ndarray:
+def refit(found: Fit, scores: np.ndarray) -> np.ndarray:
     """The same law fitted to other scores of the same points, many at once: unknowns [draws, unknowns].
 
-    Levenberg and Marquardt's steps with the weights of soft-L1 from where `found` is; an unknown that a step
-    would take out of its limits stays there for this step. Same as: `scipy.optimize.least_squares` for each
-    draw, which takes a hundred times longer.
+    Same as: `scipy.optimize.least_squares` for each draw, which takes a hundred times longer.
 
     Args:
-        targets: scores [draws, points].
+        scores: [draws, points].
     """
     together = max(1, AT_ONCE // (len(found.residuals) * len(found.unknowns)))
-    parts = [targets[first : first + together] for first in range(0, len(targets), together)]
-    return np.concatenate([_refit(found, (part - found.form.level) / found.form.scale) for part in parts])
+    parts = []
+    for first in range(0, len(scores), together):
+        targets = (scores[first : first + together] - found.form.level) / found.form.scale
+        start = np.broadcast_to(found.unknowns, (len(targets), len(found.unknowns)))
+        parts.append(descend(found.form, start, targets, found.bend)[0])
+    return np.concatenate(parts)
 
 
-def _refit(found: Fit, targets: np.ndarray) -> np.ndarray:
-    form, (low, high) = found.form, found.form.limits()
-    at = np.broadcast_to(found.unknowns, (len(targets), form.unknowns)).copy()
+def descend(form: Form, start: np.ndarray, targets: np.ndarray, bend: float) -> tuple[np.ndarray, np.ndarray]:
+    """Unknowns of least soft-L1 cost near each start [starts, unknowns], and the costs [starts].
+
+    Levenberg and Marquardt's steps with the weights of soft-L1; an unknown that a step would take out of its
+    limits stays there for this step.
+
+    Args:
+        targets: standardized scores of each start: [starts, points].
+    """
+    low, high = form.limits()
+    at = start.copy()
     damping = np.full(len(targets), 1e-3)
 
     def cost(unknowns: np.ndarray, of: np.ndarray) -> np.ndarray:
-        away = (form.predict(unknowns)[0] - of) / found.bend
+        away = (form.predict(unknowns)[0] - of) / bend
         return (np.sqrt(1 + away**2) - 1).sum(-1)
 
     costs = cost(at, targets)
@@ -288,11 +310,11 @@ def _refit(found: Fit, targets: np.ndarray) -> np.ndarray:
         here, of = at[going], targets[going]
         predicted, derivatives = form.predict(here)
         away = predicted - of
-        weights = 1 / np.sqrt(1 + (away / found.bend) ** 2)
+        weights = 1 / np.sqrt(1 + (away / bend) ** 2)
         gradient = np.einsum("dpu,dp->du", derivatives, weights * away)
         is_held = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
         derivatives = np.where(is_held[:, None], 0.0, derivatives)
-        squares = np.einsum("dpu,dp,dpv->duv", derivatives, weights, derivatives)
+        squares = np.einsum("dpu,dp,dpv->duv", derivatives, weights, derivatives, optimize=True)
         diagonal = np.einsum("duu->du", squares)
         diagonal += damping[going, None] * diagonal + 1e-12
         step = np.linalg.solve(squares, np.where(is_held, 0.0, gradient)[..., None])[..., 0]
@@ -306,4 +328,4 @@ def _refit(found: Fit, targets: np.ndarray) -> np.ndarray:
         going = going[~is_done]
         if not len(going):
             break
-    return at
+    return at, costs

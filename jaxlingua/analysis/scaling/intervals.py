@@ -9,7 +9,7 @@ Student's t. Which of the laws is true, and scores that err together, are not in
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from jaxlingua.analysis.scaling.fit import Fit, refit
 from jaxlingua.analysis.scaling.laws import Fitted
@@ -55,6 +55,6 @@ def interval(draws: np.ndarray) -> tuple[Any, Any]:
 
 def new_score_interval(one: Fitted, pairs: Any) -> tuple[np.ndarray, np.ndarray]:
     """Between what a new score lies with 90 %: the doubt about the law, and the noise of one run."""
-    noise = student.ppf((np.arange(NOISES) + 0.5) / NOISES, one.freedom) * one.residual_sd
+    noise = stdtrit(one.freedom, (np.arange(NOISES) + 0.5) / NOISES) * one.residual_sd
     draws = one.draws_at(pairs)
     return interval((draws[None] + noise.reshape(-1, *[1] * draws.ndim)).reshape(-1, *draws.shape[1:]))

@@ -1,4 +1,4 @@
-"""The scores and their law as a picture: a point a score, a line a language, a band for the doubt about it."""
+"""The scores and their law as a picture: a point a score, a line a language, a band for the doubt."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from jaxlingua.analysis.scaling.intervals import LEVEL, interval
 from jaxlingua.analysis.scaling.laws import FORMULAS, Fitted, family
 from jaxlingua.analysis.scaling.table import Scores
-from jaxlingua.eval.report.words import language_name
+from jaxlingua.languages import display_name
 
 # Those of the report's pictures; then dashes tell lines apart.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b5578f", "#b98500", "#3d9bd1", "#6b4fb3", "#808080")
@@ -40,9 +40,7 @@ def draw(path: Path, scores: Scores, of: Mapping[str, Fitted], sizes: Sequence[i
         low, high = interval(one.draws_at(pairs))
         is_measured = pairs <= one.largest_pairs * (last / first) ** (1 / PLACES)
         axes.fill_between(pairs, low, high, color=color, alpha=0.14, linewidth=0)
-        axes.plot(
-            pairs[is_measured], one.at(pairs[is_measured]), dash, color=color, label=language_name(code)
-        )
+        axes.plot(pairs[is_measured], one.at(pairs[is_measured]), dash, color=color, label=display_name(code))
         axes.plot(pairs[~is_measured], one.at(pairs[~is_measured]), ":", color=color, alpha=0.8)
         own = points.language == points.languages.index(code)
         axes.plot(points.pairs[own], points.score[own], "o", color=color, markersize=3.5, alpha=0.8)

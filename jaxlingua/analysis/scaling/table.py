@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ import numpy as np
 
 from jaxlingua.analysis.scaling.fit import Points
 from jaxlingua.errors import ConfigError, DataError, nearest
-from jaxlingua.eval.report.models import better_high
 from jaxlingua.languages import check_language
 
 NEEDED = ("language", "pairs", "seed", "task", "metric", "value")
-LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")  # parts of a metric's name
+# In the name of a metric of which a lower value is the better one.
+LOWER_IS_BETTER = re.compile(r"loss|bits_per_byte|perplexity|(?<![a-z])(ter|wer|cer|brier)(?![a-z])")
 LEAST_SIZES = 2  # of a language
 
 
@@ -52,8 +53,7 @@ def is_higher_better(metric: str) -> bool:
         >>> [is_higher_better(name) for name in ("chrf++", "held_out_loss", "bits_per_byte", "ter")]
         [True, False, False, False]
     """
-    name = metric.casefold()
-    return better_high(name) is not False and not any(part in name for part in LOWER_IS_BETTER)
+    return not LOWER_IS_BETTER.search(metric.casefold())
 
 
 def read_table(path: str) -> list[Row]:
