@@ -38,6 +38,10 @@ def main() -> None:
         from jaxlingua.generate.answer_file import check_early
 
         check_early(wanted)
+    if wanted.is_web:
+        from jaxlingua.generate.address import check_page
+
+        check_page(wanted.host, wanted.port)
     with together(wanted.config) as group:
         say = Console(is_primary=group.is_primary, stream=sys.stderr).say
         refuse_wrong_platform(wanted.config)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from jaxlingua.errors import JaxlinguaError, one_line
+from jaxlingua.errors import DataError, JaxlinguaError, one_line
 from jaxlingua.generate.asking import Asker, Told
 from jaxlingua.generate.framing import Question
-from jaxlingua.languages import html_language, is_right_to_left
+from jaxlingua.languages import display_name, html_language, is_right_to_left
 
 # While a model is at it; they do not change with every token, since a screen reader says each change.
 _READS, _WRITES = "reads the prompt", "writes"
@@ -97,6 +97,9 @@ class Answering:
     ) -> Iterator[Column]:
         column = Column("", _READS)
         try:
+            if question.direction is not None and len(set(question.direction)) == 1:
+                same = display_name(question.direction[0])
+                raise DataError(f"From, To: {same} given for both; two languages are needed; choose another")
             asker = asker.changed(**options)
             column = replace(column, prompt=text_html(asker.prompt(question), None))
             language = question.language or None if question.direction is None else question.direction[1]

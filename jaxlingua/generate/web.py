@@ -156,7 +156,7 @@ def _page(askers: Sequence[Asker], answering: Answering) -> Any:
             with gradio.Tab("Instruction"):
                 instruction = box("Instruction", 2)
                 given = box("Input (may be empty)", 3)
-                is_localized = any(asker.wording.frames == "localized" for asker in askers)
+                is_localized = any(asker.framing.wording.frames == "localized" for asker in askers)
                 language = gradio.Dropdown(
                     choices,
                     value=first if is_localized else None,
@@ -183,7 +183,8 @@ def _page(askers: Sequence[Asker], answering: Answering) -> Any:
         with gradio.Row(elem_classes=["columns"]):
             for asker in askers:
                 with gradio.Column(min_width=300):
-                    gradio.HTML(f"<h2>{escape(asker.name)}</h2>")
+                    about = escape(asker.framing.about)
+                    gradio.HTML(f"<h2>{escape(asker.name)}</h2><p class='quiet'>{about}</p>")
                     columns.append(gradio.HTML(elem_classes=["answer"], js_on_load=_region(asker.name)))
                     columns.append(gradio.HTML(elem_classes=["status"], js_on_load="element.role = 'status'"))
                     with gradio.Accordion("What the model sees", open=False):

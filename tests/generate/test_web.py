@@ -19,7 +19,7 @@ from jaxlingua.generate import address, web
 from jaxlingua.generate.address import check_page, is_loopback, listen, url_of
 from jaxlingua.generate.asking import Asker, Told
 from jaxlingua.generate.columns import Answering, Column, text_html
-from jaxlingua.generate.framing import Question
+from jaxlingua.generate.framing import Framing, Question
 from jaxlingua.languages import LANGUAGES, script_of
 
 LANGUAGES_OF_RUN = ["heb_Hebr", "eng_Latn", "deu_Latn"]
@@ -34,7 +34,7 @@ class Teller(Asker):
     ):
         self.name, self.words, self.may = name, words, may
         self.config = Config.model_validate({"generate": {"max_new_tokens": 8}})
-        self.wording = wording_of("alpaca")
+        self.framing = Framing(wording_of("alpaca"), True, "eng_Latn", "framed <as> in training")
         self.asked: list[Question] = []
         self.options: list[dict[str, object]] = []
         self.is_ended = threading.Event()
@@ -125,6 +125,7 @@ def test_a_reader_who_leaves_ends_the_answer_and_the_next_one_is_answered():
     ("question", "options", "told"),
     [
         (Question("  "), {}, "question: an empty text given; text is needed; write some"),
+        (Question("a", direction=("deu_Latn",) * 2), {}, "From, To: German given for both; two languages"),
         (Question("a"), {"max_new_tokens": 0}, "generate.max_new_tokens: &#x27;0&#x27; given"),
         (
             Question("break"),
@@ -132,7 +133,7 @@ def test_a_reader_who_leaves_ends_the_answer_and_the_next_one_is_answered():
             "base: failed with RuntimeError: out of &lt;memory&gt;; the terminal tells more",
         ),
     ],
-    ids=["empty", "options", "failure"],
+    ids=["empty", "same", "options", "failure"],
 )
 def test_what_goes_wrong_is_told_in_the_column_and_the_others_go_on(question, options, told, capsys):
     (column,) = last_of([Teller("base")], question, **options)
@@ -292,7 +293,8 @@ def test_the_languages_of_the_run_come_first_and_the_box_runs_as_they_do(page, c
     assert (boxes["From"]["value"], boxes["To"]["value"]) == ("heb_Hebr", "eng_Latn")
     assert boxes["Text to translate"]["rtl"] is True
     assert boxes["Longest answer (tokens)"]["value"] == 8
-    assert "<h2>&lt;base&gt;</h2>" in [one["props"].get("value") for one in client.config["components"]]
+    named = "<h2>&lt;base&gt;</h2><p class='quiet'>framed &lt;as&gt; in training</p>"
+    assert named in [one["props"].get("value") for one in client.config["components"]]
 
 
 def test_the_page_names_no_other_machine(page, client):
