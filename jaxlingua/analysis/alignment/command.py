@@ -195,7 +195,7 @@ def _candidates(wanted: Wanted, mesh: "Mesh", say: Any, stack: ExitStack) -> Ite
     from jaxlingua.checkpoint.steps import complete_steps
     from jaxlingua.checkpoint.store import open_store
     from jaxlingua.train.open_model import Candidate, kept_tokenizer, open_base, open_step, other_model
-    from jaxlingua.train.run_folder import opened_run
+    from jaxlingua.train.run_folder import identity_differences, opened_run
 
     config = wanted.config
     if wanted.is_run:
@@ -204,6 +204,11 @@ def _candidates(wanted: Wanted, mesh: "Mesh", say: Any, stack: ExitStack) -> Ite
             raise ConfigError(
                 f"run.folder: '{config.run.folder}' given, which holds no checkpoint; a run that has saved "
                 f"one is needed; give one"
+            )
+        kept = load_config(str(home.path / "config.yaml"))
+        if differences := list(identity_differences(kept, config)):
+            raise ConfigError(
+                f"{config.run.folder}: {differences[0]}; a run is compared as it was trained; leave it out"
             )
         there: Sequence[int] = complete_steps(home.checkpoints)
         asked = {"latest": [home.step], "all": there}.get(str(config.eval.steps), config.eval.steps)
