@@ -179,6 +179,8 @@ def _distilled(
     telling: Callable[[str], Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Learned rows, and how far hidden states are apart on held-out text with them and without."""
+    import numpy as np
+
     from jaxlingua.checkpoint.huggingface.model import load_params
     from jaxlingua.checkpoint.huggingface.new_rows import EMBEDDING, first_rows
     from jaxlingua.train.distill import cut_snippets, distance, distill
@@ -204,7 +206,8 @@ def _distilled(
         after = dict(zip(numbers, learned.rows, strict=True))
         apart = [distance(model, params, rows, held_out, mesh) for rows in (begin, after)]
         facts |= {"held_out_before": apart[0], "held_out_after": apart[1]}
-    return {"rows": learned.rows, "snippets": len(snippets.new), **facts}
+    unseen = len(new_rows.old_ids.keys() - set(np.unique(snippets.new).tolist()))
+    return {"rows": learned.rows, "snippets": len(snippets.new), "pieces in no snippet": unseen, **facts}
 
 
 if __name__ == "__main__":

@@ -60,19 +60,18 @@ def summary(facts: Mapping[str, Any], output: Path) -> list[str]:
 
 def _rows_lines(rows: Mapping[str, Any]) -> list[str]:
     lines = [f"rows: {rows['before']:,} → {rows['after']:,}, new ones {_BEGIN[rows['method']]}"]
-    if "distilled" in rows:
-        how = rows["distilled"]
-        lines.append(
-            f"distilled: {how['snippets']:,} snippets, {how['steps']:,} steps, learning rate up to "
-            f"{how['learning_rate']:.2g}"
-        )
-        if "held_out_after" in how:
-            lines[-1] += (
-                f"; mean squared error of hidden states on held-out text {how['held_out_before']:.4g} → "
-                f"{how['held_out_after']:.4g}"
-            )
-        if not rows["tied"]:
-            lines[-1] += "; new rows of the head are means of their old pieces"
+    if "distilled" not in rows:
+        return lines
+    how = rows["distilled"]
+    steps = f"{how['steps']:,} steps of a rate up to {how['learning_rate']:.2g}"
+    lines.append(f"distilled: {how['snippets']:,} snippets, {steps}")
+    if "held_out_after" in how:
+        apart = f"{how['held_out_before']:.4g} → {how['held_out_after']:.4g}"
+        lines.append(f"mean squared error of hidden states on held-out text: {apart}")
+    if unseen := how["pieces in no snippet"]:
+        lines.append(f"{unseen:,} pieces stand in no snippet; their rows are means of their old pieces")
+    if not rows["tied"]:
+        lines.append("new rows of the head are means of their old pieces")
     return lines
 
 
