@@ -97,7 +97,7 @@ def sentence_vectors(
     places = {text: place for place, text in enumerate(different)}
     of_texts = np.array([places[text] for text in texts])
     read = np.array([len(row) - first for row in rows])
-    mean, last = pooled[:, :, of_texts]
+    mean, last = pooled if len(different) == len(texts) else pooled[:, :, of_texts]
     return Vectors(mean, last, read[of_texts], np.array(cut)[of_texts])
 
 
