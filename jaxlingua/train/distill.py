@@ -15,7 +15,7 @@ Rows of a head of its own are not learned. With a tied head the row of the embed
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -248,12 +248,18 @@ def distance(
     first, table = _table(rows)
     batch_rows = -(-BATCH_ROWS // rows_multiple(mesh)) * rows_multiple(mesh)
     table = jax.device_put(table, _row_sharding(model, mesh))
-    errors = MeshFunction(jax.jit(partial(_errors, model, first)), mesh, (params,))
+    errors = _measure(model, first, mesh)
     batches = feed(
         _batches(snippets, batch_rows, 0), range(-(-len(snippets.new) // batch_rows)), batch_rows, mesh
     )
-    sums = np.sum(fetch([errors(table, batch) for _, batch in batches]), 0)
+    sums = np.sum(fetch([errors(params, table, batch) for _, batch in batches]), 0)
     return float(sums[0] / max(sums[1], 1))
+
+
+@lru_cache(maxsize=4)
+def _measure(model: Llama, first: int, mesh: Mesh) -> MeshFunction:
+    """Compiled once for several tables of rows."""
+    return MeshFunction(jax.jit(partial(_errors, model, first)), mesh)
 
 
 def _table(rows: Mapping[int, np.ndarray]) -> tuple[int, Float[np.ndarray, "span embed"]]:
