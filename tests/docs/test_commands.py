@@ -42,6 +42,7 @@ APPENDED = {
     r"row_length_tokens=8": "",
     r"jaxlingua\.train configs/demo\.yaml": f"{SMALL} {FEW_RECORDS} eval.tasks=[phrases.eng_Latn-deu_Latn]",
     r"jaxlingua\.data demo": FEW_RECORDS,
+    r"jaxlingua\.train hindi\.yaml": f"{FEW} stages[1].epochs=auto stages[1].steps=2 stages[0].frozen=[\"embed/embedding[0:400]\"]",
     r"lora\.adapter=": f"{FEW} run.folder=runs/adapter",
     r"jaxlingua\.(train|data) my\.yaml .*lora": FEW,
     r"train my\.yaml 'tracking\.trace": f"{SMALL} stages[0].steps=8 run.folder=runs/traced_too",

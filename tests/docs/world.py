@@ -58,7 +58,9 @@ def write_texts(home: Path) -> None:
 
 def write_named_files(home: Path) -> None:
     """Files that a page shows in full, below their names; and the wording of a language."""
-    text = "\n".join((ROOT / "docs" / page).read_text("utf-8") for page in ("tasks.md", "generate.md"))
+    text = "\n".join(
+        (ROOT / "docs" / page).read_text("utf-8") for page in ("tasks.md", "generate.md", "vocabulary.md")
+    )
     for name, content in re.findall(r"`(\S+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         _write(home / name, content)
     _write(home / "mine" / "localized.yaml", blocks_of("docs/wording.md", "yaml")[0][1])
