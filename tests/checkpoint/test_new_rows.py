@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from jaxlingua.checkpoint.huggingface import new_rows as new_rows_module
 from jaxlingua.checkpoint.huggingface.model import PublicModel, load_params, open_model
 from jaxlingua.checkpoint.huggingface.new_rows import EMBEDDING, HEAD, NewRows, rows_of, write_model
 from jaxlingua.checkpoint.huggingface.safetensors_file import INDEX, SINGLE
@@ -22,6 +23,11 @@ from tests.train.world import mesh_of
 USED, FILE_ROWS, ROWS = 290, 300, 320
 OLD_IDS = {290: (5, 6), 291: (7, 7, 9), 295: (), 299: (289,), 300: (0, 150), 302: (1, 2, 3, 4)}
 TIED = LLAMA | {"tie_word_embeddings": True}
+
+
+@pytest.fixture(autouse=True)
+def few_rows_at_once(monkeypatch):
+    monkeypatch.setattr(new_rows_module, "_ROWS_AT_ONCE", 64)
 
 
 def new_rows(begin: str = "pieces") -> NewRows:
