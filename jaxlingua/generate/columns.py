@@ -87,10 +87,10 @@ class Answering:
             self._stops[reader].set()
 
     def close(self) -> None:
-        """Stop all, and wait until no model runs."""
+        """Stop all, without waiting for it."""
         for stopped in list(self._stops.values()):
             stopped.set()
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _column(
         self, asker: Asker, question: Question, options: dict[str, Any], stopped: threading.Event
@@ -174,7 +174,7 @@ def status_html(timed: _Timed) -> str:
     """How an answer ended, its tokens, seconds to the first, tokens a second after it, and what was cut."""
     told = timed.told
     tokens = f"{told.new_tokens} token{'' if told.new_tokens == 1 else 's'}"
-    parts = [_ENDS[told.ended_by or "stopped"], tokens, f"first after {timed.waited:.1f} s"]
+    parts = [_ENDS[told.ended_by or "stopped"], tokens, f"first after {timed.waited:.2f} s"]
     if timed.seconds and timed.tokens:
         parts.append(f"{timed.tokens / timed.seconds:.3g} tokens/s")
     line = " · ".join(parts)

@@ -41,9 +41,10 @@ _WITHOUT_RUN = (
 def serve(
     askers: Sequence[Asker], *, host: str, port: int | Literal["auto"], say: Callable[[str], None]
 ) -> None:
-    """Serve the page until the process is interrupted. Nothing that it shows comes from another machine.
+    """Serve the page until Ctrl-C. Nothing that it shows comes from another machine.
 
-    Raises: ConfigError for an address that cannot be listened at; KeyboardInterrupt at Ctrl-C.
+    Raises: ConfigError for an address that cannot be listened at; SystemExit(0) at Ctrl-C, where an answer
+        that is being written is not waited for (`errors.end_with_code` ends its thread).
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read as Gradio is imported
     import uvicorn
@@ -58,6 +59,9 @@ def serve(
     config = uvicorn.Config(application, log_level="critical", timeout_graceful_shutdown=1)
     try:
         uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # the way to end it
+        say("stopped")
+        raise SystemExit(0) from None
     finally:
         answering.close()
         listening.close()
