@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from jaxlingua.analysis.alignment.measures import (
     CKA_SENTENCES,
+    Interval,
     cka,
     cosine_gap,
     cosines,
@@ -129,7 +130,12 @@ def best_layer(models: Sequence[Compared], states: int) -> int:
     return 1 + int(middle.argmax()) if len(middle) else states - 1
 
 
-def numbers_of(models: Sequence[Compared]) -> list[dict[str, Any]]:
+def interval_of(measure: str, draws: Float[np.ndarray, " draws"], sentences: int) -> Interval:
+    """Value and interval of a measure in one layer."""
+    return interval(draws, sentences if measure.startswith("retrieval") else None)
+
+
+def numbers_of(models: Sequence[Compared], sentences: int) -> list[dict[str, Any]]:
     """A row for each model, layer, pooling, pair and measure, with its 95 % interval.
 
     `change` is against the first model, on the same resamples; only models with as many layers have it.
@@ -145,7 +151,7 @@ def numbers_of(models: Sequence[Compared]) -> list[dict[str, Any]]:
                     "pooling": pooling,
                     "languages": list(pair),
                     "measure": measure,
-                    **interval(of_layer)._asdict(),
+                    **interval_of(measure, of_layer, sentences)._asdict(),
                 }
                 if not is_first and model.states == models[0].states:
                     first = models[0].draws[pooling, pair, measure][layer]

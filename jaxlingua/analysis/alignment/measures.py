@@ -17,9 +17,8 @@ Square = Float[np.ndarray, "sentences sentences"]
 
 CKA_SENTENCES = 4  # below these the debiased estimate is not defined
 
-_TIE = (
-    1e-12  # of a cosine in float64; those of equal vectors differ by less, in whichever order they are summed
-)
+_Z = 1.959963984540054  # of 97.5 %
+_TIE = 1e-12  # of a cosine in float64; those of equal vectors differ by less, in any order of summing
 
 
 def resamples(sentences: int, samples: int, seed: int) -> Weights:
@@ -161,13 +160,20 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def interval(draws: Draws) -> Interval:
-    """The first draw, and percentiles of the others; none where fewer than half of these are defined."""
+def interval(draws: Draws, items: int | None = None) -> Interval:
+    """The first draw, and percentiles of the others; none where fewer than half of these are defined.
+
+    Args:
+        items: of a share; where it is 0 or 1, all resamples are so too, and the interval is Wilson's.
+    """
     if not np.isfinite(draws[0]):
         return Interval(None, None, None)
     value, others = float(draws[0]), draws[1:][np.isfinite(draws[1:])]
     if not len(others) or 2 * len(others) < len(draws) - 1:
         return Interval(value, None, None)
+    if items and value in (0, 1):
+        width = _Z**2 / (items + _Z**2)
+        return Interval(value, 1 - width if value else 0.0, 1.0 if value else width)
     low, high = np.percentile(others, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlingua.analysis.alignment.compare import Compared
-from jaxlingua.analysis.alignment.measures import interval
+from jaxlingua.analysis.alignment.compare import Compared, interval_of
 from jaxlingua.analysis.alignment.sentences import Sentences
 from jaxlingua.analysis.alignment.vectors import POOLINGS
 
@@ -29,7 +28,8 @@ def draw_curves(models: Sequence[Compared], sentences: Sentences) -> str:
         for one, pooling in zip(row, POOLINGS, strict=True):
             for color, model in zip(_cycle(COLORS, models), models, strict=True):
                 for style, pair in zip(_cycle(STYLES, sentences.pairs), sentences.pairs, strict=True):
-                    told = [interval(of) for of in model.draws[pooling, pair, measure]]
+                    draws = model.draws[pooling, pair, measure]
+                    told = [interval_of(measure, of, len(sentences.ids)) for of in draws]
                     value, low, high = (np.array(column, np.float64) for column in zip(*told, strict=True))
                     label = f"{model.name}, {'-'.join(pair)}"
                     layers = np.arange(model.states)

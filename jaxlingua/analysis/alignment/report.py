@@ -20,6 +20,7 @@ TITLES = {
     "cosine_gap": "cosine gap",
     "cka": "CKA",
 }
+INTERVALS = "bootstrap over sentences, Wilson's for a share of 0 or 1"
 NOTES = (
     "Layer 0 is the embeddings, layer n the output of layer n, the last one after the final norm.",
     "Vectors are of the bare sentences behind a BOS where the tokenizer has one. mean: the sum of the states "
@@ -27,7 +28,7 @@ NOTES = (
     "retrieval: share of sentences whose translation is the nearest by cosine, mean of forth (first language "
     "to second) and back; equally near ones share the point. cosine gap: mean cosine of translations minus "
     "that of different sentences. CKA: linear, debiased.",
-    "Intervals: 95 %, percentiles over resampled sentences, the same for all models; changes are paired.",
+    f"Intervals: 95 %, {INTERVALS}, the same resamples for all models; changes are paired.",
     "The best layer is chosen on the same sentences, so that its retrieval is a little too high.",
 )
 _PAGE = """\
@@ -70,7 +71,7 @@ def content_of(
         },
         "chance": 1 / len(sentences.ids),
         "poolings": list(POOLINGS),
-        "interval": {"method": "bootstrap over sentences", "samples": samples, "seed": seed},
+        "interval": {"method": INTERVALS, "samples": samples, "seed": seed},
         "models": [
             {
                 "name": model.name,
@@ -91,7 +92,7 @@ def content_of(
             }
             for model, of_model in zip(models, chosen, strict=True)
         ],
-        "numbers": numbers_of(models),
+        "numbers": numbers_of(models, len(sentences.ids)),
     }
 
 

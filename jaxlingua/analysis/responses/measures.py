@@ -1,7 +1,7 @@
 """Answers of one model to one task in numbers, each with what the targets have."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ MEASURES = {
     "copied": "share of runs of four words that stand in the prompt too; a shorter answer is one run",
 }
 
-Resampled = Callable[[Float[np.ndarray, "draws items"]], Float[np.ndarray, " draws"]]
+SHARES = ("asked_language", "unfinished", "repeated_4grams", "loops", "copied")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,11 @@ class Ratio:
     above: Float[np.ndarray, " items"]
     below: Float[np.ndarray, " items"]
     of_targets: float | None = None
+
+    @property
+    def items(self) -> int | None:
+        """Of a share, how many items have a part in it."""
+        return int(np.count_nonzero(self.below)) if self.measure in SHARES else None
 
     def draws(self, weights: Float[np.ndarray, "draws items"]) -> Float[np.ndarray, " draws"]:
         """Its value for each row of `weights`, how often each item counts; NaN where nothing is below."""

@@ -28,8 +28,8 @@ NOTES = (
     "share is what a right answer copies.",
     "Agreement: labels as they are, numbers by value, other answers where the targets of both languages are "
     "the same, such as years and names. Kappa is Cohen's: what is beyond chance.",
-    "Intervals: 95 %, percentiles over resampled items; changes are against the first evaluation, on the "
-    "same items.",
+    "Intervals: 95 %, bootstrap over items, Wilson's for a share of 0 or 1; changes are against the first "
+    "evaluation, on the same items.",
 )
 
 
@@ -37,7 +37,11 @@ def content_of(evaluations: Evaluations, samples: int, seed: int) -> dict[str, A
     """All that is told, as responses.json has it."""
     return {
         "evaluations": list(evaluations),
-        "interval": {"method": "bootstrap over items", "samples": samples, "seed": seed},
+        "interval": {
+            "method": "bootstrap over items, Wilson's for a share of 0 or 1",
+            "samples": samples,
+            "seed": seed,
+        },
         "identifier": identifier_version(),
         "languages": _languages(evaluations),
         "measures": _measures(evaluations, samples, seed),
@@ -86,9 +90,15 @@ class _Drawn:
             self.weights[items] = resamples(items, self.samples, self.seed)
         return self.weights[items]
 
-    def told(self, name: Any, ids: tuple[str, ...], draws: Float[np.ndarray, " draws"]) -> dict[str, Any]:
-        """Value and interval, and the change where the first evaluation that has it asked the same items."""
-        row: dict[str, Any] = interval(draws)._asdict()
+    def told(
+        self, name: Any, ids: tuple[str, ...], draws: Float[np.ndarray, " draws"], items: int | None
+    ) -> dict[str, Any]:
+        """Value and interval, and the change where the first evaluation that has it asked the same items.
+
+        Args:
+            items: of a share, how many have a part in it; else None.
+        """
+        row: dict[str, Any] = interval(draws, items)._asdict()
         if name not in self.first:
             self.first[name] = (ids, draws)
         elif self.first[name][0] == ids:
@@ -106,7 +116,7 @@ def _measures(evaluations: Evaluations, samples: int, seed: int) -> list[dict[st
                 rows.append(
                     {"evaluation": evaluation, "task": key, "measure": ratio.measure}
                     | {"items": len(ratio.ids), "of_targets": ratio.of_targets}
-                    | drawn.told((key, ratio.measure), ratio.ids, draws)
+                    | drawn.told((key, ratio.measure), ratio.ids, draws, ratio.items)
                 )
     return rows
 
@@ -116,14 +126,14 @@ def _agreement(evaluations: Evaluations, samples: int, seed: int) -> list[dict[s
     for evaluation, of in evaluations.items():
         for one in agreements_of(of):
             weights = drawn.weights_of(len(one.ids))
-            told = {"agreement": one.draws(weights)}
+            told, share = {"agreement": one.draws(weights)}, {"agreement": len(one.ids)}
             if one.labels is not None:
                 told["kappa"] = one.kappa_draws(weights)
             for measure, draws in told.items():
                 rows.append(
                     {"evaluation": evaluation, "tasks": list(one.keys), "measure": measure}
                     | {"items": len(one.ids), "left_out": one.left_out}
-                    | drawn.told((one.keys, measure), one.ids, draws)
+                    | drawn.told((one.keys, measure), one.ids, draws, share.get(measure))
                 )
     return rows
 

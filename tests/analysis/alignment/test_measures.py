@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
@@ -164,6 +164,14 @@ def test_an_interval_that_most_resamples_do_not_have_is_not_told():
     assert interval(np.array([0.5, 0.4, 0.6, nan])).low == pytest.approx(0.405)
     assert interval(np.array([0.5, 0.4, nan, nan])) == (0.5, None, None)
     assert interval(np.array([nan, 0.4, 0.4, 0.4])) == (None, None, None)
+
+
+def test_a_share_of_all_or_none_has_the_interval_of_wilson():
+    """Resamples of sentences that were all found are all found."""
+    for found in (0, 30):
+        wanted = binomtest(found, 30).proportion_ci(method="wilson")
+        told = interval(np.full(9, found / 30), items=30)
+        assert (told.low, told.high) == pytest.approx((wanted.low, wanted.high), abs=EXACT)
 
 
 def test_the_plane_is_that_of_scikit_learn():

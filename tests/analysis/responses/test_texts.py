@@ -66,6 +66,7 @@ def test_repeated_and_copied_runs_are_those_of_a_plain_count():
         ("one two three one two three four", False),
         ("the river and the river and the river and then we rest", False),  # it has left the loop
         ("a b c d e f a b c d e f", False),  # twice
+        ("one two three four five six seven a b c d a b c d", False),  # also twice
         ("a b c d e f a b c d e f a b c d e f a", True),
     ],
 )
