@@ -277,3 +277,82 @@ def test_what_the_study_calls_forgetting_and_the_smallest_effect_that_it_would_f
     first, second = draw.normal(0, 0.5, (runs, seeds)), draw.normal(shift, 0.5, (runs, seeds))
     found = ttest_ind(first, second, axis=1).pvalue < study.ALPHA
     assert abs(found.mean() - study.POWER) < 3 * (0.8 * 0.2 / runs) ** 0.5
+
+
+def test_every_run_of_the_study_of_vocabularies_is_a_configuration_that_we_accept(monkeypatch, tmp_path):
+    """Without data: arms differ in the model that they begin with and in their lengths alone."""
+    study_of = load("vocabulary", monkeypatch)
+    study = study_of.Study(tmp_path / "runs", study_of.Sizes(), 1)
+    made = {}
+
+    def noted(name, config, **surroundings):
+        path = tmp_path / f"{name}.yaml"
+        config["run"]["folder"] = "runs/one"
+        path.write_text(yaml.safe_dump(config))
+        made[name] = load_config(str(path))
+
+    monkeypatch.setattr(study, "train", noted)
+    monkeypatch.setattr(study, "command", lambda *given: None)
+    monkeypatch.setattr(study, "steps", {"hin_Deva-pieces-run-1": 40}.__getitem__)
+    (study.runs / "hin_Deva-pieces").mkdir()
+    (study.runs / "hin_Deva-pieces" / "extension.json").write_text('{"first_id": 2048}')
+    study.base()
+    for arm in study_of.ARMS:
+        study.tune("hin_Deva", arm, 1)
+    assert set(made.pop("base-run").data.sources) == {
+        "eng_Latn", "hin_Deva-base", "arb_Arab-base", "ell_Grek-base", "zho_Hans-base"
+    }  # fmt: skip
+    assert len(made) == len(study_of.ARMS)
+    lengths = {
+        name: [(one.steps, one.epochs, bool(one.frozen)) for one in config.stages]
+        for name, config in made.items()
+    }
+    begun = {name: Path(config.model.path).name for name, config in made.items()}
+    assert lengths == {
+        "hin_Deva-no-new-pieces-same-text-run-1": [("auto", 1, False)],
+        "hin_Deva-no-new-pieces-same-steps-run-1": [(40, "auto", False)],
+        **{f"hin_Deva-{method}-run-1": [("auto", 1, False)] for method in study_of.METHODS},
+        "hin_Deva-pieces-rows-first-run-1": [(10, "auto", True), (30, "auto", False)],
+    }
+    assert begun["hin_Deva-no-new-pieces-same-text-run-1"] == "export"
+    assert begun["hin_Deva-pieces-rows-first-run-1"] == begun["hin_Deva-pieces-run-1"] == "hin_Deva-pieces"
+    rest = [config.model_copy(update={"model": None, "stages": None}) for config in made.values()]
+    assert all(config == rest[0] for config in rest)
+
+
+def test_texts_of_the_study_of_vocabularies_are_cut_short_and_whole(monkeypatch):
+    study = load("vocabulary", monkeypatch)
+    for text in (
+        "One. Two words! " * 40,
+        "ไม่มีช่องว่าง" * 40,
+        "一二三。四五六？" * 30,
+        "short",
+        "ก" * 200 + " x",
+    ):
+        parts = list(study.cut(text))
+        assert "".join("".join(parts).split()) == "".join(text.split())
+        assert all(0 < len(part.encode()) <= study.LONGEST for part in parts)
+    assert list(study.cut(" \n")) == []
+
+
+def test_intervals_of_the_study_of_vocabularies_are_of_blocks_drawn_alike(monkeypatch):
+    study = load("vocabulary", monkeypatch)
+    places = study.drawn(3)
+    one = {"bits": [20.0, 10.0, 60.0], "bytes": [10, 10, 20]}
+    values = study.bits_per_byte(one, places)
+    assert values[0] == 90 / 40
+    assert values[1:].min() == 1.0
+    assert values[1:].max() == 3.0
+    more = {"bits": [25.0, 15.0, 70.0], "bytes": [10, 10, 20]}
+    assert study.interval(study.bits_per_byte(more, places) - values) == "+0.500 (+0.500 to +0.500)"
+
+
+def test_the_study_of_vocabularies_trains_on_nothing_that_it_holds_out(monkeypatch, shared_data):
+    study = load("vocabulary", monkeypatch)
+    texts = study.Texts(shared_data)
+    held_out = [part for block in texts.held_out("zho_Hans") for part in block]
+    training = texts.training("zho_Hans", 300_000)
+    assert 290_000 < sum(len(part.encode()) for part in training) <= 300_000
+    assert len(texts.held_out("zho_Hans")) == len(texts.held_out("eng_Latn"))
+    starts = {part[:20] for part in training if len(part) >= 20}
+    assert not [part for part in held_out if part[:20] in starts and len(part) >= 20]
