@@ -1,5 +1,6 @@
 """The command line of `python -m jaxlingua.analysis responses`; it needs no JAX and no model."""
 
+import sys
 from pathlib import Path
 
 from jaxlingua.analysis.responses.read import read_evaluations
@@ -9,15 +10,19 @@ from jaxlingua.command_line import Flag, flags_from_command_line
 from jaxlingua.errors import ConfigError
 
 PROGRAM = "jaxlingua.analysis responses"
-PURPOSE = """\
-Tells what the answers that an evaluation wrote are like, before and after training: which language is
-answered to which, how long, how repetitive and how much copied from the prompt answers are, each beside the
-targets, and how often questions are answered alike in two languages.
-RUN    an evaluated run, or evals/<stage>-<step> of one"""
 FLAGS = (
     Flag("--output", "Folder that is written; without it RUN/analysis/responses.", "FOLDER"),
     Flag("--samples", "Resamples behind each 95 % interval; without it 1,000.", "SAMPLES"),
 )
+HELP = f"""\
+usage: python -m {PROGRAM} RUN {" ".join(flag.usage() for flag in FLAGS)}
+
+Tells what the answers that an evaluation wrote are like, before and after training: which language is
+answered to which, how long, how repetitive and how much copied from the prompt answers are, each beside the
+targets, and how often questions are answered alike in two languages. No model is loaded.
+RUN    an evaluated run, or evals/<stage>-<step> of one
+
+{chr(10).join(f"{flag.name} {flag.value}: {flag.about}" for flag in FLAGS)}"""
 SAMPLES, SEED = 1000, 0
 
 
@@ -26,7 +31,10 @@ def main(arguments: list[str]) -> None:
 
     Raises: ConfigError for a wrong command line, DataError for predictions that are not there or damaged.
     """
-    flags, rest = flags_from_command_line(PROGRAM, PURPOSE, FLAGS, (), arguments, usage="RUN")
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(HELP)
+        sys.exit(0 if arguments else 2)
+    flags, rest = flags_from_command_line(PROGRAM, HELP, FLAGS, (), arguments, usage="RUN")
     if len(rest) != 1:
         raise ConfigError(f"{PROGRAM}: {' '.join(rest)} given; one RUN is needed; give one")
     if is_bucket(rest[0]) or not Path(rest[0]).expanduser().is_dir():

@@ -207,3 +207,15 @@ def test_what_cannot_be_told_is_refused_in_one_line(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             main(arguments)
+
+
+def test_help_tells_its_own_options_alone(capsys):
+    for arguments, code in (([], 2), (["--help"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == code
+        told = capsys.readouterr().out
+        assert told.startswith(
+            "usage: python -m jaxlingua.analysis responses RUN [--output FOLDER] [--samples SAMPLES]\n"
+        )
+        assert "key=value" not in told
