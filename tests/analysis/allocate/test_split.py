@@ -14,16 +14,15 @@ from jaxlingua.tokens.balance import temperature_shares, unimax_shares
 from tests.analysis.allocate.made import CODES, best_by_trying, fitted, laws_of, many, powers
 
 CLOSE = 1e-9  # of sums of the same numbers in another order
+OFF = 5  # pairs, by which whole numbers of pairs of cost 1 to 4 keep a language from where it would be
 TOLD = 2e-6  # what branch and bound leaves at most, which it tells
 
 SIGNS = st.sampled_from([1, 1, 1, -1])
 POWER = st.tuples(st.floats(-5, 40), st.floats(0, 60), st.floats(0.05, 2))
 LOG = st.tuples(st.floats(-5, 5), st.floats(0, 10))
 SIGMOID = st.tuples(st.floats(-2, 2), st.floats(0, 30), st.floats(0.5, 60), st.floats(0.08, 2))
-LAW = st.one_of(
-    *(st.tuples(st.just(name), law) for name, law in (("power", POWER), ("log_linear", LOG))),
-    *(st.tuples(st.just("sigmoid"), SIGMOID),) * 2,
-)
+DOWN = st.one_of(st.tuples(st.just("power"), POWER), st.tuples(st.just("log_linear"), LOG))
+LAW = st.one_of(DOWN, st.tuples(st.just("sigmoid"), SIGMOID))
 
 
 @st.composite
@@ -82,7 +81,7 @@ def test_a_split_is_as_good_as_the_best_of_all_that_were_tried(problem):
 
 
 @settings(max_examples=40, deadline=None)
-@given(problem=problems(laws=LAW.filter(lambda law: law[0] != "sigmoid"), costs=("2",)))
+@given(problem=problems(laws=DOWN, costs=("1",)))
 def test_laws_that_bend_down_and_cost_alike_leave_no_gap(problem):
     split = best_split(problem)
     best, _ = best_by_trying(problem)
@@ -133,13 +132,14 @@ def test_marginal_gains_per_cost_are_equal_where_no_limit_binds(laws, costs, lim
     assert problem.budget - problem.spent(pairs) < problem.cost.max()
     slopes = [float(one.slope(n)) for one, n in zip(problem.fitted, pairs, strict=True)]
     gains = np.array(slopes) * problem.units / problem.cost
-    free = (pairs > problem.least) & (pairs < problem.available)
-    price = gains[free].mean() if free.any() else gains[pairs < problem.available].max()
-    near = 1 + 20 / pairs.min()  # whole pairs: each is some 5 off at most, and gains go by n^-2 at most
+    full, low = pairs > problem.available - OFF, pairs < problem.least + OFF
+    free = ~full & ~low
+    price = gains[free].mean() if free.any() else gains[~full].max() if not full.all() else 0
+    near = 1 + 4 * OFF / pairs.min()  # gains go by n^-2 at most
     assert (gains[free] <= price * near).all()
     assert (gains[free] >= price / near).all()
-    assert (gains[pairs == problem.available] >= price / near).all()
-    assert (gains[pairs == problem.least] <= price * near).all()
+    assert (gains[full] >= price / near).all()
+    assert (gains[low & ~full] <= price * near).all()
 
 
 @pytest.mark.parametrize("law", ["power", "log_linear", "sigmoid"])
