@@ -153,8 +153,8 @@ def main(arguments: list[str]) -> None:
                     )  # fmt: skip
             path = opened.path
             del opened
-            with telling(f"{one.name}: comparing"):
-                models.append(compare(one.name, path, sentences, vectors, weights))
+            with telling(f"{one.name}: comparing") as on_progress:
+                models.append(compare(one.name, path, sentences, vectors, weights, on_progress))
         if group.is_primary:
             content = content_of(
                 models, sentences, wanted.layer, config.eval.bootstrap_samples, config.run.seed

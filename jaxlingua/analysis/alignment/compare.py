@@ -1,6 +1,7 @@
 """Vectors of parallel sentences to numbers per layer, before and after training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +58,14 @@ def compare(
     sentences: Sentences,
     vectors: Mapping[str, Vectors],
     weights: Float[np.ndarray, "draws sentences"],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Compared:
     """All numbers of one model.
 
     Args:
         vectors: language → those of its sentences.
         weights: of `measures.resamples`.
+        on_progress: called with layers done and layers in all, of every pooling and pair.
     """
     states = len(next(iter(vectors.values())).mean)
     draws = {
@@ -71,12 +74,12 @@ def compare(
         for pair in sentences.pairs
         for measure in MEASURES
     }
-    for pooling in POOLINGS:
-        for pair in sentences.pairs:
-            x, y = (vectors[language].of(pooling) for language in pair)
-            for layer in range(states):
-                for measure, found in _measured(x[layer], y[layer], weights):
-                    draws[pooling, pair, measure][layer] = found
+    for place, (pooling, pair) in enumerate(itertools.product(POOLINGS, sentences.pairs)):
+        x, y = (vectors[language].of(pooling) for language in pair)
+        for layer in range(states):
+            for measure, found in _measured(x[layer], y[layer], weights):
+                draws[pooling, pair, measure][layer] = found
+            on_progress(place * states + layer + 1, states * len(POOLINGS) * len(sentences.pairs))
     shown = min(SHOWN_SENTENCES, len(sentences.ids))
     stacked = np.stack([each.mean[:, :shown] for each in vectors.values()], axis=1)  # s languages shown d
     planes = []
