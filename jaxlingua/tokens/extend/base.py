@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Base:
     places: dict[str, int]
     cut: Callable[[str], list[str]]
 
-    @property
+    @cached_property
     def first_id(self) -> int:
         """Of the pieces to come."""
         return max(self.ids.values()) + 1
@@ -90,7 +91,7 @@ def readers(files: dict[str, bytes], where: str) -> list[Callable[[Sequence[str]
             found.append(read)
     if "tokenizer.model" in files:
         proto = _read_proto(files["tokenizer.model"], where)
-        for has_prefix in {proto.normalizer_spec.add_dummy_prefix, False}:
+        for has_prefix in dict.fromkeys((proto.normalizer_spec.add_dummy_prefix, False)):
             proto.normalizer_spec.add_dummy_prefix = has_prefix
             processor = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
             found.append(lambda texts, own=processor: own.encode(list(texts), out_type=str))

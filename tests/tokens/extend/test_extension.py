@@ -18,6 +18,7 @@ from jaxlingua.tokens.extend.base import read_base, readers
 from jaxlingua.tokens.extend.words import count_words
 from tests.tokens.extend.bases import (
     BASES,
+    NAMES,
     byte_level,
     new_texts,
     old_texts,
@@ -156,6 +157,27 @@ def test_transformers_loads_it_with_our_ids(base, folder):
         else:  # a rule of their own
             assert text in ("<think> a</s>b", "12 ꦧꦱ 🦙\n"), text
     assert new.convert_tokens_to_ids("</s>") == old.convert_tokens_to_ids("</s>")
+
+
+@pytest.mark.parametrize("added_class", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_a_class_with_rules_of_its_own_has_our_ids_where_it_had_them(added_class, tmp_path):
+    """LlamaTokenizer builds itself anew from the pieces and merges of the file."""
+    made = with_json(sentencepiece_model(tmp_path / "base"))
+    settings = NAMES | {"unk_token": "<unk>", "tokenizer_class": added_class}
+    (made / "tokenizer_config.json").write_text(json.dumps(settings))
+    folder = write(extend(made, new_texts(), 300), tmp_path)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ids = read_base(folder).ids
+    texts = [*new_texts()[::10], *old_texts()[::40], "12 ꦧꦱ 🦙\n"]
+    for text, pieces in zip(texts, cut(folder, texts), strict=True):
+        told = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert told == [ids[piece] for piece in pieces], text
+    assert theirs.convert_tokens_to_ids(["<|end|>", "<think>", "</s>"]) == [
+        ids["<|end|>"],
+        ids["<think>"],
+        ids["</s>"],
+    ]
+    assert len(theirs) == max(ids.values()) + 1
 
 
 # ── both files ───────────────────────────────────────────────────────────────
