@@ -192,6 +192,7 @@ BAD = {
     f"{USUAL} run.seed=4": "run.seed=4: has no effect without --rows distilled",
     f"{USUAL} train.batch_rows=3": "train.batch_rows=3: has no effect here; those options that --help names",
     f"{USUAL} --rows distilled sharding.mesh.tensor=3": "sharding.mesh",
+    f"{USUAL} --rows distilled sharding.processes.count=2": "sharding.processes.count=2: has no effect here",
     f"{USUAL} --rows distilled run.platform=tpu": "run.platform: 'tpu' asked for, JAX finds only 'cpu'",
     f"{USUAL} greek.txt": "TEXT: 'greek.txt' given twice; give each file once",
     USUAL.replace("greek", "greec"): "TEXT: 'greec.txt' given, which is no file; give a file of texts",

@@ -23,8 +23,8 @@ writes FOLDER: tokenizer and weights with a row for each new piece, which transf
 MODEL is a Hugging Face folder or hub name; of a folder with a tokenizer alone, that is extended. TEXT has a
 text per line, or is JSON lines, a JSON array or Parquet with the field text; it may be gzipped. Every 20th
 text is held out: on it the tokens per word are told, before and after. FOLDER/extension.json has all of it.
-Options have a meaning with --rows distilled only: sharding, run.seed, run.platform, model.compute_dtype,
-model.attention."""
+Options have a meaning with --rows distilled only: sharding.mesh, sharding.slices, run.seed, run.platform,
+model.compute_dtype, model.attention."""
 _OLD = (
     "Text of languages that the model knows: how many of its tokens change is told. Without it that is told "
     "of jaxlingua's own instructions and phrases, in all languages that no TEXT seems to be in."
@@ -43,7 +43,7 @@ FLAGS = (
 )
 SECTIONS = ("sharding",)
 HELD_OUT_EVERY = 20
-_ALLOWED = re.compile(r"sharding\.|run\.(seed|platform)=|model\.(compute_dtype|attention)=")
+_ALLOWED = re.compile(r"sharding\.(mesh\.|slices=)|run\.(seed|platform)=|model\.(compute_dtype|attention)=")
 _RECORDS = (".jsonl", ".ndjson", ".json", ".parquet")
 _SAMPLE_TEXTS, _SAMPLE_CHARACTERS = 2000, 2000  # of a file, for its scripts
 
