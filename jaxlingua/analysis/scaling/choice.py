@@ -11,6 +11,7 @@ from jaxlingua.analysis.scaling.fit import Fit, NotDetermined, Points, fit
 from jaxlingua.analysis.scaling.laws import LAWS, family
 from jaxlingua.errors import DataError
 
+ALIKE = 2.0  # difference in AICc that tells nothing
 SIZES_TO_HOLD_OUT = 3  # that a language must have for its largest one to be held out
 
 
@@ -88,27 +89,35 @@ def choose(found: Sequence[Candidate]) -> tuple[Candidate, str]:
 
     With and without an amplitude for each language are told apart by AICc. Of these laws those stay that are
     nearest to the largest size without having seen it, to within the noise of its scores, and of them AICc
-    chooses; it alone where no size could be held out.
+    chooses; it alone where no size could be held out. Laws whose AICc differs by less than 2 are alike, and
+    the one with fewer unknowns is taken.
     """
     fitted = [one for one in found if one.fitted is not None]
-    best = min(fitted, key=_aicc)
+    best = _by_aicc(fitted)
     finalists = [
-        min((one for one in fitted if family(one.law) == name), key=_aicc)
+        _by_aicc([one for one in fitted if family(one.law) == name])
         for name in dict.fromkeys(family(one.law) for one in fitted)
     ]
     finalists = [one for one in finalists if math.isfinite(one.held_out_error)]
     if not finalists:
-        return best, "its AICc is smallest, and no size could be held out"
+        return best, "by AICc alone, since no size could be held out"
     nearest = min(finalists, key=lambda one: one.held_out_error)
     reach = nearest.held_out_error + nearest.held_out_noise
-    chosen = min((one for one in finalists if one.held_out_error <= reach), key=_aicc)
+    chosen = _by_aicc([one for one in finalists if one.held_out_error <= reach])
     if chosen is best:
-        beside = "smallest" if chosen is nearest else f"that of {nearest.law} to within the noise"
-        return chosen, f"its AICc is smallest, and its error at the held-out size {beside}"
+        beside = "is smallest" if chosen is nearest else f"is that of {nearest.law} to within the noise"
+        return chosen, f"its error at the held-out size {beside}, and AICc takes it too"
     return chosen, (
         f"its error at the held-out size is smallest; AICc would take {best.law}, by "
         f"{_aicc(chosen) - _aicc(best):.1f}: the two disagree, so see --law {best.law} too"
     )
+
+
+def _by_aicc(fitted: Sequence[Candidate]) -> Candidate:
+    """Of those alike in AICc, the law with the fewest unknowns."""
+    least = min(map(_aicc, fitted))
+    alike = [one for one in fitted if _aicc(one) <= least + ALIKE]
+    return min(alike, key=lambda one: (len(one.fitted.unknowns), _aicc(one)))
 
 
 def _aicc(one: Candidate) -> float:

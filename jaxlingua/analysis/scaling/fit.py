@@ -16,14 +16,14 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from jaxlingua.analysis.scaling.laws import PARAMETERS, family
-from jaxlingua.errors import DataError
 
 EXPONENTS = (0.01, 2.0)
 WIDTHS = (0.1, 10.0)  # in e-foldings of pairs
 BEND = 2.5  # in standard deviations of the noise: the residual beyond which a score weighs less
 FIRST_BEND = 0.05  # where the noise is not known yet, in standard deviations of the scores
 STEPS = 500  # at most; few draws need more than 60
-PRECISION = 1e-12
+PRECISION = 1e-10
+EVALUATIONS = 1000  # at most, from there on
 AT_ONCE = 2_000_000  # derivatives that are held in memory
 UNDETERMINED = 1e-7  # smallest singular value over the largest, columns scaled, at which a law is refused
 
@@ -58,7 +58,7 @@ class Points:
 
 
 class NotDetermined(Exception):
-    """A law with more unknowns than these scores tell of; says why."""
+    """A law that cannot be told from these scores; says why."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Fit:
 def fit(law: str, points: Points) -> Fit:
     """The law of least soft-L1 cost, of several starts.
 
-    Raises: NotDetermined where the scores cannot tell its unknowns; DataError where it does not converge.
+    Raises: NotDetermined where the scores cannot tell its unknowns, or no least cost is come to.
     """
     form = Form.of(law, points)
     if len(points.score) <= form.unknowns:
@@ -255,13 +255,11 @@ def fit(law: str, points: Points) -> Fit:
         xtol=PRECISION,
         ftol=PRECISION,
         gtol=PRECISION,
+        max_nfev=EVALUATIONS,
     )
     if best.status == 0 or not np.isfinite(best.x).all():
         worst = int(points.language[np.abs(best.fun).argmax()])
-        raise DataError(
-            f"{points.languages[worst]}: the law {law} does not converge, and its scores are farthest off; "
-            f"look for a wrong score, or leave the language out"
-        )
+        raise NotDetermined(f"it does not converge; scores of {points.languages[worst]} are farthest off")
     derivatives = form.predict(best.x)[1]
     lengths = np.linalg.norm(derivatives, axis=0)
     singular = np.linalg.svd(derivatives / np.where(lengths > 0, lengths, 1.0), compute_uv=False)

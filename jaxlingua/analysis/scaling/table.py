@@ -21,7 +21,7 @@ LEAST_SIZES = 2  # of a language
 
 @dataclass(frozen=True)
 class Row:
-    """A score of the table. `task` has {language} where the language's own code stood."""
+    """A score of the table. `task` has * where the language's own code stood."""
 
     line: int
     language: str
@@ -83,7 +83,7 @@ def read_table(path: str) -> list[Row]:
             cells["language"],
             int(pairs),
             cells["seed"],
-            cells["task"].replace(cells["language"], "{language}"),
+            cells["task"].replace(cells["language"], "*"),
             cells["metric"],
             _number(cells, "value", where),
             similarity,
@@ -192,7 +192,7 @@ def _similarities(
 
 def _chosen(what: str, given: str, known: list[str], rows: list[Row]) -> str:
     if given:
-        as_pattern = {given} | {given.replace(row.language, "{language}") for row in rows if what == "task"}
+        as_pattern = {given} | {given.replace(row.language, "*") for row in rows if what == "task"}
         if found := [name for name in known if name in as_pattern]:
             return found[0]
         raise ConfigError(f"--{what}: '{given}' given; {nearest(given, known)}; name one that the table has")

@@ -12,19 +12,19 @@ from jaxlingua.errors import DataError
 from tests.analysis.scaling.synthetic import draw_law, draw_scores
 
 
-def candidate(law: str, aicc: float, error: float, noise: float = 0.1) -> Candidate:
-    return Candidate(law, SimpleNamespace(aicc=aicc), error, noise)
+def candidate(law: str, aicc: float, error: float, unknowns: int = 4) -> Candidate:
+    return Candidate(law, SimpleNamespace(aicc=aicc, unknowns=[0] * unknowns), error, 0.1)
 
 
 def test_the_law_that_scores_were_made_from_is_nearly_always_taken():
     """A sigmoid can be nearly one of the others, so that noise alone may favor it now and then."""
     right = []
     for law in ("power", "log_linear_free", "sigmoid"):
-        for seed in range(3):
+        for seed in range(2):
             rng = np.random.default_rng(seed)
             chosen, _ = choose(candidates(draw_scores(draw_law(law, 3, rng), 7, 3, 0.1, rng)))
             right.append(family(chosen.law) == family(law))
-    assert sum(right) >= 7, right
+    assert sum(right) >= 5, right
 
 
 def test_the_held_out_error_is_that_of_a_fit_without_the_largest_size():
@@ -37,25 +37,31 @@ def test_the_held_out_error_is_that_of_a_fit_without_the_largest_size():
 
 def test_a_free_amplitude_is_a_matter_of_aicc_and_a_law_of_the_held_out_size():
     power, free = candidate("power", 10, 0.5), candidate("power_free", 5, 0.9)
-    line, sigmoid = candidate("log_linear", 30, 2.0), candidate("sigmoid", 3, 1.5)
+    line, sigmoid = candidate("log_linear", 30, 2.0), candidate("sigmoid", 2, 1.5)
     chosen, why = choose([power, free, line, sigmoid])
     assert chosen.law == "power_free"
-    assert "AICc would take sigmoid, by 2.0: the two disagree, so see --law sigmoid too" in why
+    assert "AICc would take sigmoid, by 3.0: the two disagree, so see --law sigmoid too" in why
 
 
 def test_errors_alike_to_within_the_noise_are_told_apart_by_aicc():
     chosen, why = choose([candidate("power", 1, 0.55), candidate("sigmoid", 4, 0.5)])
     assert (chosen.law, why) == (
-        "power", "its AICc is smallest, and its error at the held-out size that of sigmoid to within the noise"
+        "power", "its error at the held-out size is that of sigmoid to within the noise, and AICc takes it too"
     )  # fmt: skip
     assert choose([candidate("power", 1, 0.65), candidate("sigmoid", 4, 0.5)])[0].law == "sigmoid"
+
+
+def test_laws_alike_in_aicc_are_told_apart_by_their_unknowns():
+    laws = [candidate("power", 3, 0.5), candidate("sigmoid", 1.5, 0.5, unknowns=5)]
+    assert choose(laws)[0].law == "power"
+    assert choose([laws[0], candidate("sigmoid", 0.5, 0.5, unknowns=5)])[0].law == "sigmoid"
 
 
 def test_aicc_alone_where_no_size_can_be_held_out():
     rng = np.random.default_rng(3)
     found = candidates(draw_scores(draw_law("log_linear", 2, rng), 2, 3, 0.1, rng))
     assert all(math.isnan(one.held_out_error) for one in found)
-    assert choose(found)[1] == "its AICc is smallest, and no size could be held out"
+    assert choose(found)[1] == "by AICc alone, since no size could be held out"
     assert {one.law for one in found if one.fitted is None} >= {"sigmoid"}
     told = {one.law: one.told() for one in found}
     assert told["log_linear"]["held_out_error"] is None
