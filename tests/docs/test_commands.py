@@ -61,6 +61,8 @@ NOT_RUN = {
     r"^git clone .*llama\.cpp": "a download",
     r"^python llama\.cpp/|^llama-quantize|^ollama|^vllm": "a program of others; docs/adapters.md tells what was tried by hand",
     r"jaxlingua\.generate runs/greek$": "a session; tests/generate/test_command.py types one",
+    r"jaxlingua\.generate .*--web": "served until Ctrl-C; tests/generate/test_web.py asks a page",
+    r"jaxlingua\.analysis sweep": "trains several times; tests/analysis/sweep does it with two small runs",
     r"^python benchmarks/": "reads published data sets, whole",
     r"^docker": "an image; the files that it is made of are tested in tests/test_tpu_gke.py",
     r"^xpk": "a program of others, for clusters",
