@@ -21,6 +21,7 @@ EXPONENTS = (0.01, 2.0)
 WIDTHS = (0.1, 10.0)  # in e-foldings of pairs
 BEND = 2.5  # in standard deviations of the noise: the residual beyond which a score weighs less
 FIRST_BEND = 0.05  # where the noise is not known yet, in standard deviations of the scores
+FIRST_STEPS = 60  # from each start, after which only the best goes on
 STEPS = 500  # at most; few draws need more than 60
 PRECISION = 1e-10
 EVALUATIONS = 1000  # at most, from there on
@@ -238,7 +239,9 @@ def fit(law: str, points: Points) -> Fit:
 
     # First nearly the least absolute error, which no outlier moves far; its residuals tell the noise.
     starts = form.starts(target)
-    starts, costs = descend(form, starts, np.broadcast_to(target, (len(starts), len(target))), FIRST_BEND)
+    starts, costs = descend(
+        form, starts, np.broadcast_to(target, (len(starts), len(target))), FIRST_BEND, FIRST_STEPS
+    )
     start = starts[costs.argmin()]
     enlarged = math.sqrt(len(target) / (len(target) - form.unknowns))
     spread = 1.4826 * float(np.median(np.abs(form.predict(start)[0] - target))) * enlarged
@@ -285,7 +288,9 @@ def refit(found: Fit, scores: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def descend(form: Form, start: np.ndarray, targets: np.ndarray, bend: float) -> tuple[np.ndarray, np.ndarray]:
+def descend(
+    form: Form, start: np.ndarray, targets: np.ndarray, bend: float, steps: int = STEPS
+) -> tuple[np.ndarray, np.ndarray]:
     """Unknowns of least soft-L1 cost near each start [starts, unknowns], and the costs [starts].
 
     Levenberg and Marquardt's steps with the weights of soft-L1; an unknown that a step would take out of its
@@ -304,7 +309,7 @@ def descend(form: Form, start: np.ndarray, targets: np.ndarray, bend: float) -> 
 
     costs = cost(at, targets)
     going = np.arange(len(targets))
-    for _ in range(STEPS):
+    for _ in range(steps):
         here, of = at[going], targets[going]
         predicted, derivatives = form.predict(here)
         away = predicted - of
