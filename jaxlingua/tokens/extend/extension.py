@@ -19,7 +19,6 @@ from jaxlingua.tokens.extend.words import (
     count_words,
     is_torn,
     read_bytes,
-    write_bytes,
 )
 
 LONGEST = 16  # characters of a new piece, with the space before it
@@ -85,8 +84,8 @@ def extend(
             f"{folder}: no words of letters in {len(texts)} texts, so no piece can be learned; pieces are "
             f"made of letters alone; give text of the new language"
         )
-    kept_parts = count_parts(kept, base.cut)
-    characters = _new_characters(base, parts, set().union(*kept_parts), count)
+    kept_characters = set().union(*count_parts(kept, base.cut))
+    characters = _new_characters(base, parts, kept_characters, count)
     cut_words: Counter[tuple[str, ...]] = Counter()
     for word, number in words.items():
         for pieces in _cut(base, word, characters):
@@ -96,7 +95,7 @@ def extend(
         count - len(characters),
         is_bytes=base.is_bytes,
         places=base.places,
-        may_join=_may_join(base, kept, kept_parts),
+        may_join=_may_join(base, kept),
         on_progress=lambda found: on_progress(len(characters) + found),
     )
     if not (characters or joined):
@@ -181,8 +180,11 @@ def _cut(base: Base, word: str, characters: Sequence[str]) -> Iterable[tuple[str
             pieces = []
 
 
-def _may_join(base: Base, kept: Sequence[str], kept_parts: Iterable[str]) -> Callable[[str, str], bool]:
+def _may_join(base: Base, kept: Sequence[str]) -> Callable[[str, str], bool]:
     """Whether two pieces may become one: short enough, not there yet, and nowhere neighbors in kept texts.
+
+    The first pair that a new piece joins are two neighbors of the old tokens, so a kept text in which no such
+    two are joined has no new piece in it, also where whole words come before pairs (ignore_merges).
 
     Characters are made whole first: of pieces that are not torn no torn one is made. Where the old tokenizer
     has torn ones, more of them may be needed.
@@ -191,10 +193,6 @@ def _may_join(base: Base, kept: Sequence[str], kept_parts: Iterable[str]) -> Cal
     for read in readers(base.files, base.where) if kept else ():
         for pieces in read(kept):
             neighbors.update(key_of(left, right, base.is_bytes) for left, right in pairwise(pieces))
-    whole: set[str] = set()
-    if base.is_bytes and base.model.ignore_merges:  # then a part that is a piece is never cut
-        space = write_bytes(" ")
-        whole = {*kept_parts, *(part.removeprefix(space) for part in kept_parts)}
 
     def may_join(left: str, right: str) -> bool:
         piece = left + right
@@ -204,7 +202,6 @@ def _may_join(base: Base, kept: Sequence[str], kept_parts: Iterable[str]) -> Cal
             piece not in base.ids
             and characters_in(piece, base.is_bytes) <= LONGEST
             and key_of(left, right, base.is_bytes) not in neighbors
-            and piece not in whole
         )
 
     return may_join

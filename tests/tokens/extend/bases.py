@@ -92,7 +92,8 @@ def sentencepiece_model(folder: Path, *, byte_fallback: bool = True, **options: 
         | options,
     )
     (folder / "tokenizer.vocab").unlink()
-    (folder / "tokenizer_config.json").write_text(json.dumps(NAMES | {"unk_token": "<unk>"}))
+    names = NAMES | {"unk_token": "<unk>", "tokenizer_class": "LlamaTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
     return folder
 
 

@@ -145,8 +145,6 @@ def spell(pieces: list[str]) -> bytes:
 
 def test_transformers_loads_it_with_our_ids(base, folder):
     old, new = AutoTokenizer.from_pretrained(base), AutoTokenizer.from_pretrained(folder)
-    if not (folder / "tokenizer.json").is_file():
-        old, new = (AutoTokenizer.from_pretrained(path, add_bos_token=True) for path in (base, folder))
     ours = readers_of(folder)[0]
     old_ids, ids = read_base(base).ids, read_base(folder).ids
     for text in [*new_texts()[::20], *old_texts()[::40], "<think> a</s>b", "12 ꦧꦱ 🦙\n"]:
@@ -254,8 +252,10 @@ def old_words() -> list[str]:
 
 
 def test_kept_texts_keep_their_tokens_and_others_do_not(base, old_words, tmp_path):
-    if not (read_base(base).is_bytes or read_base(base).has_bytes):
-        pytest.skip("what it cannot write cannot be kept; the next test has it")
+    if not (read_base(base).is_bytes or read_base(base).has_bytes):  # the next test has what it cannot write
+        written = cut(base, old_words)
+        old_words = [text for text, pieces in zip(old_words, written, strict=True) if "<unk>" not in pieces]
+    assert len(old_words) > 100
     folder = write(extend(base, new_texts(), 300, kept=old_words), tmp_path)
     for before, after in zip(readers_of(base), readers_of(folder), strict=True):
         assert before(old_words) == after(old_words)
