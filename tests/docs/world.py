@@ -60,7 +60,7 @@ def write_named_files(home: Path) -> None:
     """Files that a page shows in full, below their names; and the wording of a language."""
     text = "\n".join(
         (ROOT / "docs" / page).read_text("utf-8")
-        for page in ("tasks.md", "generate.md", "vocabulary.md", "allocate.md")
+        for page in ("tasks.md", "generate.md", "vocabulary.md", "allocate.md", "scaling.md")
     )
     for name, content in re.findall(r"`(\S+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         _write(home / name, content)

@@ -46,7 +46,7 @@ def test_the_next_score_lies_in_its_90_percent_interval_in_85_to_95_of_100_simul
 @pytest.mark.parametrize("law", ["power", "log_linear", "sigmoid"])
 def test_choosing_the_law_costs_the_interval_little(law):
     """Which law is true is not in the interval; the choice is right often enough that it hardly shows."""
-    assert 0.80 <= share_within(law, 200, 200, is_law_known=False) <= 0.95
+    assert 0.80 <= share_within(law, 60, 200, is_law_known=False) <= 0.96
 
 
 def test_the_next_score_lies_in_its_interval_about_as_often_as_it_says():
