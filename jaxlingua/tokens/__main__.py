@@ -47,7 +47,7 @@ def extend_model(wanted: Wanted) -> None:
     from jaxlingua.progress import told
     from jaxlingua.tokens import fast
     from jaxlingua.tokens.extend import extend
-    from jaxlingua.tokens.extend.changes import changes_of, own_old_texts
+    from jaxlingua.tokens.extend.changes import changes_of, ids_in, own_old_texts
     from jaxlingua.tokens.fertility import describe_fertility
     from jaxlingua.tokens.tokenizer import tokenizer_of_folder
 
@@ -87,6 +87,7 @@ def extend_model(wanted: Wanted) -> None:
             (partial_folder / name).write_bytes(content)
         new = tokenizer_of_folder(str(partial_folder))
         changes = changes_of(old, new, old_texts)
+        unwritten = {piece.id for piece in extension.pieces} - ids_in(new, learned)
         before, after = (describe_fertility(measured, tokenizer) for tokenizer in (old, new))
 
         # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +120,12 @@ def extend_model(wanted: Wanted) -> None:
                 shutil.copyfile(file, partial_folder / file.name)
         facts = {
             "base": wanted.model,
-            "pieces": {"asked": wanted.pieces, "learned": len(extension.pieces)},
+            "pieces": {
+                "asked": wanted.pieces,
+                "learned": len(extension.pieces),
+                "inside others only": len(unwritten),
+                "words left out": extension.words_left_out,
+            },
             "first_id": extension.first_id,
             "vocab_size": extension.vocab_size,
             "rows": rows,

@@ -64,7 +64,7 @@ def test_a_model_gets_pieces_and_rows_and_is_told_of(here, monkeypatch, capsys):
     assert run(monkeypatch, USUAL) == 0
     told = capsys.readouterr().out
     assert "greek.txt: 200 texts, 1 empty ones left out, 4,080 characters, letters: 100% Grek" in told
-    assert "pieces: 30 learned of 30, from id 300 on\n" in told
+    assert "pieces: 30 learned of 30, from id 300 on" in told
     assert "old text (english.jsonl): 0 of 200 texts changed, 0 of" in told
     assert "rows: 310 → 384, new ones begin as the mean of those of their old pieces\n" in told
     old, new = (tokenizer_of_folder(name) for name in ("base", "out"))
@@ -80,6 +80,10 @@ def test_a_model_gets_pieces_and_rows_and_is_told_of(here, monkeypatch, capsys):
         tokens = sum(len(each.ids) for each in tokenizer.encode_batch(GREEK[19::20], continuation=True))
         assert fertility[when]["tokens"] == tokens
         assert fertility[when]["texts"] == 10
+    written = {i for each in new.encode_batch(GREEK) for i in each.ids.tolist()}
+    inside = facts["pieces"]["inside others only"]
+    assert inside == len(set(range(300, 330)) - written) > 0
+    assert f"; {inside} stand in the text only inside longer ones" in told
     assert fertility["after"]["tokens"] < fertility["before"]["tokens"] / 2
     assert (
         f"{fertility['before']['tokens per word']:.3f} → {fertility['after']['tokens per word']:.3f}" in told

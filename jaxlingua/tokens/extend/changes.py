@@ -15,6 +15,7 @@ from jaxlingua.languages import cldr_locale
 from jaxlingua.tokens.interface import Encoding, Tokenizer
 
 SHOWN = 10  # examples
+_AT_ONCE = 4096  # texts
 _AROUND = 20  # characters of an example on each side
 
 
@@ -58,6 +59,15 @@ def changes_of(old: Tokenizer, new: Tokenizer, texts: Sequence[str]) -> Changes:
         changed_tokens=changed_tokens,
         examples=tuple(_first_change(*each, old, new) for each in changed[:SHOWN]),
     )
+
+
+def ids_in(tokenizer: Tokenizer, texts: Sequence[str]) -> set[int]:
+    """The ids that texts are written with. Cost: an encoding, some thousand texts at a time."""
+    found: set[int] = set()
+    for start in range(0, len(texts), _AT_ONCE):
+        for encoding in tokenizer.encode_batch(texts[start : start + _AT_ONCE]):
+            found.update(encoding.ids.tolist())
+    return found
 
 
 def _tokens(encoding: Encoding) -> list[tuple[int, int, int]]:

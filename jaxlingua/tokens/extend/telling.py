@@ -35,6 +35,10 @@ def summary(facts: Mapping[str, Any], output: Path) -> list[str]:
     if pieces["learned"] < pieces["asked"]:
         also = " and change no old text" if changes["kept"] else ""
         lines[-1] += f"; the text has no more that stand there twice{also}"
+    if inside := pieces["inside others only"]:
+        lines[-1] += f"; {inside:,} stand in the text only inside longer ones, and are never read there"
+    if left_out := pieces["words left out"]:
+        lines.append(f"the {left_out:,} rarest words of the text were too many to learn from")
     lines.append(
         f"old text ({changes['from']}): {changes['changed_texts']:,} of {changes['texts']:,} texts changed, "
         f"{changes['changed_tokens']:,} of {changes['tokens_before']:,} tokens"

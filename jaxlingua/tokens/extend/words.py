@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import regex
+import xxhash
 
 SPACE = "▁"  # of SentencePiece
-MOST_WORDS = 500_000  # different ones; some 100 bytes of memory for each character of each
+MOST_CHARACTERS = 5_000_000  # of different words; some 100 bytes of memory for each
 
 _JOINERS = "\u200c\u200d"
 _RUN = regex.compile(rf"[ {SPACE}]?[\p{{L}}\p{{M}}](?:[\p{{L}}\p{{M}}{_JOINERS}]*[\p{{L}}\p{{M}}])?")
@@ -66,8 +67,7 @@ def count_words(parts: Counter[str], is_bytes: bool) -> Counter[str]:
     """Words and how often each stands there, in the alphabet of the tokenizer.
 
     A word is a run of letters and marks of one script, with joiners inside and with the space before it. No
-    digit, sign or change of script is in one. Han and the kana are one script here. Of more than `MOST_WORDS`
-    the most frequent are taken.
+    digit, sign or change of script is in one. Han and the kana are one script here.
 
     Args:
         parts: pieces of text that no token goes across, in the alphabet of the tokenizer, and how often.
@@ -78,9 +78,25 @@ def count_words(parts: Counter[str], is_bytes: bool) -> Counter[str]:
         for run in _RUN.findall(text):
             for word in _of_one_script(run):
                 words[write_bytes(word) if is_bytes else word] += number
-    if len(words) <= MOST_WORDS:
+    return words
+
+
+def most_frequent(words: Counter[str]) -> Counter[str]:
+    """Of words with more than `MOST_CHARACTERS` together the most frequent ones.
+
+    Which of equally frequent ones are left out is as good as chance: by a hash, not by their letters.
+    """
+    if sum(map(len, words)) <= MOST_CHARACTERS:
         return words
-    return Counter(dict(sorted(words.items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]))
+    taken, characters = Counter(), 0
+    for word, number in sorted(
+        words.items(), key=lambda item: (-item[1], xxhash.xxh3_64_intdigest(item[0].encode()))
+    ):
+        characters += len(word)
+        if characters > MOST_CHARACTERS:
+            break
+        taken[word] = number
+    return taken
 
 
 def count_parts(texts: Iterable[str], cut: Callable[[str], list[str]]) -> Counter[str]:

@@ -1,12 +1,13 @@
 """Old text encoded twice: what changed is counted, and shown."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from jaxlingua.tokens import fast
 from jaxlingua.tokens.extend.changes import Change, changes_of, own_old_texts
-from jaxlingua.tokens.extend.words import count_words, write_bytes
+from jaxlingua.tokens.extend.words import count_words, most_frequent, write_bytes
 from tests.tiny import tiny_parallel, tiny_tokenizer
 
 
@@ -82,3 +83,17 @@ def test_words_are_cut_where_the_script_changes():
         write_bytes("omah"): 2,
         write_bytes(" ꦧꦱ"): 2,
     }
+
+
+def test_of_too_many_words_the_most_frequent_ones_are_learned_from(monkeypatch):
+    """And of equally frequent ones not those with the first letters."""
+    rare = [chr(ord("a") + n % 26) * 2 + chr(ord("a") + n // 26) for n in range(100)]
+    words = Counter({"often": 9, "mostly": 5} | dict.fromkeys(rare, 1))
+    assert most_frequent(words) == words
+    monkeypatch.setattr("jaxlingua.tokens.extend.words.MOST_CHARACTERS", 11 + 3 * 50)
+    taken = most_frequent(words)
+    assert taken == most_frequent(Counter(dict(reversed(words.items()))))
+    assert {"often", "mostly"} < set(taken)
+    assert len(taken) == 2 + 50
+    kept_late = sum(word in taken for word in sorted(rare)[50:])
+    assert 10 < kept_late < 40
