@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from jaxlingua.analysis.sweep.cells import Cell
-from jaxlingua.analysis.sweep.table import rows_of, write_table
+from jaxlingua.analysis.sweep.table import rows_of, similarity_of, write_table
 from jaxlingua.errors import ConfigError, Stopped
 
 # JAX keeps programs that took a second or more to compile unless it is told otherwise.
@@ -89,8 +89,16 @@ def _scores(folder: Path, cell: Cell, text: str) -> list[dict[str, Any]] | None:
 
 
 def _write_table(folder: Path, cells: Sequence[Cell], texts: Mapping[str, str]) -> None:
-    found = [_scores(folder, cell, texts[cell.name]) for cell in cells]
-    write_table(folder / "table.csv", [row for rows in found if rows for row in rows])
+    """The scores of what is done. The similarity of a language is that of the most pairs of it."""
+    done = {cell.name: _scores(folder, cell, texts[cell.name]) for cell in cells}
+    similarity = {}
+    for language in dict.fromkeys(cell.language for cell in cells):
+        of = [cell for cell in cells if cell.language == language and done[cell.name] is not None]
+        if of:
+            most = max(of, key=lambda cell: (cell.pairs, -cells.index(cell)))
+            similarity[language] = similarity_of(Path(most.config.run.folder), most)
+    rows = [row for found in done.values() if found for row in found]
+    write_table(folder / "table.csv", [{**row, "similarity": similarity[row["language"]]} for row in rows])
 
 
 def _train(path: Path, programs: Path) -> int:

@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlingua.analysis.scaling.similarity import unigram_similarity
 from jaxlingua.analysis.sweep.cells import Cell
 
-COLUMNS = ("language", "pairs", "seed", "task", "metric", "value", "low", "high", "items", "run")
+COLUMNS = (
+    *("language", "pairs", "seed", "task", "metric", "value"),
+    *("low", "high", "items", "similarity", "run"),
+)
 # What is measured on held-out documents: the metric's name here, the names in metrics.jsonl begin with it.
 HELD_OUT = {"held_out_loss": "loss", "bits_per_byte": "bits_per_byte"}
 
@@ -27,6 +31,8 @@ def rows_of(run: Path, cell: Cell) -> list[dict[str, Any]]:
     pairs_of = {("tuned", last): cell.pairs, ("tuned", earlier[-1]) if earlier else ("base", "base"): 0}
     for score in report["scores"]:
         pairs = pairs_of.get((score["model"], score["stage"]))
+        if score["task"] not in cell.config.eval.tasks and not score["task"].startswith("harness:"):
+            continue  # the run that this one branches from was asked it
         if pairs or (pairs == 0 and cell.is_first):
             given = {name: score[name] for name in ("metric", "value", "low", "high", "items")}
             rows.append(_row(cell, pairs, score["task"], run, **given))
@@ -52,6 +58,33 @@ def _held_out(run: Path) -> Mapping[str, float]:
             if name.partition("/")[0] in HELD_OUT and "/" in name
         }
     return found
+
+
+def similarity_of(run: Path, cell: Cell) -> float | None:
+    """How similar a run's language is to that which its pairs have on their other side: `unigram_similarity`.
+
+    Measured on the pairs that the run learned, with its tokenizer. None where it learned no plain pairs.
+
+    Cost: a tokenization of the pairs.
+    """
+    from jaxlingua.tokens.tokenizer import tokenizer_of_folder
+
+    own: list[str] = []
+    other: list[str] = []
+    for file in sorted((run / "replay").glob(f"{cell.config.stages[-1].name}.*.jsonl")):
+        entry = cell.config.stages[-1].mixture[file.name.removesuffix(".jsonl").partition(".")[2]]
+        sides = {code for direction in entry.directions() for code in direction} - {cell.language}
+        if cell.language not in {code for direction in entry.directions() for code in direction}:
+            continue
+        for line in file.read_text("utf-8").splitlines():
+            texts = json.loads(line)["texts"]
+            own.append(texts[cell.language])
+            other.extend(texts[code] for code in sorted(sides))
+    if not own:
+        return None
+    tokenizer = tokenizer_of_folder(str(run / "tokenizer"))
+    ids = ([encoding.ids.tolist() for encoding in tokenizer.encode_batch(side)] for side in (own, other))
+    return round(unigram_similarity(*ids), 4)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

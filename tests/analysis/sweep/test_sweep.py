@@ -14,6 +14,7 @@ from jaxlingua.analysis.sweep.table import COLUMNS, rows_of
 from jaxlingua.command_line import check_config, load_config
 from jaxlingua.errors import ConfigError, Stopped
 from tests.flow.small import CONFIG, train, write_config
+from tests.tiny import tiny_tokenizer
 
 LANGUAGES = ["deu_Latn", "ell_Grek"]
 PHRASES = {"kind": "cldr", "languages": ["eng_Latn", *LANGUAGES], "records": 400}
@@ -29,6 +30,7 @@ STAGE = {
         },
     },
 }
+TEXTS = {"eng_Latn": "a fox sees a hen", "deu_Latn": "a fox sees a dog", "ell_Grek": "η αλεπού"}
 TASKS = [
     "phrases.eng_Latn-deu_Latn",
     "phrases.eng_Latn-ell_Grek",
@@ -127,6 +129,7 @@ def test_a_table_has_the_last_stage_and_the_base(tmp_path):
     cell = cells_of(config(tmp_path), LANGUAGES, [10], [3], tmp_path)[0]
     score = {"metric": "chrf++", "value": 1.5, "low": 1.0, "high": 2.0, "items": 4, "signature": "s"}
     scores = [
+        {"stage": "coit", "model": "tuned", "task": "phrases.eng_Latn-ell_Grek", **score},
         {"stage": "base", "model": "base", "task": "phrases.eng_Latn-deu_Latn", **score},
         {"stage": "floors", "model": "source_copied", "task": "phrases.eng_Latn-deu_Latn", **score},
         {"stage": "coit", "model": "tuned", "task": "phrases.eng_Latn-deu_Latn", **score, "value": 9.0},
@@ -174,6 +177,14 @@ def fake_training(trained: list[str], ends: list[int]):
         ]
         (run / "report.json").write_text(json.dumps({"scores": scores}))
         (run / "metrics.jsonl").write_text("")
+        entry, records = (
+            cell.stages[-1].mixture["out"],
+            [{"texts": TEXTS}] * cell.stages[-1].mixture["out"].replay.records,
+        )
+        assert len(entry.directions()) == 1
+        (run / "replay").mkdir()
+        (run / "replay" / "pairs.out.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+        tiny_tokenizer().save(run / "tokenizer")
         return 0
 
     return train_one
@@ -199,6 +210,9 @@ def test_a_sweep_runs_each_once_and_goes_on(tmp_path, monkeypatch):
         for pairs in (["0", "10"] if size == "10" else ["20"])
         for task in ("phrases.eng_Latn-*", "diary.eng_Latn")
     ]
+    similarity = {row["language"]: row["similarity"] for row in table(out)}
+    assert 0.5 < float(similarity["deu_Latn"]) < 1
+    assert float(similarity["ell_Grek"]) < float(similarity["deu_Latn"])
     main(arguments)
     assert len(trained) == 5
     with pytest.raises(ConfigError, match="deu_Latn-10-0 of another configuration"):
