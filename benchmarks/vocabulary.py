@@ -11,7 +11,8 @@ is not made again.
 All arms see the same text once, in steps of the same number of tokens, so that the base without new pieces
 takes more steps for it; in a second arm it takes as many steps as the others, and so sees less text. Held out
 are whole articles. The outcome is bits per byte there, before and after tuning, and what becomes of English.
-Intervals are of 2,000 draws of held-out articles, the same for all arms.
+Intervals are of 2,000 draws of held-out articles, the same for all arms. A fifth language, in the script of
+English, is not trained: of it is told what its pieces change in English text.
 """
 
 import argparse
@@ -41,7 +42,7 @@ SURROUNDINGS = {
     "GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:"
     "glibc.malloc.trim_threshold=17179869184",
 }
-ENGLISH = "eng_Latn"
+ENGLISH, SWAHILI = "eng_Latn", "swh_Latn"
 # In the names of xquad, flores200, tatoeba, tico19 and mlqa.
 NAMES = {
     "hin_Deva": ("hi", "hin_Deva", "hin", "hi", None),
@@ -50,16 +51,18 @@ NAMES = {
     "zho_Hans": ("zh", "zho_Hans", "cmn", "zh", "zh"),
 }
 SHOWN = {
+    SWAHILI: "Swahili",
     "hin_Deva": "Hindi", "arb_Arab": "Arabic", "ell_Grek": "Greek", "zho_Hans": "Chinese", ENGLISH: "English"
 }  # fmt: skip
 HELD_OUT_ARTICLES = 8  # of XQuAD's 48, the last
 HELD_OUT_ROWS = 100  # of FLORES, the last ones: about thirty articles
+HELD_OUT_VERSES = 400  # of the New Testament in Swahili, the last ones
 BLOCKS = 8  # of FLORES
 LONGEST = 240  # bytes of a text, so that no tokenizer cuts it at the end of a row
 
 BASE = "base-run/export"  # under RUNS_FOLDER, as all that is made
 BYTES, STEPS, TWO = "no new pieces, same text", "no new pieces, same steps", "pieces, rows first"
-METHODS = ("mean", "pieces", "distilled")
+METHODS, KEPT = ("mean", "pieces", "distilled"), "kept"
 ARMS = (BYTES, STEPS, *METHODS, TWO)
 
 
@@ -189,6 +192,10 @@ class Study:
         from jaxlingua.tokens.learned import learn
 
         texts, sizes = Texts(data), self.sizes
+        verses = [row["text"] for row in texts.rows("bible/swh.jsonl")]
+        write(self.runs / "text" / f"{SWAHILI}-00.txt", verses[-HELD_OUT_VERSES:])
+        own = within(verses[:-HELD_OUT_VERSES], sizes.train_bytes)
+        write(self.runs / "text" / f"{SWAHILI}.txt", own)
         for language in (ENGLISH, *NAMES):
             for number, block in enumerate(texts.held_out(language)):
                 write(self.runs / "text" / f"{language}-{number:02}.txt", block)
@@ -296,15 +303,16 @@ class Study:
         return f"{language}-{'pieces' if arm == TWO else arm}"
 
     def extend(self, language: str, method: str) -> None:
-        """The base with new pieces."""
+        """The base with new pieces; `KEPT` has none that would change English, and rows as in `pieces`."""
         folder = self.runs / self.folder(language, method)
         if folder.is_dir():
             return
+        own, old = (str(self.runs / "text" / f"{one}.txt") for one in (language, ENGLISH))
         self.command(
             folder.name + "-extend",
-            ["jaxlingua.tokens", "extend", str(self.runs / BASE), str(self.runs / "text" / f"{language}.txt"),
-             "--pieces", str(self.sizes.pieces), "--rows", method, "--output", str(folder),
-             "--old", str(self.runs / "text" / f"{ENGLISH}.txt")],
+            ["jaxlingua.tokens", "extend", str(self.runs / BASE), own, "--old", old,
+             "--pieces", str(self.sizes.pieces), "--output", str(folder),
+             *(["--keep-old"] if method == KEPT else ["--rows", method])],
         )  # fmt: skip
 
     def tune(self, language: str, arm: str, seed: int) -> None:
@@ -425,6 +433,7 @@ def tell(study: Study) -> None:
     tell_pieces(study)
     found: dict[tuple[str, str, str], np.ndarray] = {}  # arm, "before" or "after", language
     english: dict[tuple[str, str], list[float]] = {}
+    by_seed = {arm: np.zeros(len(sizes.seeds)) for arm in ARMS}  # mean over languages
     for language in languages:
         for arm in ARMS:
             names = {"before": [study.folder(language, arm)]}
@@ -432,9 +441,10 @@ def tell(study: Study) -> None:
             for when, own in names.items():
                 measured = [study.measured(name, language) for name in own]
                 places = drawn(len(measured[0][language]["bits"]))
-                found[arm, when, language] = np.mean(
-                    [bits_per_byte(one[language], places) for one in measured], axis=0
-                )
+                drawn_bits = [bits_per_byte(one[language], places) for one in measured]
+                found[arm, when, language] = np.mean(drawn_bits, axis=0)
+                if when == "after":
+                    by_seed[arm] += [one[0] / len(languages) for one in drawn_bits]
                 of_english = [float(bits_per_byte(one[ENGLISH], places)[0]) for one in measured]
                 english.setdefault((arm, when), []).append(mean(of_english))
     columns = " | ".join(SHOWN[language] for language in languages)
@@ -466,7 +476,11 @@ def tell(study: Study) -> None:
             for one in languages
         ]
         whole = interval(over_all[first] - over_all[second])
-        print(f"- {first} minus {second}, bits per byte after tuning: {whole}; {'; '.join(own)}")
+        pairs = zip(by_seed[first], by_seed[second], strict=True)
+        print(
+            f"- {first} minus {second}, bits per byte after tuning: {whole}, by seed "
+            f"{', '.join(f'{one - other:+.3f}' for one, other in pairs)}; {'; '.join(own)}"
+        )
     print(f"- {cpu_model()}; {sum(seconds.values()) / 60:.1f} CPU minutes in all, measuring included")
 
 
@@ -475,25 +489,26 @@ def tell_pieces(study: Study) -> None:
     from jaxlingua.tokens.fertility import describe_fertility
     from jaxlingua.tokens.tokenizer import tokenizer_of_folder
 
-    old = tokenizer_of_folder(str(study.runs / BASE))
     print(
-        "| language | training text, KB | pieces learned | tokens per word, before → after "
-        "| tokens per 100 bytes | English texts changed |\n|---|---|---|---|---|---|"
+        "| language | training text, KB | tokens per word, before → after | tokens per 100 bytes "
+        "| English tokens changed | with --keep-old: tokens per word | English tokens changed |\n"
+        "|---|---|---|---|---|---|---|"
     )
-    for language in NAMES:
-        folder = study.runs / study.folder(language, "pieces")
-        facts = json.loads((folder / "extension.json").read_text("utf-8"))
+    for language in (*NAMES, SWAHILI):
         blocks = sorted((study.runs / "text").glob(f"{language}-[0-9]*.txt"))
         texts = [line for path in blocks for line in path.read_text("utf-8").splitlines()]
-        [before], [after] = (
-            describe_fertility({language: texts}, one) for one in (old, tokenizer_of_folder(str(folder)))
-        )
+        folders = [study.runs / name for name in (BASE, f"{language}-pieces", f"{language}-{KEPT}")]
+        tokenizers = [tokenizer_of_folder(str(folder)) for folder in folders]
+        before, after, kept = (describe_fertility({language: texts}, one)[0] for one in tokenizers)
+        told = [json.loads((folder / "extension.json").read_text("utf-8")) for folder in folders[1:]]
+        changed = [
+            f"{one['old text']['changed_tokens']:,} of {one['old text']['tokens_before']:,}" for one in told
+        ]
         size = (study.runs / "text" / f"{language}.txt").stat().st_size
-        changes = facts["old text"]
-        cells = [SHOWN[language], f"{size / 1000:.0f}", f"{facts['pieces']['learned']:,}"]
+        cells = [SHOWN[language], f"{size / 1000:.0f}"]
         cells.append(f"{before['tokens per word']:.2f} → {after['tokens per word']:.2f}")
         cells.append(f"{100 * before['tokens per byte']:.1f} → {100 * after['tokens per byte']:.1f}")
-        cells.append(f"{changes['changed_texts']:,} of {changes['texts']:,}")
+        cells += [changed[0], f"{kept['tokens per word']:.2f}", changed[1]]
         print(f"| {' | '.join(cells)} |")
 
 
@@ -512,7 +527,11 @@ def main() -> None:
     study = Study(given.runs, sizes._replace(seeds=tuple(given.seeds or sizes.seeds)), given.jobs)
     study.write_texts(given.data)
     study.base()
-    study.all_of([lambda one=one, how=how: study.extend(one, how) for how in METHODS for one in NAMES])
+    wanted = [(one, how) for how in (*METHODS, KEPT) for one in NAMES] + [
+        (SWAHILI, "pieces"),
+        (SWAHILI, KEPT),
+    ]
+    study.all_of([lambda one=one, how=how: study.extend(one, how) for one, how in wanted])
     for seed in study.sizes.seeds:
         for arms in ((BYTES, *METHODS), (STEPS, TWO)):
             study.all_of(
