@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxlingua.errors import CheckpointError, ConfigError, DataError, exit_with_one_line, nearest
 from jaxlingua.tokens.extend.command import PURPOSE, TextFile, Wanted, read_texts, wanted_from
-from jaxlingua.tokens.extend.telling import read_line, summary
+from jaxlingua.tokens.extend.telling import kept_warning, read_line, summary
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -75,6 +75,9 @@ def extend_model(wanted: Wanted) -> None:
         old_texts, old_name = own_old_texts(new_languages), "jaxlingua's own wording"
     else:
         old_texts, old_name = read_texts(wanted.old, "--old").texts, str(wanted.old)
+
+    if wanted.keeps_old and (warning := kept_warning(read, old_texts)):
+        _say(warning)
 
     with whole_folder(wanted.output, {"base": wanted.model}) as partial_folder:
         # ── pieces ───────────────────────────────────────────────────────────────────────────────────────

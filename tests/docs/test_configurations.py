@@ -25,7 +25,11 @@ BLOCKS = [
 
 
 def whole(part: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the part that a page shows: of it all, of a stage, of its mixture, or sources."""
+    """A configuration with the part that a page shows: of it all, of a stage, of its mixture, or sources.
+
+    What it extends, which stands elsewhere, is left out.
+    """
+    part = {name: value for name, value in part.items() if name != "extends"}
     if part.keys() <= Config.model_fields.keys():
         return part
     if part.keys() <= StageConfig.model_fields.keys():

@@ -131,6 +131,20 @@ def test_old_text_that_would_change_is_counted_with_an_example_or_kept(here, mon
     assert "the text has no more that stand there twice and change no old text" in capsys.readouterr().out
 
 
+def test_old_text_that_quotes_the_new_script_is_told_where_it_is_kept(here, monkeypatch, capsys):
+    Path("quotes.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*ENGLISH, "alpha: άλφα", "Δ"]), "utf-8"
+    )
+    command = "extend base greek.txt --pieces 30 --output out --old quotes.jsonl"
+    assert run(monkeypatch, f"{command} --keep-old") == 0
+    told = capsys.readouterr().out
+    assert "2 of 202 old texts hold letters of Grek; with --keep-old they forbid most pieces of it" in told
+    assert run(monkeypatch, command) == 0
+    assert "forbid" not in capsys.readouterr().out
+    assert run(monkeypatch, f"{USUAL} --keep-old") == 0
+    assert "forbid" not in capsys.readouterr().out
+
+
 def test_without_old_text_our_own_is_counted_but_that_of_the_new_language(here, monkeypatch, capsys):
     assert run(monkeypatch, "extend base greek.txt --pieces 30 --output out") == 0
     told = capsys.readouterr().out

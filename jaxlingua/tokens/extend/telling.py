@@ -2,15 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxlingua.identify import scripts_of
 
 _BEGIN = {
     "mean": "begin as the mean of all old ones",
     "pieces": "begin as the mean of those of their old pieces",
     "distilled": "distilled",
 }
+_MAIN, _FEW = 0.2, 0.1  # shares of letters, of texts
 _COLUMNS = ("tokens per word", "tokens per byte", "byte fallback")
 
 
@@ -23,6 +27,23 @@ def read_line(facts: Mapping[str, Any]) -> str:
         f"{facts['file']}: {facts['texts']:,} texts{empty}, {facts['characters']:,} characters, letters: "
         f"{scripts or 'none'}{language}"
     )
+
+
+def kept_warning(read: Sequence[Mapping[str, Any]], old_texts: Sequence[str]) -> str:
+    """What is said where a few old texts that are to be kept quote the script of the new text; "" elsewhere.
+
+    One word of a script holds pairs of bytes with which all of its letters begin, so that no piece of these
+    can be made: 6 English texts of 37,029 with words of Hindi cost nearly all (benchmarks/RESULTS.md).
+    """
+    new = {script for facts in read for script, share in facts["scripts"].items() if share >= _MAIN}
+    quoting: Counter[str] = Counter()
+    for text in old_texts:
+        quoting.update(new & scripts_of(text).keys() if not text.isascii() else new & {"Latn"})
+    few = {script: count for script, count in quoting.items() if count < _FEW * len(old_texts)}
+    told = [
+        f"{count:,} of {len(old_texts):,} old texts hold letters of {each}" for each, count in few.items()
+    ]
+    return f"{', '.join(told)}; with --keep-old they forbid most pieces of it: take them out" if told else ""
 
 
 def summary(facts: Mapping[str, Any], output: Path) -> list[str]:
