@@ -11,17 +11,23 @@ SECONDS_BETWEEN_LINES = 5.0
 def told(say: Callable[[str], None], what: str) -> Iterator[Callable[[int, int], None]]:
     """Say now and then how far `what` is and how long it takes, and at the end how long it took.
 
-    Gives the function to call with (done, total).
+    Gives the function to call with (done, total). The first line has no estimate, since the time before it is
+    often that of a compilation; later ones go by the pace since then.
     """
     start = last = time.perf_counter()
+    paced: tuple[float, int] | None = None  # when the first line was said, and how much was done
 
     def progress(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, paced
         now = time.perf_counter()
         if done and done < total and now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = (now - start) / done * (total - done)
-            say(f"{what}: {done:,} of {total:,}, {duration(left)} left")
+            left = ""
+            if paced is None:
+                paced = now, done
+            elif done > paced[1]:
+                left = f", {duration((now - paced[0]) / (done - paced[1]) * (total - done))} left"
+            say(f"{what}: {done:,} of {total:,}{left}")
 
     yield progress
     say(f"{what}: {duration(time.perf_counter() - start)}")
