@@ -59,7 +59,12 @@ class Answering:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "answers")
-        self._stops: dict[str, threading.Event] = {}  # of readers whose question is being answered
+        self._stops: dict[str, threading.Event] = {}  # of readers whose question waits or is being answered
+
+    def expect(self, reader: str) -> None:
+        """Somebody asks: from now on `stop` ends the question, also while it waits for those of others."""
+        if reader not in self._stops or self._stops[reader].is_set():
+            self._stops[reader] = threading.Event()
 
     def columns(
         self, askers: Sequence[Asker], question: Question, options: dict[str, Any], reader: str
@@ -70,7 +75,7 @@ class Answering:
             options: of decoding, as `Asker.changed` takes them.
             reader: who asks, by whom `stop` finds it.
         """
-        stopped = self._stops[reader] = threading.Event()
+        stopped = self._stops.setdefault(reader, threading.Event())
         shown = [Column("", "waits for its turn" if place else _READS) for place in range(len(askers))]
         try:
             for place, asker in enumerate(askers):
@@ -82,7 +87,7 @@ class Answering:
                 del self._stops[reader]
 
     def stop(self, reader: str) -> None:
-        """End the answer that somebody reads; what is written stays."""
+        """End the answer that somebody reads or waits for; what is written stays."""
         if reader in self._stops:
             self._stops[reader].set()
 

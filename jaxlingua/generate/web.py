@@ -197,8 +197,8 @@ def _page(askers: Sequence[Asker], answering: Answering) -> Any:
         ways = [source, target]
         swap.click(None, ways, ways, js="(source, target) => [target, source]", api_visibility="private")
         for ask, first_box, way, boxes in asked:
-            gradio.on(
-                [ask.click, first_box.submit],
+            expecting = gradio.on([ask.click, first_box.submit], answering.expect, reader, **quietly)
+            expecting.then(
                 asking(_QUESTIONS[way]),
                 [*boxes, *decoding, reader],
                 columns,

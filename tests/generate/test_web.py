@@ -121,6 +121,19 @@ def test_a_reader_who_leaves_ends_the_answer_and_the_next_one_is_answered():
     assert "three short words" in last.answer
 
 
+def test_a_question_that_waits_for_those_of_others_can_be_stopped_and_the_next_is_answered():
+    answering, teller = Answering(), Teller("base")
+    answering.stop("me")  # nothing is asked
+    answering.expect("me")
+    answering.stop("me")
+    *_, (stopped,) = answering.columns([teller], Question("a"), ASKED, "me")
+    assert stopped.status == "stopped by you"
+    assert not teller.asked
+    answering.expect("me")
+    *_, (whole,) = answering.columns([teller], Question("b"), ASKED, "me")
+    assert "three short words" in whole.answer
+
+
 def test_one_question_is_answered_at_a_time():
     may = threading.Semaphore(1)
     answering, first, second = Answering(), Teller("base", may=may), Teller("base")
@@ -312,6 +325,16 @@ def test_one_question_is_asked_of_every_model(page, client, way, given, question
         assert teller.asked[-1] == question
         assert teller.options[-1] == {"max_new_tokens": 5, "temperature": 0.7, "seed": 3}
     assert f"&lt;{question.text}&gt;" in shown[-1][2]
+
+
+def test_a_button_first_says_that_its_reader_asks(client):
+    """So that Stop finds the question while it is in the queue."""
+    events = {one["id"]: one for one in client.config["dependencies"]}
+    for way in ("translate", "instruct", "go_on"):
+        (asking,) = [one for one in events.values() if one["api_name"] == way]
+        before = events[asking["trigger_after"]]
+        assert (before["queue"], asking["queue"]) == (False, True)
+        assert {name for _, name in before["targets"]} == {"click", "submit"}
 
 
 def test_the_languages_of_the_run_come_first_and_the_box_runs_as_they_do(page, client):
