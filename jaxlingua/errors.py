@@ -78,12 +78,15 @@ _PATH_ERRNOS = {
 _ENDED_BY_SIGPIPE = 128 + 13  # as a shell tells it of other programs
 
 
-def exit_with_one_line(main: Callable[[], None], *, has_checkpoints: bool = False) -> None:
+def exit_with_one_line(main: Callable[[], None], *, goes_on: str = "", elsewhere: str = "run.folder") -> None:
     """Run `main` and turn errors that a user can mend into one line on stderr and an exit code.
 
-    Ctrl-C is one line too; of checkpoints it speaks only where the program makes them. Output that nobody
-    reads any more, as behind `| head`, ends it without a word. Everything else keeps its traceback: it is
-    our bug.
+    Ctrl-C is one line too. Output that nobody reads any more, as behind `| head`, ends it without a word.
+    Everything else keeps its traceback: it is our bug.
+
+    Args:
+        goes_on: what of the work is kept, told after Ctrl-C, such as ", and it goes on from …".
+        elsewhere: which option says where the program writes.
     """
     try:
         try:
@@ -103,7 +106,7 @@ def exit_with_one_line(main: Callable[[], None], *, has_checkpoints: bool = Fals
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno in _MACHINE_ERRNOS:
-            told, code = machine_error(error.filename or "disk", error), 1
+            told, code = machine_error(error.filename or "disk", error, elsewhere), 1
         elif error.errno in _PATH_ERRNOS and error.filename:
             told, code = f"{error.filename}: {error.strerror}; give a path that can be read or written", 2
         else:
@@ -111,8 +114,7 @@ def exit_with_one_line(main: Callable[[], None], *, has_checkpoints: bool = Fals
         print(f"error: {told}", file=sys.stderr)
         sys.exit(code)
     except KeyboardInterrupt:
-        more = ", and it goes on from its last checkpoint if it has one" if has_checkpoints else ""
-        print(f"stopped; run the same command again{more}", file=sys.stderr)
+        print(f"stopped; run the same command again{goes_on}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # the usual exit could crash in a computation that is still going on in a thread
@@ -153,23 +155,28 @@ def _file_number(stream: TextIO | None) -> int | None:
         return None
 
 
-def machine_error(where: object, error: OSError) -> MachineError:
-    """What the operating system said of `where`, and what to do."""
+def machine_error(where: object, error: OSError, elsewhere: str = "run.folder") -> MachineError:
+    """What the operating system said of `where`, and what to do; `elsewhere` is the option to change."""
     remedy = _MACHINE_ERRNOS.get(error.errno, "see to the disk")
     return MachineError(
         f"{where}: {error.strerror or error}; {remedy} and run the same command again, or choose another "
-        f"run.folder"
+        f"{elsewhere}"
     )
 
 
-def end_with_code(main: Callable[[], None]) -> None:
+def end_with_code(
+    main: Callable[[], None],
+    *,
+    goes_on: str = ", and it goes on from its last checkpoint if it has one",
+    elsewhere: str = "run.folder",
+) -> None:
     """`exit_with_one_line` for a program with a run, whose threads may still be writing when it fails.
 
     The interpreter's own exit aborts where one of them is in C++ (half of the saves that a bucket refused, as
     measured), and the exit code would be lost.
     """
     try:
-        exit_with_one_line(main, has_checkpoints=True)
+        exit_with_one_line(main, goes_on=goes_on, elsewhere=elsewhere)
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

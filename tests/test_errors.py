@@ -22,6 +22,19 @@ def test_a_path_that_cannot_be_used_is_one_line_with_code_2(number, capsys):
     assert capsys.readouterr().err == told
 
 
+def test_a_full_disk_names_the_option_that_says_where_it_writes(capsys):
+    def fails() -> None:
+        raise OSError(errno.EFBIG, "File too large", "out.unfinished")
+
+    with pytest.raises(SystemExit) as stop:
+        exit_with_one_line(fails, elsewhere="--output")
+    assert stop.value.code == 1
+    told = (
+        "raise the limit on file sizes (ulimit -f) and run the same command again, or choose another --output"
+    )
+    assert capsys.readouterr().err == f"error: out.unfinished: File too large; {told}\n"
+
+
 def test_an_error_of_the_system_without_a_path_keeps_its_traceback():
     def fails() -> None:
         raise ConnectionResetError(errno.ECONNRESET, "reset")

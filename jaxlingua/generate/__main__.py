@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxlingua.processes.roll_call import Group
     from jaxlingua.train.open_model import Candidate
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 def main() -> None:
@@ -113,10 +113,19 @@ def opened(
     if path and is_run(path):  # its languages are offered
         config = config.model_copy(update={"data": load_config(path).data})
     leaves = jax.tree.leaves(model.params)
-    used = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves) / GIB
-    say(f"{name}: {sum(leaf.size for leaf in leaves):,} parameters, {used:.2f} GiB on each device")
+    used = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+    say(f"{name}: {sum(leaf.size for leaf in leaves):,} parameters, {size(used)} on each device")
     say(f"{name}: {framing.about}")
     return Asker(name, model, config, mesh, framing)
+
+
+def size(count: int) -> str:
+    """Bytes as people say them.
+
+    >>> [size(count) for count in (52_000, 90 * MIB, GIB)]
+    ['0.05 MiB', '90.00 MiB', '1.00 GiB']
+    """
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / MIB:.2f} MiB"
 
 
 def fill(
@@ -154,18 +163,20 @@ def fill(
 
 def answer_typed(wanted: Wanted, askers: "list[Asker]", group: "Group", say: Callable[[str], None]) -> None:
     """One prompt, or a session."""
-    from jaxlingua.generate.session import Session, answer, typed_lines
+    from jaxlingua.generate.session import ENDED_BY_CTRL_C, Session, answer, typed_lines
 
     if hasattr(sys.stdout, "reconfigure"):  # whatever the terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     if wanted.question is not None:
         question = replace(wanted.question, text=group.share(wanted.question.text))  # of one standard input
         with open(os.devnull, "w") as nowhere:
-            answer(askers, question, sys.stdout if group.is_primary else nowhere, say)
+            out = sys.stdout if group.is_primary else nowhere
+            if not answer(askers, question, out, say):
+                raise SystemExit(ENDED_BY_CTRL_C)
         return
     say("each line is a question of its own; /help tells the commands, Ctrl-D ends")
     Session(askers, wanted.asked, sys.stdout, say).run(typed_lines())
 
 
 if __name__ == "__main__":
-    end_with_code(main)
+    end_with_code(main, goes_on="; answers of --file so far are kept", elsewhere="--output")

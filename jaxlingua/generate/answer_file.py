@@ -56,6 +56,9 @@ def answer_file(
     output, lines = wanted.output, wanted.lines
     settings = _settings(wanted) | {"model": model}
     if group.share(is_done(output, settings, settings_path(output), what=_WHAT)):
+        if group.is_primary and journal_folder(output).exists():
+            with held(output, settings):  # removes what a process left that was killed at its very end
+                pass
         say(f"{output}: answered already; {settings_path(output).name} tells how")
         return
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

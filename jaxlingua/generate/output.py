@@ -4,16 +4,21 @@ OUT                    all of it, once all is known
 OUT.unfinished/        settings, and answers so far, while it goes on
 """
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxlingua.errors import ConfigError, DataError, MachineError
+
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)  # the last is told in /proc
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def journal_folder(output: Path) -> Path:
@@ -28,6 +33,18 @@ def check_output(output: Path) -> None:
             f"--output: '{output}' given, which is {'a folder' if output.is_dir() else 'in no folder'}; a "
             f"file in a folder that is there is allowed; give one"
         )
+    if output.exists():  # it may be whole already
+        return
+    try:
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise ConfigError(
+            f"--output: '{output}' given, in a folder where no file can be made ({error.strerror}); one "
+            f"that can be written is allowed; choose another"
+        ) from None
 
 
 def is_done(
@@ -43,6 +60,10 @@ def is_done(
         settings.
     """
     folder = journal_folder(output)
+    if output.exists() and record.is_file():  # a process that ended here may have left its folder
+        before = _settings_in(record)
+        if (before if are_all else _part(before, settings)) == settings:
+            return True
     if (folder / "settings.json").is_file():
         before = _settings_in(folder / "settings.json")
         _refuse_other(before if are_all else _part(before, settings), settings, output, f"remove {folder}")
@@ -65,7 +86,8 @@ def is_done(
 def held(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
     """Make the folder of answers so far, with the settings that they belong to, and hold it.
 
-    It is removed when the block ends well. Raises: MachineError where another process holds it.
+    It is removed when the block ends well. A full disk is told with its name. Raises: MachineError where
+    another process holds it.
     """
     folder = journal_folder(output)
     folder.mkdir(exist_ok=True)
@@ -77,7 +99,12 @@ def held(output: Path, settings: Mapping[str, Any]) -> Iterator[None]:
                 f"--output: '{output}' given, which another process is writing; wait for it, or stop it"
             ) from None
         write_record(folder / "settings.json", {"settings": settings})
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM and error.filename is None:
+                error.filename = str(folder)
+            raise
         shutil.rmtree(folder)
 
 

@@ -1,6 +1,8 @@
 """A session at the terminal: every line is a question of its own, commands begin with a slash."""
 
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,8 @@ goes on with the next one.
 /help               this
 /quit               ends the session, as Ctrl-D does; Ctrl-C ends an answer
 //…                 a question that begins with a slash"""
+ENDED_BY_CTRL_C = 128 + signal.SIGINT  # as a shell tells it
+_SECONDS_TO_END = 2.0  # after a second Ctrl-C
 COMMANDS = ("/instruction", "/input", "/from", "/to", "/raw", "/set", "/help", "/quit")
 
 
@@ -100,12 +104,13 @@ class Session:
         self.say(f"{name.strip()} is {value.strip()}")
 
 
-def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Callable[[str], None]) -> None:
+def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Callable[[str], None]) -> bool:
     """Each model's answer to a question, written to `out` as it comes; Ctrl-C ends all of them.
 
-    Raises: DataError or ConfigError where there is nothing to ask.
+    Gives whether they came to their end without it. Raises: DataError or ConfigError where there is nothing
+    to ask.
     """
-    with _ctrl_c() as is_stopped:
+    with _ctrl_c(say) as is_stopped:
         for asker in askers:
             if is_stopped.is_set():
                 break
@@ -121,6 +126,7 @@ def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Ca
             out.write("\n")
             out.flush()
             say(_about(told, perf_counter() - start, asker, is_stopped=is_stopped.is_set()))
+    return not is_stopped.is_set()
 
 
 def typed_lines() -> Iterator[str]:
@@ -131,14 +137,17 @@ def typed_lines() -> Iterator[str]:
         return
     import readline  # noqa: F401 — input() takes its keys from it
 
+    # Where answers go into a file, what is for the eye stays out of it.
+    prompt, eye = ("> ", sys.stdout) if sys.stdout.isatty() else ("", sys.stderr)
     while True:
         try:
-            yield input("> ")
+            print("" if prompt else "> ", end="", file=eye, flush=True)
+            yield input(prompt)
         except EOFError:
-            print()
+            print(file=eye)
             return
         except KeyboardInterrupt:
-            print()
+            print(file=eye)
 
 
 def _about(told: Told | None, seconds: float, asker: Asker, *, is_stopped: bool) -> str:
@@ -158,8 +167,12 @@ def _about(told: Told | None, seconds: float, asker: Asker, *, is_stopped: bool)
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Within, Ctrl-C asks for the end at the next token; a second one does not wait for it."""
+def _ctrl_c(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Within, Ctrl-C asks for the end at the next token, and says so; a second one does not wait for it.
+
+    Python calls its handlers only between its own steps, and a compilation is one of them. So a thread reads
+    the signals too: it answers at once, and ends the process where the main thread cannot.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -170,8 +183,30 @@ def _ctrl_c() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    ended = threading.Event()
+
+    def listen() -> None:
+        count = 0
+        while signals := reading.recv(64):
+            before, count = count, count + signals.count(signal.SIGINT)
+            if before == 0 < count:
+                say("stops as soon as the device answers; Ctrl-C again ends the command")
+            if before < 2 <= count and not ended.wait(_SECONDS_TO_END):
+                say("stopped")
+                os._exit(ENDED_BY_CTRL_C)
+
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    listener = threading.Thread(target=listen, name="Ctrl-C", daemon=True)
+    listener.start()
+    old_descriptor = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    old_handler = signal.signal(signal.SIGINT, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, old_handler)
+        signal.set_wakeup_fd(old_descriptor)
+        ended.set()
+        writing.close()  # which ends the thread, once it has said what it has to
+        listener.join()
+        reading.close()
