@@ -14,29 +14,43 @@ def best_minimum(problem: Problem) -> np.ndarray:
     For a level, each language needs the least number of pairs that brings it there; one that cannot come
     there takes what brings it nearest. The greatest level that the budget allows is found by bisection; laws
     need only rise or fall, whichever way they bend. What is left is too little to raise all that are lowest,
-    and goes, a pair at a time, to the lowest that it is enough for.
+    and goes, a pair at a time, to the lowest that it is enough for. Where pairs cost differently, much may
+    still be left, too little for a pair of the dear ones: it is divided in the same way over the others.
 
     Cost: 0.1 s for 100 languages.
     """
     count = len(problem.cost)
     ends = [problem.gains(i, np.array([problem.least[i], problem.most[i]])) for i in range(count)]
-    first, last = np.array(ends).T
-    low, high = problem.least.copy(), np.where(last > first, problem.most, problem.least)
-    if problem.spent(high) > problem.budget:
-        level, beyond = float(first.min()), float(np.maximum(first, last).max())
-        for _ in range(_ROUNDS):
-            middle = level + (beyond - level) / 2
-            if not level < middle < beyond or (high - low).max() <= 1:
-                break
-            brackets = enumerate(zip(low.tolist(), high.tolist(), strict=True))
-            needed = np.array([_pairs_for(problem, index, middle, *ends) for index, ends in brackets])
-            if problem.spent(needed) <= problem.budget:
-                level, low = middle, needed
-            else:
-                beyond, high = middle, needed
-    else:
-        low = high
-    return _rest_to_lowest(problem, low, first < last)
+    is_rising = np.array([last > first for first, last in ends])
+    pairs = problem.least.copy()
+    while True:
+        can_buy = (problem.budget - problem.spent(pairs)) // problem.cost
+        more = np.where(is_rising, np.minimum(problem.most - pairs, can_buy), 0)
+        if not more.any():
+            return pairs
+        before = problem.gains_at(pairs)
+        pairs = _rest_to_lowest(problem, _to_one_level(problem, pairs, pairs + more), is_rising)
+        if (problem.gains_at(pairs) <= before).all():  # more adds less than a float can tell
+            return pairs
+
+
+def _to_one_level(problem: Problem, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From `low` on, the pairs that bring all languages that may have more, up to `high`, to one level."""
+    if problem.spent(high) <= problem.budget:
+        return high
+    may = high > low
+    level, beyond = float(problem.gains_at(low)[may].min()), float(problem.gains_at(high)[may].max())
+    for _ in range(_ROUNDS):
+        middle = level + (beyond - level) / 2
+        if not level < middle < beyond or (high - low).max() <= 1:
+            break
+        brackets = enumerate(zip(low.tolist(), high.tolist(), strict=True))
+        needed = np.array([_pairs_for(problem, index, middle, *ends) for index, ends in brackets])
+        if problem.spent(needed) <= problem.budget:
+            level, low = middle, needed
+        else:
+            beyond, high = middle, needed
+    return low
 
 
 def _pairs_for(problem: Problem, index: int, level: float, low: int, high: int) -> int:
@@ -53,9 +67,10 @@ def _pairs_for(problem: Problem, index: int, level: float, low: int, high: int) 
 
 
 def _rest_to_lowest(problem: Problem, pairs: np.ndarray, is_rising: np.ndarray) -> np.ndarray:
+    """A pair at a time to the lowest that the rest is enough for, a few of each language at most."""
     pairs, gains = pairs.copy(), problem.gains_at(pairs)
     left = problem.budget - problem.spent(pairs)
-    for _ in range(4 * len(pairs)):  # what is left after that adds less to a score than a float can tell
+    for _ in range(4 * len(pairs)):
         can = np.flatnonzero(is_rising & (pairs < problem.most) & (problem.cost <= left))
         if not len(can):
             break

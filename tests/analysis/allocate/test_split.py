@@ -174,6 +174,22 @@ def test_100_languages_take_less_than_a_second(law, objective):
     assert problem.spent(split.pairs) == problem.budget
 
 
+@pytest.mark.parametrize("costs", [(1000, 1, 1), (1000, 30, 1), (1, 700, 1000)])
+def test_the_minimum_leaves_nothing_that_a_language_could_gain_from(costs):
+    """What is too little for a pair of a dear language goes to the cheap ones, however many pairs it buys."""
+    problem = make_problem(
+        powers((25, 90, 0.35), (30, 200, 0.3), (28, 150, 0.3)),
+        Fraction("2000000.9"),
+        objective="minimum",
+        cost={code: Fraction(cost) for code, cost in zip(CODES, costs, strict=False)},
+    )
+    pairs = best_split(problem).pairs
+    check_limits(problem, pairs)
+    assert problem.budget - problem.spent(pairs) < problem.cost.min()
+    dear = int(problem.cost.argmax())  # which, of the lowest gain, could not have been raised instead
+    assert problem.gains_at(pairs)[dear] == problem.gains_at(pairs).min()
+
+
 def test_a_language_that_loses_with_more_pairs_gets_the_least():
     laws = powers((20, 50, 0.3), (20, -50, 0.3))
     for objective in ("mean", "minimum"):
