@@ -105,8 +105,14 @@ def make_problem(
 
     Args:
         budget: in pairs, or in what costs are given in; inf takes all that is available.
-    Raises: ConfigError for what no split can meet, or an unlimited budget without limits.
+    Raises: DataError for laws of a metric of which neither a higher nor a lower value is better; ConfigError
+        for what no split can meet, or an unlimited budget without limits.
     """
+    if laws.is_higher_better is None:
+        raise DataError(
+            f"{laws.metric} of {laws.task}: neither a higher nor a lower value of it is better, so that no "
+            f"split is best; laws of a metric with a better side are needed; fit those of another --metric"
+        )
     for flag, given in (("weights", weights), ("available", available), ("cost", cost), ("least", least)):
         for code in given:
             if code not in laws.of:

@@ -167,7 +167,7 @@ class Laws:
 
     metric: str
     task: str
-    is_higher_better: bool
+    is_higher_better: bool | None  # None where neither is better
     of: dict[str, Fitted]
 
 
@@ -218,7 +218,9 @@ def read_laws(path: Path | str) -> Laws:
         raise DataError(f"{path}: version '{version}' given; version {VERSION} is allowed; {mend}")
     try:
         of = {code: _read_one(code, told) for code, told in content["languages"].items()}
-        laws = Laws(content["metric"], content["task"], bool(content["is_higher_better"]), of)
+        if content["is_higher_better"] not in (True, False, None):
+            raise ValueError(f"is_higher_better '{content['is_higher_better']}'")
+        laws = Laws(content["metric"], content["task"], content["is_higher_better"], of)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error}); {mend}") from None
     if not of:

@@ -15,7 +15,10 @@ from jaxlingua.languages import check_language
 
 NEEDED = ("language", "pairs", "seed", "task", "metric", "value")
 # In the name of a metric of which a lower value is the better one.
-LOWER_IS_BETTER = re.compile(r"loss|bits_per_byte|perplexity|(?<![a-z])(ter|wer|cer|brier)(?![a-z])")
+LOWER_IS_BETTER = re.compile(
+    r"loss|bits_per|perplexity|error|entropy|metricx|off_target|"
+    r"(?<![a-z])(ter|wer|cer|brier|nll|ppl|mae|mse|rmse)(?![a-z])"
+)
 LEAST_SIZES = 2  # of a language
 
 
@@ -39,20 +42,28 @@ class Scores:
 
     metric: str
     task: str
-    is_higher_better: bool
+    is_higher_better: bool | None  # None where neither is better
     is_similarity_measured: bool
     seeds: int
     points: Points
     base: tuple[tuple[str, float], ...]  # language and score at 0 pairs
 
 
-def is_higher_better(metric: str) -> bool:
-    """Whether a higher value of the metric is the better one.
+def is_higher_better(metric: str) -> bool | None:
+    """Whether a higher value of the metric is the better one; None where neither is.
+
+    A metric of jaxlingua.eval is what the evaluation says of it; of others the name tells.
 
     Example:
-        >>> [is_higher_better(name) for name in ("chrf++", "held_out_loss", "bits_per_byte", "ter")]
-        [True, False, False, False]
+        >>> [is_higher_better(name) for name in ("chrf++", "comet", "held_out_loss", "off_target", "length")]
+        [True, True, False, False, None]
     """
+    from jaxlingua.eval.metrics.registry import METRICS  # imports jax
+    from jaxlingua.eval.report.models import better_high
+
+    known = better_high(metric)
+    if known is not None or metric.casefold() in METRICS:
+        return known
     return not LOWER_IS_BETTER.search(metric.casefold())
 
 

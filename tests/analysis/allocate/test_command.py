@@ -312,6 +312,15 @@ def test_laws_that_cannot_be_used_are_refused(laws, capsys, change, message):
     refused(capsys, message, laws, "--budget", "9")
 
 
+def test_laws_of_a_metric_without_a_better_side_are_refused(laws, capsys):
+    path = Path(laws)
+    content = json.loads(path.read_text("utf-8")) | {"metric": "length", "is_higher_better": None}
+    path.write_text(json.dumps(content))
+    refused(capsys, "length of multi30k: neither a higher nor a lower value", laws, "--budget", "9")
+    path.write_text(json.dumps(content | {"is_higher_better": "yes"}))
+    refused(capsys, "damaged", laws, "--budget", "9")
+
+
 def test_half_a_file_of_laws_is_refused(laws, capsys):
     path = Path(laws)
     path.write_text(path.read_text("utf-8")[:-30])

@@ -134,8 +134,12 @@ def test_scores_that_no_law_can_be_fitted_to_are_refused(rows, told, tmp_path):
         select(read_table(path), path)
 
 
-def test_names_of_metrics_tell_which_way_is_better():
-    assert all(map(is_higher_better, ("bleu", "chrf++", "comet", "accuracy", "chrf_character")))
-    assert not any(
-        map(is_higher_better, ("loss", "held_out_loss", "bits_per_byte", "TER", "ter", "perplexity", "wer"))
+def test_which_way_is_better_is_told_by_the_evaluation_and_else_by_the_name():
+    higher = ("bleu", "chrf++", "comet", "accuracy", "chrf_character", "acc_norm", "judge_win_rate")
+    assert [is_higher_better(name) for name in higher] == [True] * len(higher)
+    lower = (
+        *("off_target", "loss", "held_out_loss", "bits_per_byte", "TER", "perplexity", "wer", "error_rate"),
+        *("nll", "ppl", "cross_entropy", "MetricX-24", "judge_loss"),
     )
+    assert [is_higher_better(name) for name in lower] == [False] * len(lower)
+    assert [is_higher_better(name) for name in ("undecided", "length")] == [None, None]
