@@ -89,8 +89,9 @@ def choose(found: Sequence[Candidate]) -> tuple[Candidate, str]:
 
     With and without an amplitude for each language are told apart by AICc. Of these laws those stay that are
     nearest to the largest size without having seen it, to within the noise of its scores, and of them AICc
-    chooses; it alone where no size could be held out. Laws whose AICc differs by less than 2 are alike, and
-    the one with fewer unknowns is taken.
+    chooses. It alone does where its law could not be fitted without the largest size: of three sizes two are
+    left, which are enough for the log-linear law and for no other with an amplitude for each language. Laws
+    whose AICc differs by less than 2 are alike, and the one with fewer unknowns is taken.
     """
     fitted = [one for one in found if one.fitted is not None]
     best = _by_aicc(fitted)
@@ -99,18 +100,34 @@ def choose(found: Sequence[Candidate]) -> tuple[Candidate, str]:
         for name in dict.fromkeys(family(one.law) for one in fitted)
     ]
     finalists = [one for one in finalists if math.isfinite(one.held_out_error)]
+    if not finalists and not math.isfinite(_aicc(best)):
+        return best, "it has the fewest unknowns; no size could be held out, and AICc needs more scores"
     if not finalists:
         return best, "by AICc alone, since no size could be held out"
+    if math.isfinite(_aicc(best)) and not math.isfinite(best.held_out_error):
+        return best, "by AICc alone, since it cannot be fitted without the largest size"
     nearest = min(finalists, key=lambda one: one.held_out_error)
     reach = nearest.held_out_error + nearest.held_out_noise
     chosen = _by_aicc([one for one in finalists if one.held_out_error <= reach])
+    if chosen is not nearest:
+        beside = f"is that of {nearest.law} to within the noise"
+    elif any(one.held_out_error < chosen.held_out_error for one in fitted):  # one that AICc took out
+        beside = f"is smallest of {', '.join(one.law for one in finalists)}"
+    else:
+        beside = "is smallest"
+    return chosen, f"its error at the held-out size {beside}{_beside_aicc(chosen, best)}"
+
+
+def _beside_aicc(chosen: Candidate, best: Candidate) -> str:
+    """What AICc says of the law that was chosen."""
+    behind = _aicc(chosen) - _aicc(best)
+    if not math.isfinite(_aicc(chosen)):
+        return "; AICc needs more scores"
     if chosen is best:
-        beside = "is smallest" if chosen is nearest else f"is that of {nearest.law} to within the noise"
-        return chosen, f"its error at the held-out size {beside}, and AICc takes it too"
-    return chosen, (
-        f"its error at the held-out size is smallest; AICc would take {best.law}, by "
-        f"{_aicc(chosen) - _aicc(best):.1f}: the two disagree, so see --law {best.law} too"
-    )
+        return ", and AICc takes it too"
+    if behind <= ALIKE:
+        return f"; AICc finds it and {best.law} alike"
+    return f"; AICc would take {best.law}, by {behind:.1f}: the two disagree, so see --law {best.law} too"
 
 
 def _by_aicc(fitted: Sequence[Candidate]) -> Candidate:

@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> None:
         *told_laws(scores, of, chosen),
         "",
         *told_sizes(of, sizes),
-        *(["", *told_wanted(of, wanted)] if wanted else []),
+        *(["", *told_wanted(of, wanted, scores.is_higher_better)] if wanted else []),
     ):
         print(line)
     if output:

@@ -10,6 +10,8 @@ from jaxlingua.analysis.scaling.table import Scores
 
 FAR = 2  # times the largest size measured, beyond which a prediction is marked
 MOST_PAIRS = 1e12  # that are told as a number
+ENOUGH_SIZES = 5  # of a language, from which on intervals hold what docs/scaling.md tells
+UNTOLD = "cannot be told"
 # What it means where a parameter lies at a limit of its.
 LIMITS = {
     "b": "0.01 is nearly the log-linear law, with c far beyond any score; at 2 the smallest sizes gain all",
@@ -21,7 +23,7 @@ LIMITS = {
 def told_scores(scores: Scores) -> Iterator[str]:
     """What the laws are fitted to."""
     points = scores.points
-    better = "higher" if scores.is_higher_better else "lower"
+    better = {True: "higher", False: "lower", None: "neither higher nor lower"}[scores.is_higher_better]
     seeds = f"{scores.seeds} seed{'s' * (scores.seeds != 1)}"
     languages = f"{len(points.languages)} language{'s' * (len(points.languages) != 1)}"
     sizes = f"{points.pairs.min():,.0f} to {points.pairs.max():,.0f} pairs"
@@ -33,6 +35,12 @@ def told_scores(scores: Scores) -> Iterator[str]:
         yield f"{len(scores.base)} more at 0 pairs, which no law is fitted to; see --plot"
     if not scores.is_similarity_measured:
         yield "no similarity given: g is 1 for every language"
+    sizes_of = [len(set(points.pairs[points.language == place])) for place in range(len(points.languages))]
+    if (fewest := min(sizes_of)) < ENOUGH_SIZES:
+        yield (
+            f"{points.languages[sizes_of.index(fewest)]} has {fewest} sizes alone: below {ENOUGH_SIZES}, the "
+            f"law can hardly be told and the intervals are often too narrow; add sizes"
+        )
 
 
 def told_choice(found: Sequence[Candidate], chosen: Candidate, why: str) -> Iterator[str]:
@@ -55,7 +63,7 @@ def told_choice(found: Sequence[Candidate], chosen: Candidate, why: str) -> Iter
 def told_laws(scores: Scores, of: Mapping[str, Fitted], chosen: Candidate) -> Iterator[str]:
     """The parameters of each language, with intervals, and what is odd about them."""
     names = PARAMETERS[family(chosen.law)]
-    has_bound = family(chosen.law) == "sigmoid"
+    has_bound, has_side = family(chosen.law) == "sigmoid", scores.is_higher_better is not None
     rows = [("language", "g", *names, *["bound"] * has_bound, "residual")]
     fitted = chosen.fitted
     for place, (code, one) in enumerate(of.items()):
@@ -68,12 +76,12 @@ def told_laws(scores: Scores, of: Mapping[str, Fitted], chosen: Candidate) -> It
     yield from columns(rows)
     for code, one in of.items():
         smallest, largest = one.smallest_pairs, one.largest_pairs
-        gain = float(one.at(largest) - one.at(smallest))
-        low, high = interval(one.draws_at(largest) - one.draws_at(smallest))
+        gain, low, high = _gain(one)
         from_to = f"from {smallest:,} to {largest:,} pairs the score changes by {_with(gain, low, high)}"
         if low <= 0 <= high:
-            yield f"{code}: whether more pairs help cannot be told: {from_to}"
-        elif (gain > 0) != scores.is_higher_better:
+            effect = "help" if has_side else "change it"
+            yield f"{code}: whether more pairs {effect} cannot be told: {from_to}"
+        elif has_side and (gain > 0) != scores.is_higher_better:
             yield f"{code}: more pairs make it worse: {from_to}"
     for name, value in fitted.form.at_limit(fitted.unknowns).items():
         yield f"{name} is at its limit, {short(value)}: {LIMITS[name]}"
@@ -99,29 +107,43 @@ def told_sizes(of: Mapping[str, Fitted], sizes: Sequence[int]) -> Iterator[str]:
         yield f"* more than {FAR} times the largest size measured: a guess as far as the law holds so far out"
 
 
-def told_wanted(of: Mapping[str, Fitted], wanted: Sequence[float]) -> Iterator[str]:
+def told_wanted(
+    of: Mapping[str, Fitted], wanted: Sequence[float], is_higher_better: bool | None
+) -> Iterator[str]:
     """The number of pairs for each score."""
     yield f"pairs for a score, with {LEVEL:.0%}"
     rows = [("language", *(f"{score:g}" for score in wanted))]
     for code, one in of.items():
-        rows.append((code, *(_told_pairs(one, score) for score in wanted)))
+        rows.append((code, *(_told_pairs(one, score, is_higher_better) for score in wanted)))
     yield from columns(rows)
-    if family(next(iter(of.values())).law) != "log_linear" and any(
-        "never" in cell for row in rows for cell in row
-    ):
+    cells = {cell for row in rows[1:] for cell in row[1:]}
+    if family(next(iter(of.values())).law) != "log_linear" and any("never" in cell for cell in cells):
         yield "never: the score is beyond what the law comes to with infinitely many pairs"
-    if any("*" in cell for row in rows for cell in row):
+    if any("*" in cell for cell in cells):
         yield f"* more than {FAR} times the largest size measured"
+    if UNTOLD in cells:
+        yield f"{UNTOLD}: more pairs do not surely change the score, or they make it worse"
 
 
-def _told_pairs(one: Fitted, score: float) -> str:
+def _told_pairs(one: Fitted, score: float, is_higher_better: bool | None) -> str:
+    gain, least, most = _gain(one)
+    if least <= 0 <= most:
+        return UNTOLD
     pairs = one.pairs_for(score)
     low, high = interval(one.draws_pairs_for(score))
     if math.isinf(pairs):
         return "never" if math.isinf(low) else f"never [{_count(low)}, never]"
     if pairs < one.smallest_pairs:
-        return f"below {one.smallest_pairs:,}"
+        is_worse = is_higher_better is not None and (gain > 0) != is_higher_better
+        return UNTOLD if is_worse else f"below {one.smallest_pairs:,}"
     return f"{_count(pairs)} [{_count(low)}, {_count(high)}]" + " *" * (pairs > FAR * one.largest_pairs)
+
+
+def _gain(one: Fitted) -> tuple[float, float, float]:
+    """How the score changes from the smallest size to the largest, and the interval of that."""
+    smallest, largest = one.smallest_pairs, one.largest_pairs
+    low, high = interval(one.draws_at(largest) - one.draws_at(smallest))
+    return float(one.at(largest) - one.at(smallest)), float(low), float(high)
 
 
 def _count(pairs: float) -> str:

@@ -51,6 +51,48 @@ def test_errors_alike_to_within_the_noise_are_told_apart_by_aicc():
     assert choose([candidate("power", 1, 0.65), candidate("sigmoid", 4, 0.5)])[0].law == "sigmoid"
 
 
+@pytest.mark.parametrize(
+    ("laws", "law", "why"),
+    [
+        # One unknown more, alike in AICc: no disagreement.
+        ([("power", 3, 0.9, 4), ("log_linear", 3.9, 0.5, 3)], "log_linear",
+         "its error at the held-out size is smallest, and AICc takes it too"),
+        ([("power", 3, 0.5, 5), ("log_linear", 3.9, 0.9, 3)], "power",
+         "its error at the held-out size is smallest; AICc finds it and log_linear alike"),
+        # AICc took power_free out, whose error is the smallest of all.
+        ([("power", 1, 0.5, 4), ("power_free", 9, 0.4, 5), ("log_linear", 30, 0.9, 3)], "power",
+         "its error at the held-out size is smallest of power, log_linear, and AICc takes it too"),
+        ([("power", 4, 0.5, 4), ("sigmoid", 8, 0.55, 5), ("log_linear", 1, 0.9, 3)], "power",
+         "its error at the held-out size is smallest; AICc would take log_linear, by 3.0: the two disagree, "
+         "so see --law log_linear too"),
+        ([("power", 8, 0.5, 4), ("sigmoid", 5, 0.55, 5), ("log_linear", 1, 0.9, 3)], "sigmoid",
+         "its error at the held-out size is that of power to within the noise; AICc would take log_linear, "
+         "by 4.0: the two disagree, so see --law log_linear too"),
+        ([("power", math.inf, 0.5, 4), ("log_linear", 2, 0.9, 3)], "power",
+         "its error at the held-out size is smallest; AICc needs more scores"),
+        ([("power", math.inf, 0.9, 4), ("log_linear", math.inf, 0.5, 3)], "log_linear",
+         "its error at the held-out size is smallest; AICc needs more scores"),
+        ([("power", math.inf, math.nan, 4), ("log_linear", math.inf, math.nan, 3)], "log_linear",
+         "it has the fewest unknowns; no size could be held out, and AICc needs more scores"),
+        ([("power", -25, math.nan, 4), ("log_linear", 2, 0.5, 3)], "power",
+         "by AICc alone, since it cannot be fitted without the largest size"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_the_true_one(laws, law, why):
+    chosen, told = choose([candidate(*one) for one in laws])
+    assert (chosen.law, told) == (law, why)
+
+
+def test_the_law_of_three_sizes_is_not_the_one_that_two_sizes_are_enough_for():
+    """Two sizes cannot tell a curve with an amplitude for each language; AICc is far from a line."""
+    rng = np.random.default_rng(6)
+    found = candidates(draw_scores(draw_law("power_free", 3, rng), 3, 3, 0.1, rng))
+    errors = {one.law: one.held_out_error for one in found}
+    assert math.isfinite(errors["log_linear_free"])
+    assert math.isnan(errors["power_free"])
+    assert choose(found)[0].law == "power_free"
+
+
 def test_laws_alike_in_aicc_are_told_apart_by_their_unknowns():
     laws = [candidate("power", 3, 0.5), candidate("sigmoid", 1.5, 0.5, unknowns=5)]
     assert choose(laws)[0].law == "power"

@@ -103,9 +103,23 @@ def test_what_is_odd_about_a_law_is_told(tmp_path, monkeypatch, capsys):
     assert "no similarity given: g is 1 for every language" in told
     assert "deu_Latn: more pairs make it worse: from 1,000 to 8,000 pairs the score changes by −2.0" in told
     assert "jav_Latn: whether more pairs help cannot be told" in told
-    assert "b is at its limit, 0.0100: 0.01 is nearly the log-linear law" in told_by(
-        capsys, "--law", "power_free"
-    )
+    assert "b is at its limit, 0.0100: 0.01 is nearly the log-linear law" in told
+    assert "deu_Latn has 4 sizes alone: below 5, the law can hardly be told" in told
+    told = told_by(capsys, "--law", "power_free", "--for", "9.9,22,26").split("pairs for a score")[1]
+    of = {line.split()[0]: re.split(r"  +", line.rstrip()) for line in told.splitlines()[1:]}
+    assert of["jav_Latn"][1:] == ["cannot be told"] * 3
+    assert of["deu_Latn"][2].startswith("2,99")  # the law falls to 22 there: e^8
+    assert of["deu_Latn"][3] == "cannot be told"  # 26 is above the smallest size, from which it falls
+
+
+def test_a_metric_without_a_better_side_is_fitted_and_not_judged(table, tmp_path, capsys):
+    path = tmp_path / "scores.csv"
+    path.write_text(path.read_text("utf-8").replace(",loss,", ",length,"), "utf-8")
+    told = told_by(capsys, "--metric", "length", "--law", "power", "--output", "laws.json")
+    assert "; neither higher nor lower is better" in told
+    assert "worse" not in told
+    assert "sizes alone" not in told
+    assert read_laws("laws.json").is_higher_better is None
 
 
 @pytest.mark.parametrize(

@@ -13,22 +13,30 @@ from tests.analysis.scaling.synthetic import draw_law, draw_scores
 NOISES = (0.2, 0.5, 1.5)
 
 
-def share_within(law: str, simulations: int, draws: int, *, is_law_known: bool = True) -> float:
+def share_within(
+    law: str,
+    simulations: int,
+    draws: int,
+    *,
+    is_law_known: bool = True,
+    sizes: tuple[int, ...] = (5, 6, 7),
+    noises: tuple[float, ...] = NOISES,
+) -> float:
     """How often the score of the next size lies in its interval, over laws, languages, sizes, seeds and noises."""
     rng = np.random.default_rng(11)
     hits: list[float] = []
     refused = 0
     for simulation in range(simulations):
         of = draw_law(law, int(rng.integers(2, 4)), rng)
-        sizes, noise = int(rng.integers(5, 8)), NOISES[simulation % len(NOISES)]
-        points = draw_scores(of, sizes, int(rng.integers(2, 4)), noise, rng)
+        count, noise = sizes[int(rng.integers(len(sizes)))], noises[simulation % len(noises)]
+        points = draw_scores(of, count, int(rng.integers(2, 4)), noise, rng)
         try:
             found = fit(law, points) if is_law_known else choose(candidates(points))[0].fitted
         except NotDetermined:
             refused += 1
             continue
         told = with_draws(found, draws=draws, seed=simulation)
-        following = 1000 * 2.0**sizes
+        following = 1000 * 2.0**count
         for code, one in of.items():
             low, high = new_score_interval(told[code], following)
             hits.append(low <= one.at(following) + rng.normal(0, noise) <= high)
