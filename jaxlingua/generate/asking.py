@@ -8,11 +8,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jax.sharding import Mesh
 
 from jaxlingua.command_line import check_map
-from jaxlingua.config import Config, GenerateConfig, source_languages
+from jaxlingua.config import Config, GenerateConfig, RunConfig
 from jaxlingua.errors import DataError
 from jaxlingua.generate.decoding import Answer, Request, decoding_of
 from jaxlingua.generate.engine import generate, stream
-from jaxlingua.generate.framing import Framing, Question
+from jaxlingua.generate.framing import Framing, Question, languages_of
 from jaxlingua.generate.prompts import cut_prompts, prompt_room
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import rows_multiple
@@ -53,14 +53,15 @@ class Asker:
         self.decoding = decoding_of(config)
         prompt_room(opened.model.config, config.generate.max_new_tokens)
 
-    def changed(self, *, seed: int | None = None, **options: Any) -> "Asker":
-        """The same model with other options of `generate`, such as max_new_tokens=64 or temperature=0.7.
+    def changed(self, /, **options: Any) -> "Asker":
+        """The same model with another `seed`, or other options of `generate`, such as max_new_tokens=64.
 
         A new temperature, top_k or top_p compiles two programs. Raises: ConfigError.
         """
         before = self.config
+        seed = options.pop("seed", before.run.seed)
         wanted = check_map(GenerateConfig, {**before.generate.model_dump(), **options}, "generate")
-        run = before.run if seed is None else before.run.model_copy(update={"seed": seed})
+        run = check_map(RunConfig, {**before.run.model_dump(), "seed": seed}, "run")
         config = before.model_copy(update={"generate": wanted, "run": run})
         return Asker(self.name, self.opened, config, self.mesh, self.framing)
 
@@ -105,8 +106,14 @@ class Asker:
 
     def languages(self) -> list[str]:
         """Languages of the run's data, in the order of its sources; none of a model without a run."""
-        sources = self.config.data.sources.values()
-        return list(dict.fromkeys(code for source in sources for code in source_languages(source)))
+        return languages_of(self.config)
+
+    def unlearned(self, question: Question) -> list[str]:
+        """Languages of a question that are not among those of the run; none of a model without a run."""
+        learned, asked = self.framing.learned, question.direction or (question.language,)
+        if question.is_raw or not learned:
+            return []
+        return [code for code in asked if code and code not in learned]
 
     def _options(self) -> dict[str, Any]:
         tokenizer = self.opened.tokenizer

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxlingua.bucket import is_bucket
-from jaxlingua.config import Config, DataConfig
+from jaxlingua.config import Config, DataConfig, source_languages
 from jaxlingua.data.chat_template import chat_template
 from jaxlingua.data.learned_frames import frame_language, learns_prompts
 from jaxlingua.data.records import Instruction, Pair
 from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import Wording, load_wording, wording_of
-from jaxlingua.errors import CheckpointError, DataError
+from jaxlingua.errors import CheckpointError, DataError, one_line
 from jaxlingua.hub import find_folder
 from jaxlingua.languages import display_name
 
@@ -40,19 +40,22 @@ class Framing:
         is_framed: whether instructions have a frame; without, they go in as they are.
         language: of answers to instructions, where frames are localized and a question names none.
         about: the same in a sentence.
+        learned: languages of the run's data; none of a model without a run.
     """
 
     wording: Wording
     is_framed: bool
     language: str
     about: str
+    learned: tuple[str, ...] = ()
 
     def prompt(self, question: Question) -> str:
         """What the model reads for a question.
 
-        Raises: DataError where there is nothing to frame; ConfigError where frames are localized and the
-            language has none.
+        Raises: DataError where there is nothing to frame, or what is no text; ConfigError where frames are
+            localized and the language has none.
         """
+        _check_characters(f"{question.text}\n{question.given}")
         if question.is_raw:
             return question.text
         if not (question.text.strip() or (question.given.strip() and question.direction is None)):
@@ -69,16 +72,32 @@ class Framing:
         return render(asked, self.wording, **options).prompt
 
 
-def framing_of_run(config: Config) -> Framing:
-    """The frames that a run learns; of localized ones that of its first language, or English."""
+def framing_of_run(config: Config, trained: DataConfig | None = None) -> Framing:
+    """The frames that a run learns; of localized ones that of its first language, or English.
+
+    Args:
+        trained: options of its data in training, where the command gives others.
+    """
     wording, language = load_wording(config.data), frame_language(config)
+    learned = tuple(languages_of(config))
     if not learns_prompts(config):
         about = "instructions go in as they are: the run learns plain text alone"
-        return Framing(wording, False, language, about)
-    where = f", frames in {display_name(language)}" if wording.frames == "localized" else ""
-    return Framing(
-        wording, True, language, f"instructions are framed as in training ({wording.template}{where})"
+        return Framing(wording, False, language, about, learned)
+    about = f"instructions are framed as in training ({_named(wording, language)})"
+    given, before = (
+        {f"data.{name}": getattr(data, name) for name in ("template", "frames", "wording_folder")}
+        for data in (config.data, trained or config.data)
     )
+    if changed := [name for name in given if given[name] != before[name]]:
+        says, learns = (", ".join(f"{name}={values[name]}" for name in changed) for values in (given, before))
+        about = f"instructions are framed as the command says ({says}); the run learned {learns}"
+    return Framing(wording, True, language, about, learned)
+
+
+def languages_of(config: Config) -> list[str]:
+    """Languages of a run's data, in the order of its sources."""
+    sources = config.data.sources.values()
+    return list(dict.fromkeys(code for source in sources for code in source_languages(source)))
 
 
 def framing_of_model(path: str, data: DataConfig, *, is_given: bool) -> Framing:
@@ -108,6 +127,17 @@ def framing_of_model(path: str, data: DataConfig, *, is_given: bool) -> Framing:
     return Framing(load_wording(data), False, "eng_Latn", about)
 
 
+def _check_characters(text: str) -> None:
+    """Raises: DataError for what is no text, such as a byte of a command line that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"question: U+{ord(text[error.start]):04X} at character {error.start} given, which is half of a "
+            f"character, or a byte that is not UTF-8; whole characters are needed; mend the text"
+        ) from None
+
+
 def _named(wording: Wording, language: str) -> str:
     where = f", frames in {display_name(language)}" if wording.frames == "localized" else ""
     return f"{wording.template}{where}"
@@ -116,11 +146,23 @@ def _named(wording: Wording, language: str) -> str:
 def _chat_template(path: str) -> str:
     """Of a Hugging Face folder; empty where it has none."""
     folder = find_folder(path, [CHAT_TEMPLATE, SETTINGS], where="MODEL", error=CheckpointError)
-    if (folder / CHAT_TEMPLATE).is_file():
-        return (folder / CHAT_TEMPLATE).read_text("utf-8")
+    template, file = folder / CHAT_TEMPLATE, folder / SETTINGS
+    if template.is_file():
+        try:
+            return template.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(
+                f"{template}: {one_line(error)}; UTF-8 is needed; copy or download the file again"
+            ) from None
     settings: Any = {}
-    if (folder / SETTINGS).is_file():
-        settings = json.loads((folder / SETTINGS).read_bytes())
+    if file.is_file():
+        try:
+            settings = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{file}: broken JSON, {one_line(error)}; one whole JSON object is needed; copy or download "
+                f"the file again"
+            ) from None
     given = settings.get("chat_template") if isinstance(settings, dict) else None
     return given if isinstance(given, str) else ""
 

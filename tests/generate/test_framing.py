@@ -10,7 +10,7 @@ from jaxlingua.data.chat_template import chat_template
 from jaxlingua.data.records import Instruction
 from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import wording_of
-from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.errors import CheckpointError, ConfigError, DataError
 from jaxlingua.generate.framing import Question, framing_of_model, framing_of_run
 from tests.flow.small import CONFIG
 
@@ -82,3 +82,33 @@ def test_localized_frames_are_those_of_the_answers_language():
 def test_there_is_something_to_frame(question):
     with pytest.raises(DataError, match="an empty text given"):
         framing_of_run(trained_on(phrases={})).prompt(question)
+
+
+@pytest.mark.parametrize("question", [Question("a\udc80b", is_raw=True), Question("a", "\ud800")])
+def test_what_is_no_text_is_refused(question):
+    with pytest.raises(DataError, match=r"U\+D[8C][80]0 at character [12] given"):
+        framing_of_run(trained_on(phrases={})).prompt(question)
+
+
+def test_another_template_than_that_of_training_is_told():
+    config = trained_on(phrases={})
+    other = config.model_copy(update={"data": config.data.model_copy(update={"template": "alpaca"})})
+    assert framing_of_run(config, config.data).about == "instructions are framed as in training (short)"
+    assert framing_of_run(other, config.data).about == (
+        "instructions are framed as the command says (data.template=alpaca); the run learned data.template=short"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b"{"),
+        ("tokenizer_config.json", b'{"a": "\xff"}'),
+        ("chat_template.jinja", b"\xff"),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_told_by_its_path(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as told:
+        framing_of_model(str(tmp_path), DataConfig(), is_given=False)
+    assert str(told.value).startswith(f"{tmp_path / name}: ")
