@@ -19,8 +19,9 @@ from jaxlingua.languages import check_language
 PROGRAM = "jaxlingua.generate"
 PURPOSE = """\
 Asks a model. RUN is the folder of a run, whose newest step answers, MODEL a Hugging Face folder or hub name.
-With PROMPT it answers once, on standard output; "-" reads the prompt from standard input. With --file it
-answers each line of a file. With neither it is a session: each line that is typed is a question of its own.
+With PROMPT it answers once, on standard output; "-" reads the prompt from standard input, "--" stands before
+one that begins with a dash. With --file it answers each line of a file. With neither it is a session: each
+line that is typed is a question of its own.
 PROMPT is an instruction, and is framed as the model learned it; --from and --to make it a text to translate.
 Of the options these have a meaning here too: run.seed, run.platform, model.compute_dtype, model.attention,
 data.template, data.frames, data.wording_folder."""
@@ -38,6 +39,7 @@ FLAGS = (
 )
 SECTIONS = ("generate", "sharding")
 _OPTION = re.compile(r"[A-Za-z_]+\.[\w.\[\]+-]*=")
+_FLAG = re.compile(r"(-h|--[a-z][a-z-]*(=.*)?)\Z", re.DOTALL)
 _ALLOWED = re.compile(
     r"(generate|sharding)\.|(run\.(seed|platform)|model\.(compute_dtype|attention)"
     r"|data\.(template|frames|wording_folder))="
@@ -80,24 +82,27 @@ def wanted_from(arguments: list[str]) -> Wanted:
 
     Raises: ConfigError, DataError or CheckpointError for what cannot be answered.
     """
-    reads_prompt = "-" in arguments[1:]
-    arguments = [argument for argument in arguments if argument != "-"]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, prompts = arguments[:end], arguments[end + 1 :]
+    dashes = _dashes(arguments)
+    arguments = [argument for place, argument in enumerate(arguments) if place not in dashes]
     flags, rest = flags_from_command_line(
         PROGRAM, PURPOSE, FLAGS, SECTIONS, arguments, usage="RUN|MODEL [PROMPT]"
     )
     overrides = [one for one in rest if _OPTION.match(one)]
-    names = [one for one in rest if one not in overrides]
-    has_prompt = reads_prompt or len(names) > 1
-    if not names or len(names) + reads_prompt > 2:
+    names = [*(one for one in rest if one not in overrides), *prompts]
+    reads_prompt, count = bool(dashes), len(names) + len(dashes)
+    has_prompt = count > 1
+    if count == len(prompts) + len(dashes) or count > 2:
         raise ConfigError(
-            f"{PROGRAM}: {len(names) + reads_prompt} names given; RUN or MODEL, and one PROMPT if any; put "
-            f"the prompt in quotes; see --help"
+            f"{PROGRAM}: {count} names given; RUN or MODEL, and one PROMPT if any; put the prompt in quotes; "
+            f"see --help"
         )
     for override in overrides:
         if not _ALLOWED.match(override):
             raise ConfigError(
                 f"{override}: has no effect here; options of generate and sharding, and those that --help "
-                f"names, are allowed; leave it out, or give a prompt that looks like one as -"
+                f"names, are allowed; leave it out, or give a prompt that looks like one behind --"
             )
     _refuse_together(flags, has_prompt=has_prompt)
     model = os.path.expanduser(names[0])
@@ -117,6 +122,26 @@ def wanted_from(arguments: list[str]) -> Wanted:
     return Wanted(
         models, framings, config, question, asked, lines, output, "--web" in flags, host, _port(flags)
     )
+
+
+def _dashes(arguments: Sequence[str]) -> set[int]:
+    """Where "-" stands for a prompt on standard input.
+
+    Raises: ConfigError for one that is the value of a flag, and for a prompt that looks like a flag.
+    """
+    found, with_values = set(), {flag.name for flag in FLAGS if flag.value}
+    for place, argument in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        if argument == "-" and before in with_values:
+            raise ConfigError(f"{before}: '-' given; standard input is read for PROMPT alone; write it out")
+        if argument == "-":
+            found.add(place)
+        elif argument.startswith("-") and not _FLAG.match(argument) and before not in with_values:
+            raise ConfigError(
+                f"{PROGRAM}: '{argument}' given; a prompt that begins with - stands behind --, or comes on "
+                f'standard input; write it last, like -- "{argument}"'
+            )
+    return found
 
 
 def _refuse_together(flags: dict[str, str], *, has_prompt: bool) -> None:
@@ -168,20 +193,20 @@ def _models(
                 f"name of another model"
             )
         # It stands first, and is asked as the run is.
-        return {"base": "", **models}, {"base": framing, **framings}
+        return {"base": "", **models}, {"base": replace(framing, learned=()), **framings}
     if beside:
         other = os.path.expanduser(beside)
         name = _name(other) if _name(other) not in models else f"{_name(other)} (beside)"
         models[name] = other
         found = _framing(other, load_config(other) if is_run(other) else config, overrides)
-        framings[name] = found if found.is_framed or is_run(other) else framing
+        framings[name] = found if found.is_framed or is_run(other) else replace(framing, learned=())
     return models, framings
 
 
 def _framing(model: str, config: Config, overrides: Sequence[str]) -> Framing:
-    if is_run(model):
-        return framing_of_run(config)
     is_given = any(override.startswith("data.") for override in overrides)
+    if is_run(model):
+        return framing_of_run(config, load_config(model).data if is_given else None)
     try:
         return framing_of_model(model, config.data, is_given=is_given)
     except CheckpointError:

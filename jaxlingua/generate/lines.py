@@ -65,6 +65,13 @@ def write_lines(lines: Lines, answers: Sequence[Mapping[str, Any]], output: Path
 def _question(row: Row, asked: Question) -> Question:
     if taken := [name for name in ADDED if name in row.fields]:
         raise DataError(f"a field '{taken[0]}' given, which is written here; other names are kept; rename it")
+    try:
+        json.dumps(dict(row.fields), allow_nan=False)
+    except (TypeError, ValueError):
+        raise DataError(
+            "a value that JSON cannot hold is given, such as NaN, Infinity or a number above 1.8e308; every "
+            "field has to come back as it was; write it as text, or leave the field out"
+        ) from None
     there = [name for name in KINDS if name in row.fields]
     if len(there) != 1:
         what = " and ".join(f"'{name}'" for name in there) or "none of prompt, instruction and text"

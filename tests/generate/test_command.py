@@ -12,6 +12,7 @@ import pytest
 from jaxlingua.errors import exit_with_one_line
 from jaxlingua.generate import answer_file, asking
 from jaxlingua.generate.__main__ import main
+from jaxlingua.generate.command import wanted_from
 from jaxlingua.generate.decoding import Answer
 from jaxlingua.processes import start
 from tests.flow.small import train, write_config
@@ -243,6 +244,9 @@ def test_answers_of_other_settings_are_never_mixed(home, tmp_path, monkeypatch, 
         (b'{"text": "a", "to": "ell_Grek"}', ":1): a text without 'from' given"),
         (b'{"text": "a", "from": "greek", "to": "ell_Grek"}', ":1): 'from': unknown language 'greek'; write 'ell_Grek'"),
         (b'{"text": "a", "from": "ell_Grek", "to": "ell_Grek"}', ":1): 'ell_Grek' given as from and to"),
+        (b'{"prompt": "a"}\n{"prompt": "a\\ud800"}', ":2): question: U+D800 at character 1 given"),
+        (b'{"prompt": "a", "f": [1e400]}', ":1): a value that JSON cannot hold is given"),
+        (b'{"prompt": "a", "f": NaN}', ":1): a value that JSON cannot hold is given"),
         (b'{"prompt": "a", "answer": "b"}', ":1): a field 'answer' given, which is written here"),
     ],
 )  # fmt: skip
@@ -374,6 +378,11 @@ def test_a_run_answers_in_its_frames_beside_what_it_began_from(tmp_path, capsys)
         (["{model}", "--port", "7"], "--port: given without --web; both are needed; give it too"),
         (["{model}", "--web", "--port", "0"], "--port: '0' given; a number from 1 to 65535 is allowed; give one"),
         (["{model}", "--web", "a"], "PROMPT: given with --web, where that is chosen on the page; leave one of them out"),
+        (["{model}", "--file", "-", "--output", "x"], "--file: '-' given; standard input is read for PROMPT alone"),
+        (["{model}", "--input", "-", "a"], "--input: '-' given; standard input is read for PROMPT alone"),
+        (["{model}", "-5 degrees"], "jaxlingua.generate: '-5 degrees' given; a prompt that begins with - stands behind --"),
+        (["{model}", "--", "a", "b"], "jaxlingua.generate: 3 names given; RUN or MODEL, and one PROMPT if any"),
+        (["{model}", "a\udc80b"], "question: U+DC80 at character 1 given"),
         (["{model}", "--wat"], "jaxlingua.generate: '--wat' given; "),
     ],
 )  # fmt: skip
@@ -384,6 +393,12 @@ def test_what_cannot_be_answered_is_told_in_one_line_before_devices_start(
     names = {"home": home, "model": home / "model"}
     line = refused(capsys, *(argument.format(**names) for argument in arguments))
     assert line.startswith(told.format(**names))
+
+
+def test_a_prompt_behind_two_dashes_begins_with_one_or_looks_like_an_option(home):
+    for prompt in ("-5 degrees", "--raw", "-", "run.seed=3"):
+        wanted = wanted_from([str(home / "model"), "--raw", *SHORT, "--", prompt])
+        assert wanted.question.text == prompt
 
 
 def test_a_prompt_that_is_not_text_is_refused(home, capsys, monkeypatch):
