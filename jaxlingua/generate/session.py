@@ -23,7 +23,7 @@ goes on with the next one.
 /instruction        lines are instructions
 /input TEXT         what the next instruction is about
 /from LANG          lines are texts in this language, once /to is given too
-/to LANG            and this is the one they are translated into
+/to LANG            and this is the one they are translated into; alone, that of answers in localized frames
 /raw                lines go in as they are
 /set NAME=VALUE     max_new_tokens, temperature, top_k, top_p, seed, stop, …
 /help               this
@@ -40,32 +40,44 @@ class Session:
     def __init__(self, askers: Sequence[Asker], asked: Question, out: TextIOBase, say: Callable[[str], None]):
         """`asked` says how the first line is framed; answers go to `out`, all else to `say`."""
         self.askers, self.asked, self.out, self.say = list(askers), asked, out, say
-        self.source = self.target = ""
-        if asked.direction is not None:
-            self.source, self.target = asked.direction
+        self.source, self.target = asked.direction or ("", asked.language)
+        self.language = asked.language  # of answers to instructions, where frames are localized
+        self.told: set[str] = set()
 
-    def run(self, lines: Iterator[str]) -> None:
-        """Answer line by line. A line that cannot be answered is told, and the next one is read."""
+    def run(self, lines: Iterator[str | None]) -> None:
+        """Answer line by line. A line that cannot be answered is told, and the next one is read.
+
+        None gives up the lines before it that are to be continued.
+        """
         held = ""
         for line in lines:
-            if line.endswith("\\"):
+            if line is None:
+                held = ""
+            elif line.endswith("\\"):
                 held += f"{line[:-1]}\n"
-                continue
-            line, held = held + line, ""
-            if not line.strip():
-                continue
-            try:
-                if line.startswith("/") and not line.startswith("//"):
-                    if line.split()[0] == "/quit":
-                        return
-                    self._command(*line.strip().partition(" ")[::2])
-                else:
-                    text = line.removeprefix("/") if line.startswith("//") else line
-                    answer(self.askers, replace(self.asked, text=text), self.out, self.say)
-                    if not self.asked.direction:
-                        self.asked = replace(self.asked, given="")
-            except JaxlinguaError as error:
-                self.say(one_line(error))
+            else:
+                line, held = held + line, ""
+                if not self._take(line):
+                    return
+        self._take(held.removesuffix("\n"))
+
+    def _take(self, line: str) -> bool:
+        """Do what a line says. Gives whether the session goes on."""
+        if not line.strip():
+            return True
+        try:
+            if line.startswith("/") and not line.startswith("//"):
+                if line.split()[0] == "/quit":
+                    return False
+                self._command(*line.strip().partition(" ")[::2])
+            else:
+                text = line.removeprefix("/") if line.startswith("//") else line
+                answer(self.askers, replace(self.asked, text=text), self.out, self.say, self.told)
+                if not self.asked.direction:
+                    self.asked = replace(self.asked, given="")
+        except JaxlinguaError as error:
+            self.say(one_line(error))
+        return True
 
     def _command(self, name: str, value: str) -> None:
         value = value.strip()
@@ -77,23 +89,31 @@ class Session:
             self._set(value)
         elif name in ("/from", "/to"):
             check_language(value, name)
-            self.source, self.target = (value, self.target) if name == "/from" else (self.source, value)
-            self._translate()
+            self._translate(name, value)
         elif name == "/input":
-            self.asked = Question("", value)
+            self.asked = Question("", value, language=self.language)
             self.say("the next line is an instruction, with this input")
         else:
-            self.asked = Question("", is_raw=name == "/raw")
+            self.asked = Question("", is_raw=name == "/raw", language=self.language)
             self.say("lines go in as they are" if name == "/raw" else "lines are instructions")
 
-    def _translate(self) -> None:
-        if not (self.source and self.target):
-            self.say(f"{'/from' if self.target else '/to'} is needed too")
-        elif self.source == self.target:
-            raise ConfigError(f"/from and /to: both are '{self.source}'; they have to differ; change one")
+    def _translate(self, name: str, value: str) -> None:
+        """Change one side of the direction; the language of the other side swaps them."""
+        source, target = (value, self.target) if name == "/from" else (self.source, value)
+        if source == target:
+            if not (self.source and self.target):
+                raise ConfigError(f"{name}: '{value}' given, which is the other one too; give another one")
+            source, target = self.target, self.source
+        self.source, self.target = source, target
+        if source and target:
+            self.asked = Question("", direction=(source, target))
+            self.say(f"lines are translated from {display_name(source)} to {display_name(target)}")
+        elif target and any(asker.framing.wording.frames == "localized" for asker in self.askers):
+            self.language = target
+            self.asked = replace(self.asked, language=target)
+            self.say(f"answers to instructions are in {display_name(target)}; /from LANG translates into it")
         else:
-            self.asked = Question("", direction=(self.source, self.target))
-            self.say(f"lines are translated from {display_name(self.source)} to {display_name(self.target)}")
+            self.say(f"{'/from' if target else '/to'} is needed too")
 
     def _set(self, given: str) -> None:
         name, equals, value = given.partition("=")
@@ -104,12 +124,29 @@ class Session:
         self.say(f"{name.strip()} is {value.strip()}")
 
 
-def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Callable[[str], None]) -> bool:
+def answer(
+    askers: Sequence[Asker],
+    question: Question,
+    out: TextIOBase,
+    say: Callable[[str], None],
+    told_before: set[str] | None = None,
+) -> bool:
     """Each model's answer to a question, written to `out` as it comes; Ctrl-C ends all of them.
 
-    Gives whether they came to their end without it. Raises: DataError or ConfigError where there is nothing
-    to ask.
+    Gives whether they came to their end without it.
+
+    Args:
+        told_before: what was said of languages that a run never learned, which is not said again.
+    Raises: DataError or ConfigError where there is nothing to ask.
     """
+    told_before = set() if told_before is None else told_before
+    for asker in askers:
+        asker.prompt(question)  # refuses what cannot be framed before anything is written
+        for code in asker.unlearned(question):
+            line = f"{asker.name}: {display_name(code)} is not among the languages of this run's data"
+            if line not in told_before:
+                say(line)
+                told_before.add(line)
     with _ctrl_c(say) as is_stopped:
         for asker in askers:
             if is_stopped.is_set():
@@ -129,9 +166,14 @@ def answer(askers: Sequence[Asker], question: Question, out: TextIOBase, say: Ca
     return not is_stopped.is_set()
 
 
-def typed_lines() -> Iterator[str]:
-    """Lines of standard input; at a terminal they can be edited and called back, and Ctrl-C gives them up."""
-    if not sys.stdin.isatty():
+def typed_lines() -> Iterator[str | None]:
+    """Lines of standard input; at a terminal they can be edited and called back, and Ctrl-C gives None.
+
+    A byte that is not UTF-8 becomes a character that `Framing.prompt` refuses.
+    """
+    is_typed = sys.stdin.isatty()  # else it is UTF-8, whatever the locale says
+    sys.stdin.reconfigure(encoding=None if is_typed else "utf-8", errors="surrogateescape")
+    if not is_typed:
         for line in sys.stdin:
             yield line.removesuffix("\n").removesuffix("\r")
         return
@@ -148,6 +190,7 @@ def typed_lines() -> Iterator[str]:
             return
         except KeyboardInterrupt:
             print(file=eye)
+            yield None
 
 
 def _about(told: Told | None, seconds: float, asker: Asker, *, is_stopped: bool) -> str:
