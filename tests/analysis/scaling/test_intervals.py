@@ -57,6 +57,16 @@ def test_choosing_the_law_costs_the_interval_little(law):
     assert 0.80 <= share_within(law, 60, 200, is_law_known=False) <= 0.96
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [3, 4])
+@pytest.mark.parametrize(
+    ("law", "least"), [("power", 0.7), ("power_free", 0.7), ("log_linear", 0.8), ("sigmoid", 0.5)]
+)
+def test_intervals_of_few_sizes_are_too_narrow_and_not_useless(law, least, sizes):
+    """Three sizes can hardly tell where a sigmoid bends."""
+    assert least <= share_within(law, 60, 200, is_law_known=False, sizes=(sizes,)) <= 0.96
+
+
 def test_the_next_score_lies_in_its_interval_about_as_often_as_it_says():
     assert 0.82 <= share_within("power", 40, 100) <= 0.96
 
