@@ -11,6 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.steps import faults, newest_sound, numbered_steps
 from jaxlingua.checkpoint.store import located
@@ -110,11 +112,13 @@ def step_to_branch_from(source: Path, say: Callable[[str], None]) -> int:
     return step
 
 
-def copy_run(source: Path, folder: Path, step: int, say: Callable[[str], None]) -> None:
+def copy_run(source: Path, folder: Path, step: int, seed: int, say: Callable[[str], None]) -> None:
     """Make `folder`, which this process holds, a copy of the run in `source` at a step of it.
 
     Other checkpoints stay behind, and answers from after the step.
 
+    Args:
+        seed: run.seed of the copy; that of the other run is kept in provenance.json where it differs.
     Raises: MachineError where files cannot be copied; nothing is left of the copy then.
     Cost: time and disk of one checkpoint.
     """
@@ -131,6 +135,11 @@ def copy_run(source: Path, folder: Path, step: int, say: Callable[[str], None]) 
         told = _facts(hidden)
         starts = {name: told.pop(name) for name in _STARTS if name in told}
         told["branched"] = {"folder": str(source.absolute()), "step": step, **starts}
+        kept = yaml.safe_load((hidden / "config.yaml").read_text("utf-8"))
+        if (before := kept.setdefault("run", {}).get("seed", seed)) != seed:
+            told["branched"]["seed"], kept["run"]["seed"] = before, seed
+            content = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+            (hidden / "config.yaml").write_text(content, "utf-8")
         text = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
         (hidden / "provenance.json").write_text(text, "utf-8")
         os.rename(folder / ".lock", hidden / ".lock")  # which this process goes on to hold

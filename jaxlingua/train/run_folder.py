@@ -147,18 +147,57 @@ def _forget_evaluations(folder: Path, step: int, begun: Collection[str]) -> None
 
 def _branch(config: Config, say: Callable[[str], None]) -> None:
     """Copy the run that this one branches from, unless it is here; first everything is checked."""
+    if (branch := checked_branch(config, say)) is None:
+        return
+    source, step = branch
+    with lock_folder(Path(config.run.folder), say):
+        copy_run(source, Path(config.run.folder), step, config.run.seed, say)
+
+
+def checked_branch(config: Config, say: Callable[[str], None]) -> tuple[Path, int] | None:
+    """The run that run.folder begins as a copy of, and its step; None where it holds a run already.
+
+    The copy may have another run.seed where the stages that are begun have ended, and nothing of them but
+    the order of their examples was drawn by the seed: what they learned is in the checkpoint then.
+
+    Raises: ConfigError where there is no such run, or it is another one.
+    """
     source = branch_source(config.run)
     if source is None:
-        return
+        return None
     step, before = step_to_branch_from(source, say), load_config(str(source / "config.yaml"))
     now = _with_kept_paths(config, before)
+    if now.run.seed != before.run.seed:
+        _refuse_seed(before, now.run.seed, source, step)
+        before = before.model_copy(update={"run": before.run.model_copy(update={"seed": now.run.seed})})
     if differences := list(identity_differences(before, now, _begun(source, step))):
         raise ConfigError(
             f"run.branch_from: '{source}' given, which is another run: {_shown(differences)}; stages, "
             f"sources and tasks may be added; extend it (extends={source}), or leave run.branch_from out"
         )
-    with lock_folder(Path(config.run.folder), say):
-        copy_run(source, Path(config.run.folder), step, say)
+    return source, step
+
+
+def _refuse_seed(before: Config, seed: int, source: Path, step: int) -> None:
+    """Raises: ConfigError where a stage that a run has begun would be another one with another seed."""
+    kept = before.run.seed
+    where = f"run.seed: {seed} given, and run.branch_from '{source}' has {kept}"
+    begun = _begun(source, step) or 0
+    ends = sum(stage["steps"] for stage in _read_json(source / "data.json")["stages"][:begun])
+    if step != ends:
+        raise ConfigError(
+            f"{where}, whose stage '{before.stages[begun - 1].name}' ends at step {ends:,} and is at "
+            f"{step:,}; another seed is allowed from the end of a stage on; train it to its end, or give "
+            f"run.seed={kept}"
+        )
+    for stage in before.stages[:begun]:
+        drawn = "has objectives" if any(e.objectives != "off" for e in stage.mixture.values()) else ""
+        if drawn or stage.steps == "auto":
+            raise ConfigError(
+                f"{where}, whose stage '{stage.name}' {drawn or 'has a length in epochs or tokens'}, which "
+                f"the seed changes; another seed is allowed after stages with steps and without "
+                f"objectives; give run.seed={kept}, or train such a run"
+            )
 
 
 @contextmanager
@@ -435,6 +474,8 @@ def write_facts(
     if is_learned(config.tokens, config.model.path) and content["begun_with"] != _digest(config.stages):
         # It was learned on the stages that there were at the start.
         repeat += f" tokens.kind=huggingface tokens.path={config.run.folder}/tokenizer"
+    if "seed" in content.get("branched", {}):  # its earlier stages were drawn by another one
+        repeat += f" run.branch_from={content['branched']['folder']}"
     content |= {"repeat": repeat, "tokenizer": tokenizer.fingerprint, "fingerprints": fingerprints}
     write_json(path, content)
     if is_primary():

@@ -297,3 +297,38 @@ def test_a_stage_that_would_change_the_rate_of_one_that_is_trained_is_refused():
         'stages[1].schedule: "continue" there, "restart" given'
     ]
     assert list(identity_differences(stages_of("restart", "restart"), one, 1)) == []
+
+
+def test_from_the_end_of_a_stage_on_a_copy_may_have_another_seed(source, tmp_path):
+    folder = tmp_path / "new"
+    run = {"folder": str(folder), "branch_from": str(source), "seed": 7}
+    assert branched(folder, source, run=run)[0] == 8
+    assert yaml.safe_load((folder / "config.yaml").read_text())["run"]["seed"] == 7
+    assert json.loads((folder / "provenance.json").read_text())["branched"]["seed"] == 0
+    assert branched(folder, source, run=run)[0] == 8  # it goes on as its own
+    with pytest.raises(ConfigError, match=r"run.seed: 7 there, 8 given"):
+        branched(folder, source, run=run | {"seed": 8})
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps", "said"),
+    [
+        ({"steps": 9}, 9, "whose stage 'coit' ends at step 9 and is at 8;"),
+        ({"epochs": 1}, 8, "whose stage 'coit' has a length in epochs or tokens, which the seed changes"),
+        (
+            {"steps": 8, "mixture": {"phrases": {"objectives": "denoising"}}},
+            8,
+            "whose stage 'coit' has objectives, which the seed changes",
+        ),
+    ],
+)
+def test_a_seed_that_would_change_what_is_learned_already_is_refused(source, tmp_path, stage, steps, said):
+    given = GIVEN | {"stages": [{"name": "coit", "mixture": "phrases", **stage}]}
+    kept = check_config(given, "given").model_dump(mode="json")
+    (source / "config.yaml").write_text(yaml.safe_dump(kept))
+    (source / "data.json").write_text(json.dumps({"stages": [{"steps": steps}]}))
+    run = {"folder": str(tmp_path / "new"), "branch_from": str(source), "seed": 7}
+    with pytest.raises(ConfigError) as error:
+        branched(tmp_path / "new", source, **given | {"run": run})
+    assert said in str(error.value)
+    assert not (tmp_path / "new").exists()
