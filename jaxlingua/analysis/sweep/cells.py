@@ -46,6 +46,12 @@ def cells_of(
         )
     if not config.stages:
         raise ConfigError("stages: none given; a sweep varies the last one; give one")
+    if len(config.stages) > 1 and not config.run.branch_from:
+        raise ConfigError(
+            f"stages: {len(config.stages)} given, of which each run of the sweep would train all; one base "
+            f"for all is needed; train those before '{config.stages[-1].name}', and give that run as "
+            f"run.branch_from"
+        )
     for language in languages:
         _check(config, language, languages)
     cells = []
@@ -67,7 +73,13 @@ def _check(config: Config, language: str, languages: Sequence[str]) -> None:
     known = sorted(
         {code for entry in last.mixture for code in _languages(config, entry, last.mixture[entry])}
     )
-    if not any(_is_swept(config, name, entry, language, others) for name, entry in last.mixture.items()):
+    swept = [name for name, entry in last.mixture.items() if _is_swept(config, name, entry, language, others)]
+    if len(swept) > 1:
+        raise ConfigError(
+            f"stage '{last.name}', mixture: {' and '.join(swept)} translate from or into '{language}', so "
+            f"that it would learn {len(swept)} times the pairs; one is allowed; take out the others"
+        )
+    if not swept:
         raise ConfigError(
             f"--languages: '{language}' given; stage '{last.name}' has no entry that translates from or into "
             f"it; its languages are {', '.join(known)}; give one of these, or add an entry"

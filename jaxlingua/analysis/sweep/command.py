@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxlingua.analysis.sweep.cells import cells_of
+from jaxlingua.analysis.sweep.checks import refuse_missing_pairs, refuse_other_base
 from jaxlingua.analysis.sweep.runs import run_all
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
 from jaxlingua.config import Config
@@ -39,7 +40,10 @@ def main(arguments: list[str]) -> None:
     sizes = [_whole("--pairs", each, 1) for each in _several("--pairs", flags["--pairs"])]
     seeds = [_whole("--seeds", each, 0) for each in _several("--seeds", flags.get("--seeds", "0"))]
     config = load_config(name, overrides)
-    run_all(cells_of(config, languages, sizes, seeds, folder / "runs"), folder)
+    cells = cells_of(config, languages, sizes, seeds, folder / "runs")
+    refuse_missing_pairs(cells)
+    refuse_other_base(cells)
+    run_all(cells, folder)
 
 
 def _several(flag: str, given: str) -> Sequence[str]:

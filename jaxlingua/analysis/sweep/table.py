@@ -84,7 +84,7 @@ def similarity_of(run: Path, cell: Cell) -> float | None:
         return None
     tokenizer = tokenizer_of_folder(str(run / "tokenizer"))
     ids = ([encoding.ids.tolist() for encoding in tokenizer.encode_batch(side)] for side in (own, other))
-    return round(unigram_similarity(*ids), 4)
+    return float(f"{unigram_similarity(*ids):.4g}")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

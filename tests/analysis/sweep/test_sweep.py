@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jaxlingua.analysis.sweep import runs
+from jaxlingua.analysis.sweep import command, runs
 from jaxlingua.analysis.sweep.cells import cells_of
 from jaxlingua.analysis.sweep.command import main
 from jaxlingua.analysis.sweep.table import COLUMNS, rows_of
 from jaxlingua.command_line import check_config, load_config
-from jaxlingua.errors import ConfigError, Stopped
+from jaxlingua.errors import ConfigError, DataError, Stopped
 from tests.flow.small import CONFIG, train, write_config
 from tests.tiny import tiny_tokenizer
 
@@ -30,7 +34,9 @@ STAGE = {
         },
     },
 }
-TEXTS = {"eng_Latn": "a fox sees a hen", "deu_Latn": "a fox sees a dog", "ell_Grek": "η αλεπού"}
+TEXTS = {"eng_Latn": "a fox sees a hen", "deu_Latn": "a fox sees a dog", "ell_Grek": "η fox αλεπού"}
+BACK = {"source": "phrases", "direction": "deu_Latn-eng_Latn"}
+PUBLIC = {"init": "huggingface", "path": "owner/model"}
 TASKS = [
     "phrases.eng_Latn-deu_Latn",
     "phrases.eng_Latn-ell_Grek",
@@ -82,6 +88,14 @@ def test_a_run_learns_its_language_and_is_asked_in_it(tmp_path):
         (
             {"run": {}},
             "model.init: scratch given, so that each run of the sweep would begin with another model",
+        ),
+        (
+            {"stages": [STAGE, {**STAGE, "name": "more"}], "run": {}, "model": PUBLIC, "tokens": {}},
+            "stages: 2 given, of which each run of the sweep would train all",
+        ),
+        (
+            {"stages": [{**STAGE, "mixture": STAGE["mixture"] | {"back": BACK}}]},
+            "mixture: out and back translate from or into 'deu_Latn', so that it would learn 2 times the pairs",
         ),
         (
             {"stages": [{**STAGE, "mixture": {"english": STAGE["mixture"]["english"]}}]},
@@ -150,13 +164,13 @@ def test_a_table_has_the_last_stage_and_the_base(tmp_path):
     assert {(row["language"], row["seed"]) for row in rows} == {("deu_Latn", 3)}
 
 
-def fake_training(trained: list[str], ends: list[int]):
+def fake_training(trained: list[str], ends: list[int], came: list[int]):
     """Writes what a run of the configuration would leave, unless it is to end with another exit code."""
 
-    def train_one(path: Path, programs: Path) -> int:
+    def train_one(path: Path, programs: Path) -> tuple[int, int]:
         trained.append(path.stem)
         if code := ends.pop(0) if ends else 0:
-            return code
+            return code, 0
         cell = load_config(str(path))
         run = Path(cell.run.folder)
         run.mkdir()
@@ -185,7 +199,7 @@ def fake_training(trained: list[str], ends: list[int]):
         (run / "replay").mkdir()
         (run / "replay" / "pairs.out.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
         tiny_tokenizer().save(run / "tokenizer")
-        return 0
+        return 0, came.pop(0) if came else 0
 
     return train_one
 
@@ -193,7 +207,8 @@ def fake_training(trained: list[str], ends: list[int]):
 def test_a_sweep_runs_each_once_and_goes_on(tmp_path, monkeypatch):
     path, out, trained = tmp_path / "sweep.yaml", tmp_path / "sweep", []
     path.write_text(yaml.safe_dump(config(tmp_path).model_dump(mode="json")), "utf-8")
-    monkeypatch.setattr(runs, "_train", fake_training(trained, [0, 143]))
+    monkeypatch.setattr(runs, "_train", fake_training(trained, [0, 143], []))
+    monkeypatch.setattr(command, "refuse_other_base", list)  # there is none
     arguments = [str(path), "--languages", "deu_Latn,ell_Grek", "--pairs", "10,20", "--output", str(out)]
     with pytest.raises(Stopped) as error:
         main(arguments)
@@ -239,6 +254,8 @@ def test_runs_of_other_sizes_take_their_programs_from_the_first(tmp_path):
             "deu_Latn",
             "--pairs",
             "40,80",
+            "--seeds",
+            "0,3",
             "--output",
             str(tmp_path / "out"),
         ]
@@ -257,6 +274,9 @@ def test_runs_of_other_sizes_take_their_programs_from_the_first(tmp_path):
         if "loss" in line
     }
     assert max(steps) > 2 + 3  # the runs differ in length
+    assert {row["seed"] for row in table(tmp_path / "out") if row["pairs"] == "80"} == {"0", "3"}
+    repeat = json.loads((tmp_path / "out/runs/deu_Latn-40-3/provenance.json").read_text())["repeat"]
+    assert repeat.endswith(f"run.branch_from={tmp_path / 'base'}")
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -273,3 +293,65 @@ def test_a_public_base_is_evaluated_once_for_each_language(tmp_path):
     given = given.model_copy(update={"model": model, "run": run, "stages": given.stages[1:]})
     cells = cells_of(given, LANGUAGES, [10, 20], [0], tmp_path)
     assert [cell.config.eval.base_model for cell in cells] == [True, True, False, False]
+
+
+@pytest.fixture
+def swept(tmp_path, monkeypatch):
+    """A sweep with another command line each time; what was trained; the signals that come meanwhile."""
+    path, trained, came = tmp_path / "sweep.yaml", [], []
+    out = {**STAGE["mixture"]["out"], "direction": "eng_Latn-deu_Latn"}
+    monkeypatch.setattr(runs, "_train", fake_training(trained, [], came))
+    monkeypatch.setattr(command, "refuse_other_base", list)
+
+    def sweep(pairs: str, seeds: str, *more: str, **changed: int) -> None:
+        stage = {**STAGE, "mixture": STAGE["mixture"] | {"out": out | changed}}
+        given = config(tmp_path, stages=[config(tmp_path).stages[0].model_dump(), stage])
+        path.write_text(yaml.safe_dump(given.model_dump(mode="json")), "utf-8")
+        asked = ["--languages", "deu_Latn", "--pairs", pairs, "--seeds", seeds]
+        main([str(path), *asked, "--output", str(tmp_path / "sweep"), *more])
+
+    return sweep, trained, came
+
+
+def test_a_sweep_may_grow_and_its_table_has_all(swept, tmp_path):
+    sweep, trained, _ = swept
+    for pairs, seeds in (("20", "0"), ("10,20", "0"), ("20", "1")):
+        sweep(pairs, seeds)
+    assert trained == ["deu_Latn-20-0", "deu_Latn-10-0", "deu_Latn-20-1"]
+    found = [(row["seed"], row["pairs"]) for row in table(tmp_path / "sweep")]
+    assert found == [(*one,) for one in (("0", "0"), ("0", "10"), ("0", "20"), ("1", "20")) for _ in TASKS]
+    with pytest.raises(ConfigError, match="of another configuration"):
+        sweep("40", "0", "train.optimizer.peak_lr=0.1")
+
+
+def test_a_stop_that_came_when_the_training_was_at_its_end_is_not_lost(swept, tmp_path):
+    sweep, trained, came = swept
+    came.append(15)
+    with pytest.raises(Stopped) as error:
+        sweep("10,20", "0")
+    assert error.value.exit_code == 143
+    assert (trained, len(table(tmp_path / "sweep"))) == (["deu_Latn-10-0"], 2 * len(TASKS))
+
+
+@pytest.mark.parametrize(("limit", "there"), [("auto", "\\d+"), (15, "15")])
+def test_more_pairs_than_there_are_are_told_before_the_first_run(swept, tmp_path, limit, there):
+    sweep, trained, _ = swept
+    with pytest.raises(DataError, match=rf"given; source has {there} training records here"):
+        sweep("10,20,30000" if limit == "auto" else "10,20", "0", limit=limit)
+    assert not trained
+
+
+def test_a_signal_goes_to_the_training_and_is_kept(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with runs._passed_on(child) as came:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert child.wait() == -signal.SIGTERM
+    assert came == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("known", [None, 0.0])
+def test_similarity_stands_for_all_languages_or_none(tmp_path, known):
+    one = {"pairs": 10, "seed": 0, "language": "deu_Latn", "similarity": 0.5, "scores": [{"pairs": 10}]}
+    for other, shown in ((0.25, ["0.5", "0.25"]), (known, ["", ""])):
+        runs._write_table(tmp_path, {"a": one, "b": one | {"language": "ell_Grek", "similarity": other}})
+        assert [row["similarity"] for row in table(tmp_path)] == shown
