@@ -17,12 +17,14 @@ import pytest
 
 from tests.flow.small import train, write_config
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="pip install playwright, which drives the browser"
-)
+try:
+    from playwright import sync_api
+except ModuleNotFoundError:
+    sync_api = None
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(sync_api is None, reason="pip install playwright, which drives the browser"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
 ]
 DATA = {
