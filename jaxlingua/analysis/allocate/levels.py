@@ -26,9 +26,10 @@ def best_minimum(problem: Problem) -> np.ndarray:
     while True:
         can_buy = (problem.budget - problem.spent(pairs)) // problem.cost
         more = np.where(is_rising, np.minimum(problem.most - pairs, can_buy), 0)
+        before = problem.gains_at(pairs)
+        more[problem.gains_at(pairs + more) <= before] = 0  # what has all that it can have leaves the rest
         if not more.any():
             return pairs
-        before = problem.gains_at(pairs)
         pairs = _rest_to_lowest(problem, _to_one_level(problem, pairs, pairs + more), is_rising)
         if (problem.gains_at(pairs) <= before).all():  # more adds less than a float can tell
             return pairs
@@ -54,7 +55,8 @@ def _to_one_level(problem: Problem, low: np.ndarray, high: np.ndarray) -> np.nda
 
 
 def _pairs_for(problem: Problem, index: int, level: float, low: int, high: int) -> int:
-    """The fewest pairs from `low` to `high` that bring a language to `level`; `high` where none do."""
+    """The fewest pairs from `low` to `high` that bring a language to `level`, or as near as `high` does."""
+    level = min(level, float(problem.gains(index, np.array([high]))[0]))
     while high > low:
         sizes = np.unique(np.linspace(low, high, min(_PARTS, high - low + 1)).astype(np.int64))
         there = int(np.searchsorted(np.maximum.accumulate(problem.gains(index, sizes)), level))
@@ -68,13 +70,17 @@ def _pairs_for(problem: Problem, index: int, level: float, low: int, high: int) 
 
 def _rest_to_lowest(problem: Problem, pairs: np.ndarray, is_rising: np.ndarray) -> np.ndarray:
     """A pair at a time to the lowest that the rest is enough for, a few of each language at most."""
-    pairs, gains = pairs.copy(), problem.gains_at(pairs)
+    pairs, gains, gaining = pairs.copy(), problem.gains_at(pairs), is_rising.copy()
     left = problem.budget - problem.spent(pairs)
     for _ in range(4 * len(pairs)):
-        can = np.flatnonzero(is_rising & (pairs < problem.most) & (problem.cost <= left))
+        can = np.flatnonzero(gaining & (pairs < problem.most) & (problem.cost <= left))
         if not len(can):
             break
         index = int(can[gains[can].argmin()])
+        most = min(problem.most[index], pairs[index] + left // problem.cost[index])
+        if problem.gains(index, np.array([most]))[0] <= gains[index]:
+            gaining[index] = False
+            continue
         pairs[index] += 1
         left -= int(problem.cost[index])
         gains[index] = float(problem.gains(index, pairs[index : index + 1])[0])

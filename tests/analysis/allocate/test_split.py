@@ -81,6 +81,15 @@ def test_a_split_is_as_good_as_the_best_of_all_that_were_tried(problem):
             assert second >= as_good[:, 1].max(initial=second) - 1e-9 * max(1, abs(second))
 
 
+def test_what_the_lowest_cannot_use_goes_to_the_next():
+    """The lowest has all that it can get from 4 pairs on; a fifth for it would be one that the other lacks."""
+    other, lowest = fitted(CODES[0], "power", (3, 1, 1)), fitted(CODES[1], "sigmoid", (0, 0.5, 0.5, 0.08))
+    problem = make_problem(laws_of(other, lowest), 12, objective="minimum")
+    split = best_split(problem)
+    assert problem.gains_at(split.pairs)[1] == problem.gains_at(problem.most)[1]
+    assert split.pairs[0] > 6
+
+
 @settings(max_examples=40, deadline=None)
 @given(problem=problems(laws=DOWN, costs=("1",)))
 def test_laws_that_bend_down_and_cost_alike_leave_no_gap(problem):
