@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import apply_override, check_config, help_text, load_config
 from jaxlingua.config import Config
-from jaxlingua.errors import ConfigError, JaxlinguaError, Stopped, end_with_code, nearest
+from jaxlingua.errors import ConfigError, JaxlinguaError, Stopped, end_with_code
+from jaxlingua.eval.models import is_model, stage_name, with_models
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -85,43 +85,7 @@ def config_of(arguments: Sequence[str]) -> Config:
         config = check_config(given, " ".join(["jaxlingua.eval", *names[:1]]))
         if not names and not config.eval.models:
             raise ConfigError("jaxlingua.eval: no RUN, MODEL or CONFIG given; give one; see --help")
-    models = dict(config.eval.models)
-    for name in reversed(names):
-        stage = stage_name(name)
-        if stage in models:
-            raise ConfigError(
-                f"jaxlingua.eval: '{name}' given, and another model is called '{stage}'; each needs its own "
-                f"name; give them as eval.models={{NAME: MODEL, …}}"
-            )
-        models = {stage: name, **models}
-    for stage in models:
-        if stage == "floors" or stage_name(stage) != stage:
-            raise ConfigError(
-                f"eval.models: name '{stage}' given; letters, digits, '.', '_' and '-' are allowed, and not "
-                f"'floors', which is taken; rename it"
-            )
-    return config.model_copy(update={"eval": config.eval.model_copy(update={"models": models})})
-
-
-def is_model(name: str) -> bool:
-    """Whether a name is that of a model: neither a run's folder nor a configuration."""
-    path = Path(name).expanduser()
-    if is_bucket(name) or path.suffix in (".yaml", ".yml") or (path / "config.yaml").is_file():
-        return False
-    return path.is_dir() or name.count("/") == 1
-
-
-def stage_name(model: str) -> str:
-    """What a model is called in files and tables: the last part of its path, of an export that of its run.
-
-    Example:
-        >>> stage_name("meta-llama/Llama-2-7b-hf"), stage_name("runs/my run/export/")
-        ('Llama-2-7b-hf', 'my_run')
-    """
-    path = Path(model)
-    return re.sub(
-        r"[^\w.-]", "_", path.parent.name if path.name == "export" and path.parent.name else path.name
-    )
+    return with_models(config, names, "jaxlingua.eval")
 
 
 # ── what is evaluated ─────────────────────────────────────────────────────────────────────────────────────
@@ -229,47 +193,19 @@ def candidates_of(
 
     Raises: ConfigError where there is nothing to evaluate, or what a model cannot be opened for.
     """
-    from jaxlingua.checkpoint.steps import complete_steps, newest_sound
-    from jaxlingua.checkpoint.store import located, open_store
-    from jaxlingua.train.open_model import Candidate, kept_tokenizer, open_base, open_step, other_model
-    from jaxlingua.train.run_folder import identity_differences
+    from jaxlingua.checkpoint.steps import newest_sound
+    from jaxlingua.checkpoint.store import located
+    from jaxlingua.train import open_model
 
     checkpoints = located(f"{config.run.folder}/checkpoints")
     step = newest_sound(checkpoints, group, console.say, is_owner=False)
-    there = complete_steps(checkpoints) if step is not None else []
-    wanted = {"latest": [step] if step is not None else [], "all": there}
-    steps = wanted.get(str(config.eval.steps), config.eval.steps)
-    if not config.eval.models and not steps and not (there and config.eval.base_model):
+    is_asked = step is not None and (config.eval.base_model or config.eval.steps != [])
+    if not config.eval.models and not is_asked:
         raise ConfigError(
             f"run.folder: '{config.run.folder}' given, which holds no checkpoint that is asked for, and "
             f"eval.models is empty; a run that has saved one, or a model, is needed; give one"
         )
-    if step is not None:
-        if differences := list(identity_differences(load_config(str(folder / "config.yaml")), config)):
-            raise ConfigError(
-                f"{config.run.folder}: {differences[0]}; a run is evaluated as it was trained; leave it out"
-            )
-        if "base" in config.eval.models:
-            raise ConfigError(
-                "eval.models: name 'base' given beside a run, whose own beginning is called so; rename it"
-            )
-        tokenizer = kept_tokenizer(config, folder)
-        if config.eval.base_model or step == 0:
-            opening = partial(open_base, config, folder, step, mesh)
-            yield Candidate("base", 0, "base", None, tokenizer, opening)
-        store = open_store(checkpoints, config.checkpoint)
-        for each in steps:
-            if each not in there:
-                known = nearest(str(each), [str(one) for one in there])
-                raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
-            if each > 0:
-                opening = partial(open_step, config, folder, each, mesh)
-                yield Candidate(store.meta(each)["stage"], each, "tuned", None, tokenizer, opening)
-    for name, path in config.eval.models.items():
-        try:
-            yield other_model(config, name, path, mesh, console.say)
-        except JaxlinguaError as error:
-            raise type(error)(f"eval.models.{name}: {error}") from None
+    yield from open_model.candidates_of(config, folder, step, mesh, console.say)
 
 
 def write_facts(config: Config, folder: Path, group: "Group", tokenizer: "Tokenizer", mesh: "Mesh") -> None:

@@ -1,8 +1,9 @@
 """Any model that we can run, by its name: steps of a run, what it began from, public checkpoints."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from jaxlingua.checkpoint.steps import complete_steps, read_record
 from jaxlingua.checkpoint.store import Store, located, open_store
 from jaxlingua.command_line import load_config
 from jaxlingua.config import Config, LoraConfig, ModelConfig, TokensConfig
-from jaxlingua.errors import ConfigError
+from jaxlingua.errors import ConfigError, JaxlinguaError, nearest
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.rules import param_shardings
 from jaxlingua.tokens.interface import Tokenizer
 from jaxlingua.tokens.tokenizer import load_tokenizer
 from jaxlingua.train.earlier import NONE, Earlier, earlier_in
 from jaxlingua.train.origin import open_origin
-from jaxlingua.train.run_folder import kept_fingerprint, opened_run
+from jaxlingua.train.run_folder import identity_differences, kept_fingerprint, opened_run
 from jaxlingua.train.state import TrainState, abstract_state, with_merged
 
 
@@ -46,6 +47,7 @@ class Candidate:
         name: base, tuned, or what the user calls it.
         source: names what would be read, without reading the weights; None for the run's own.
         open: reads them; called with `telling`.
+        layers: how many the model has, without its weights; None where nobody asks.
     """
 
     stage: str
@@ -54,6 +56,69 @@ class Candidate:
     source: str | None
     tokenizer: Tokenizer
     open: Callable[[Any], Opened]
+    layers: Callable[[], int] | None = None
+
+
+def candidates_of(
+    config: Config,
+    folder: Path,
+    step: int | None,
+    mesh: Mesh,
+    say: Callable[[str], None],
+    *,
+    is_any_dtype: bool = False,
+) -> Iterator[Candidate]:
+    """What a run began from, its checkpoints, and the models beside it, as `eval` names them; base first.
+
+    Args:
+        folder: of the run, or the local copy of it.
+        step: the newest that is sound; None where there is none, or no run.
+        is_any_dtype: whether `model.compute_dtype` may be another than that of training.
+    Raises: ConfigError for steps that the run does not keep, a configuration that is not the run's, or what a
+        model cannot be opened for.
+    """
+    if step is not None:
+        kept = load_config(str(folder / "config.yaml"))
+        if is_any_dtype:
+            dtype = {"compute_dtype": config.model.compute_dtype}
+            kept = kept.model_copy(update={"model": kept.model.model_copy(update=dtype)})
+        if differences := list(identity_differences(kept, config)):
+            raise ConfigError(
+                f"{config.run.folder}: {differences[0]}; a run is evaluated as it was trained; leave it out"
+            )
+        if "base" in config.eval.models:
+            raise ConfigError(
+                "eval.models: name 'base' given beside a run, whose own beginning is called so; rename it"
+            )
+        yield from _of_run(config, folder, step, mesh)
+    for name, path in config.eval.models.items():
+        try:
+            yield other_model(config, name, path, mesh, say)
+        except JaxlinguaError as error:
+            raise type(error)(f"eval.models.{name}: {error}") from None
+
+
+def _of_run(config: Config, folder: Path, step: int, mesh: Mesh) -> Iterator[Candidate]:
+    checkpoints = located(f"{config.run.folder}/checkpoints")
+    there = complete_steps(checkpoints)
+    steps = {"latest": [step], "all": there}.get(str(config.eval.steps), config.eval.steps)
+    for each in steps:
+        if each not in there:
+            known = nearest(str(each), [str(one) for one in there])
+            raise ConfigError(f"eval.steps: {each} given; the run keeps other steps; {known}")
+    tokenizer = kept_tokenizer(config, folder)
+
+    def layers() -> int:
+        origin = open_origin(config, folder, step)
+        return origin.sizes(origin.vocab_rows(tokenizer)).layers
+
+    if config.eval.base_model or (steps and not any(steps)):
+        opening = partial(open_base, config, folder, step, mesh)
+        yield Candidate("base", 0, "base", None, tokenizer, opening, layers)
+    store = open_store(checkpoints, config.checkpoint)
+    for each in filter(None, steps):
+        opening = partial(open_step, config, folder, each, mesh)
+        yield Candidate(store.meta(each)["stage"], each, "tuned", None, tokenizer, opening, layers)
 
 
 def open_base(config: Config, folder: Path, step: int, mesh: Mesh, telling: Any) -> Opened:
@@ -112,16 +177,16 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[
         with opened_run(path, say) as home:
             if home.step is None:
                 raise ConfigError(f"'{path}' given, a run that has saved nothing; give another")
-            tokenizer, source = (
-                kept_tokenizer(other, home.path),
-                record_name(home.checkpoints / str(home.step)),
-            )
+            tokenizer = kept_tokenizer(other, home.path)
+            source = record_name(home.checkpoints / str(home.step))
+            of_run = open_origin(other, home.path, home.step)
+            layers = of_run.sizes(of_run.vocab_rows(tokenizer)).layers
 
         def open_run(telling: Any) -> Opened:
             with opened_run(path, say) as home:
                 return open_step(other, home.path, home.step, mesh, telling)
 
-        return Candidate(name, 0, name, source, tokenizer, open_run)
+        return Candidate(name, 0, name, source, tokenizer, open_run, lambda: layers)
     given, lora = {"path": path}, config.model.lora
     if is_adapter(path):
         base = "auto" if lora == "off" else lora.base  # as the run's own, to be compared with it
@@ -143,7 +208,7 @@ def other_model(config: Config, name: str, path: str, mesh: Mesh, say: Callable[
         return Opened(model, params, tokenizer, ends, path)
 
     source = f"{' '.join(origin.fingerprints.values())} {tokenizer.fingerprint} {ends}"
-    return Candidate(name, 0, name, source, tokenizer, open_public)
+    return Candidate(name, 0, name, source, tokenizer, open_public, lambda: model.config.layers)
 
 
 def record_name(step: Any) -> str:

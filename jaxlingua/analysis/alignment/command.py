@@ -1,7 +1,7 @@
 """The command line of `python -m jaxlingua.analysis alignment`."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import Flag, apply_override, check_config, flags_from_command_line, load_config
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError
+from jaxlingua.eval.models import is_model, with_models
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -39,14 +40,13 @@ class Wanted:
     """What the command line asks for.
 
     Attributes:
+        config: with all models in `eval.models`.
         is_run: whether the first model is a run, that of `config`.
-        models: those beside it, by the names that they are told under.
         layer: None for the best one.
     """
 
     config: Config
     is_run: bool
-    models: dict[str, str]
     layer: int | None
     output: Path
 
@@ -63,45 +63,35 @@ def wanted_from(arguments: list[str]) -> Wanted:
     names = [one for one in rest if one not in overrides]
     if not names:
         raise ConfigError(f"{PROGRAM}: no RUN, CONFIG or MODEL given; give one; see --help")
-    is_run = not _is_model(names[0])
+    is_run = not is_model(names[0])
     if is_run:
-        config, names = load_config(names[0], overrides), names[1:]
+        config, models = load_config(names[0], overrides), names[1:]
     else:
         given: dict[str, Any] = {}
         for override in overrides:
             apply_override(given, override)
-        config = check_config(given, PROGRAM)
-    models = dict(config.eval.models)
-    for name in names:
-        path = Path(name)
-        short = path.parent.name if path.name == "export" and path.parent.name else path.name
-        if short in models or (short == "base" and is_run):
-            raise ConfigError(
-                f"{PROGRAM}: '{name}' given, and another model is called '{short}'; each needs its own name; "
-                f"give them as eval.models={{NAME: MODEL, …}}"
-            )
-        models[short] = name
+        config, models = check_config(given, PROGRAM), names
+    config = with_models(config, models, PROGRAM)
     layer = flags.get("--layer")
     if layer is not None and not re.fullmatch(r"\d{1,4}", layer):
         raise ConfigError(f"--layer: '{layer}' given; a number is allowed, 0 for the embeddings; give one")
+    output = _output(flags.get("--output"), config.run.folder if is_run else None, names[0])
     return Wanted(
-        config=translations(config),
-        is_run=is_run,
-        models=models,
-        layer=None if layer is None else int(layer),
-        output=_output(flags.get("--output"), config.run.folder if is_run else None),
+        config=translations(config), is_run=is_run, layer=None if layer is None else int(layer), output=output
     )
 
 
-def _is_model(name: str) -> bool:
-    """Whether a name is that of a model: neither a run's folder nor a configuration."""
-    path = Path(name).expanduser()
-    if is_bucket(name) or path.suffix in (".yaml", ".yml") or (path / "config.yaml").is_file():
-        return False
-    return path.is_dir() or name.count("/") == 1
+def _output(given: str | None, run: str | None, first: str) -> Path:
+    """The folder that is written.
 
-
-def _output(given: str | None, run: str | None) -> Path:
+    Args:
+        run: None where `first`, the first of the models, is no run.
+    """
+    if given is None and run is None and not Path(first).expanduser().is_dir():
+        raise ConfigError(
+            f"--output: not given; '{first}' is no folder on this machine and was taken as a hub name, which "
+            f"has no place to write; correct it if it is to be a RUN, or give --output"
+        )
     if given is None and (run is None or is_bucket(run)):
         raise ConfigError(
             "--output: not given; a folder is needed where there is no RUN on this machine; give one"
@@ -136,25 +126,26 @@ def main(arguments: list[str]) -> None:
         mesh = make_mesh(config.sharding)
         check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
         console.say(describe_mesh(mesh))
-        candidates = list(_candidates(wanted, mesh, console.say, stack))
+        candidates = _candidates(wanted, mesh, console.say, stack)
+        _check_layer(wanted.layer, candidates)
         sentences = with_tokens(sentences, [one.tokenizer for one in candidates])
         _say_sentences(sentences, console.say)
         weights = resamples(len(sentences.ids), config.eval.bootstrap_samples, config.run.seed)
         models = []
         for one in candidates:
+            name = _name(one)
             opened = one.open(telling)
-            _check_layer(wanted.layer, opened.model.config.layers, one.name)
             vectors = {}
             for language, texts in sentences.texts.items():
-                with telling(f"{one.name}: vectors of {language}") as on_progress:
+                with telling(f"{name}: vectors of {language}") as on_progress:
                     vectors[language] = sentence_vectors(
                         opened.model, opened.params, opened.tokenizer, texts,
                         batch_rows=config.generate.batch_rows, mesh=mesh, on_progress=on_progress,
                     )  # fmt: skip
             path = opened.path
             del opened
-            with telling(f"{one.name}: comparing") as on_progress:
-                models.append(compare(one.name, path, sentences, vectors, weights, on_progress))
+            with telling(f"{name}: comparing") as on_progress:
+                models.append(compare(name, path, sentences, vectors, weights, on_progress))
         if group.is_primary:
             content = content_of(
                 models, sentences, wanted.layer, config.eval.bootstrap_samples, config.run.seed
@@ -173,9 +164,18 @@ def _say_sentences(sentences: Sentences, say: Any) -> None:
     )
 
 
-def _check_layer(layer: int | None, layers: int, model: str) -> None:
-    if layer is not None and layer > layers:
-        raise ConfigError(f"--layer: {layer} given; {model} has layers 0 to {layers}; give one of these")
+def _name(one: "Candidate") -> str:
+    """What a model is called in tables."""
+    return f"{one.stage}, step {one.step:,}" if one.step else one.name
+
+
+def _check_layer(layer: int | None, candidates: Sequence["Candidate"]) -> None:
+    """Raises: ConfigError for a layer that one of the models does not have; no weights are read."""
+    for one in candidates if layer is not None else ():
+        if layer > (layers := one.layers()):
+            raise ConfigError(
+                f"--layer: {layer} given; {_name(one)} has layers 0 to {layers}; give one of these"
+            )
 
 
 def _sources(config: Config) -> Any:
@@ -187,43 +187,22 @@ def _sources(config: Config) -> Any:
     return flow.open_sources(config)
 
 
-def _candidates(wanted: Wanted, mesh: "Mesh", say: Any, stack: ExitStack) -> Iterator["Candidate"]:
+def _candidates(wanted: Wanted, mesh: "Mesh", say: Any, stack: ExitStack) -> list["Candidate"]:
     """What the run began from, its checkpoints, and the models beside it; weights are not read yet.
 
     Raises: ConfigError where there is no such checkpoint, or what a model cannot be opened for.
     """
-    from jaxlingua.checkpoint.steps import complete_steps
-    from jaxlingua.checkpoint.store import open_store
-    from jaxlingua.train.open_model import Candidate, kept_tokenizer, open_base, open_step, other_model
-    from jaxlingua.train.run_folder import identity_differences, opened_run
+    from jaxlingua.train.open_model import candidates_of
+    from jaxlingua.train.run_folder import opened_run
 
     config = wanted.config
+    folder, step = Path(config.run.folder), None
     if wanted.is_run:
         home = stack.enter_context(opened_run(config.run.folder, say))
-        if home.step is None:
+        folder, step = home.path, home.step
+        if step is None:
             raise ConfigError(
                 f"run.folder: '{config.run.folder}' given, which holds no checkpoint; a run that has saved "
                 f"one is needed; give one"
             )
-        kept = load_config(str(home.path / "config.yaml"))
-        if differences := list(identity_differences(kept, config)):
-            raise ConfigError(
-                f"{config.run.folder}: {differences[0]}; a run is compared as it was trained; leave it out"
-            )
-        there: Sequence[int] = complete_steps(home.checkpoints)
-        asked = {"latest": [home.step], "all": there}.get(str(config.eval.steps), config.eval.steps)
-        if absent := [step for step in asked if step not in there]:
-            raise ConfigError(
-                f"eval.steps: {absent[0]} given; the run keeps {', '.join(map(str, there))}; give one"
-            )
-        tokenizer = kept_tokenizer(config, home.path)
-        if config.eval.base_model or not any(asked):
-            opening = partial(open_base, config, home.path, home.step, mesh)
-            yield Candidate("base", 0, "base", None, tokenizer, opening)
-        store = open_store(home.checkpoints, config.checkpoint)
-        for step in filter(None, asked):
-            stage = store.meta(step)["stage"]
-            opening = partial(open_step, config, home.path, step, mesh)
-            yield Candidate(stage, step, f"{stage}, step {step:,}", None, tokenizer, opening)
-    for name, path in wanted.models.items():
-        yield other_model(config, name, path, mesh, say)
+    return list(candidates_of(config, folder, step, mesh, say, is_any_dtype=True))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from jaxlingua.analysis.alignment.measures import (
     CKA_SENTENCES,
     Interval,
+    change_interval,
     cka,
     cosine_gap,
     cosines,
@@ -135,7 +136,12 @@ def best_layer(models: Sequence[Compared], states: int) -> int:
 
 def interval_of(measure: str, draws: Float[np.ndarray, " draws"], sentences: int) -> Interval:
     """Value and interval of a measure in one layer."""
-    return interval(draws, sentences if measure.startswith("retrieval") else None)
+    return interval(draws, _items(measure, sentences))
+
+
+def _items(measure: str, sentences: int) -> int | None:
+    """How many sentences a share is of; None for what is no share."""
+    return sentences if measure.startswith("retrieval") else None
 
 
 def numbers_of(models: Sequence[Compared], sentences: int) -> list[dict[str, Any]]:
@@ -158,7 +164,7 @@ def numbers_of(models: Sequence[Compared], sentences: int) -> list[dict[str, Any
                 }
                 if not is_first and model.states == models[0].states:
                     first = models[0].draws[pooling, pair, measure][layer]
-                    change = interval(of_layer - first)
+                    change = change_interval(of_layer, first, _items(measure, sentences))
                     row |= {"change": change.value, "change_low": change.low, "change_high": change.high}
                 rows.append(row)
     return rows

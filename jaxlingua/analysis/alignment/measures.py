@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxlingua.analysis.intervals import Share, newcombe, wilson
+
 Draws = Float[np.ndarray, " draws"]
 Weights = Float[np.ndarray, "draws sentences"]
 Rows = Float[np.ndarray, "sentences embed"]
@@ -17,7 +19,6 @@ Square = Float[np.ndarray, "sentences sentences"]
 
 CKA_SENTENCES = 4  # below these the debiased estimate is not defined
 
-_Z = 1.959963984540054  # of 97.5 %
 _TIE = 1e-12  # of a cosine in float64; those of equal vectors differ by less, in any order of summing
 
 
@@ -172,10 +173,21 @@ def interval(draws: Draws, items: int | None = None) -> Interval:
     if not len(others) or 2 * len(others) < len(draws) - 1:
         return Interval(value, None, None)
     if items and value in (0, 1):
-        width = _Z**2 / (items + _Z**2)
-        return Interval(value, 1 - width if value else 0.0, 1.0 if value else width)
+        return Interval(value, *wilson(Share(value * items, items)))
     low, high = np.percentile(others, [2.5, 97.5])
     return Interval(value, float(low), float(high))
+
+
+def change_interval(draws: Draws, first: Draws, items: int | None = None) -> Interval:
+    """How much more a measure is than in the first model, on the same resamples.
+
+    Args:
+        items: of a share; where both are 0 or 1, all resamples are so too, and the interval is Newcombe's.
+    """
+    if items and draws[0] in (0, 1) and first[0] in (0, 1):
+        shares = (Share(float(each[0]) * items, items) for each in (draws, first))
+        return Interval(float(draws[0] - first[0]), *newcombe(*shares))
+    return interval(draws - first)
 
 
 def plane(points: Float[np.ndarray, "points embed"]) -> tuple[Float[np.ndarray, "points 2"], list[float]]:

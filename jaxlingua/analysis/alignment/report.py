@@ -28,7 +28,8 @@ NOTES = (
     "retrieval: share of sentences whose translation is the nearest by cosine, mean of forth (first language "
     "to second) and back; equally near ones share the point. cosine gap: mean cosine of translations minus "
     "that of different sentences. CKA: linear, debiased.",
-    f"Intervals: 95 %, {INTERVALS}, the same resamples for all models; changes are paired.",
+    f"Intervals: 95 %, {INTERVALS}, the same resamples for all models, so that changes are paired; of a "
+    "change where both shares are 0 or 1, Newcombe's (1998, method 10).",
     "The best layer is chosen on the same sentences, so that its retrieval is a little too high.",
 )
 _PAGE = """\
@@ -36,9 +37,9 @@ _PAGE = """\
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Alignment</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-size: 13px; }}
-th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th, td {{ padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
 svg {{ max-width: 100%; height: auto; background: #fff; }}
 div {{ overflow-x: auto; }}
@@ -113,12 +114,17 @@ def write_report(
 
 
 def summary_lines(content: Mapping[str, Any]) -> list[str]:
-    """A line for each model and pair, for the console."""
+    """A line for each model and pair, and one for its change, for the console."""
     lines = []
     for model in content["models"]:
         for pair in _pairs(content):
             told = [f"{TITLES[one]} {_cell(_number(content, model, pair, 'mean', one))}" for one in MEASURES]
             lines.append(f"{model['name']}, {'-'.join(pair)}, layer {model['layer']}: {', '.join(told)}")
+            if _has_change(content, model):
+                told = [
+                    f"{TITLES[one]} {_change(_number(content, model, pair, 'mean', one))}" for one in MEASURES
+                ]
+                lines.append(f"  change against {content['models'][0]['name']}: {', '.join(told)}")
     return lines
 
 
@@ -143,18 +149,27 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
 
 
 def _tables(content: Mapping[str, Any]) -> list[Table]:
-    """For each pair the chosen layer of each model, then retrieval at all layers."""
+    """For each pair the chosen layer of each model and its changes, then retrieval at all layers."""
     tables = []
     for pair in _pairs(content):
         rows = [
             [model["name"], str(model["layer"]), pooling]
             + [_cell(_number(content, model, pair, pooling, one)) for one in MEASURES]
-            + [_change(_number(content, model, pair, pooling, "retrieval"))]
             for model in content["models"]
             for pooling in POOLINGS
         ]
-        head = ["model", "layer", "pooling", *(TITLES[one] for one in MEASURES), "change of retrieval"]
+        changes = [
+            [model["name"], str(model["layer"]), pooling]
+            + [_change(_number(content, model, pair, pooling, one)) for one in MEASURES]
+            for model in content["models"]
+            if _has_change(content, model)
+            for pooling in POOLINGS
+        ]
+        head = ["model", "layer", "pooling", *(TITLES[one] for one in MEASURES)]
         tables.append((f"{pair[0]} and {pair[1]}", head, rows))
+        if changes:
+            title = f"Change against {content['models'][0]['name']}: {pair[0]} and {pair[1]}"
+            tables.append((title, head, changes))
     for pair in _pairs(content):
         deepest = max(model["layers"] for model in content["models"])
         rows = [
@@ -174,6 +189,12 @@ def _tables(content: Mapping[str, Any]) -> list[Table]:
         ]
         tables.append((f"Retrieval by layer: {pair[0]} and {pair[1]}", head, rows))
     return tables
+
+
+def _has_change(content: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a model can be set against the first one, layer by layer."""
+    first = content["models"][0]
+    return model is not first and model["layers"] == first["layers"]
 
 
 def _pairs(content: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -201,8 +222,8 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _change(row: Mapping[str, Any]) -> str:
-    if row.get("change") is None:
-        return ""
+    if row["change"] is None:
+        return "–"
     inside = "" if row["change_low"] is None else f" ({row['change_low']:+.3f} to {row['change_high']:+.3f})"
     return f"{row['change']:+.3f}{inside}".replace("-", "−")
 

@@ -1,7 +1,7 @@
 """The same sentences in two or more languages, from translations that `eval.tasks` names."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from jaxlingua.config import Config
@@ -9,6 +9,7 @@ from jaxlingua.data.records import Pair, RecordSource
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
 from jaxlingua.eval.tasks.make import make_tasks
+from jaxlingua.eval.tasks.sampling import sample
 from jaxlingua.tokens.interface import Tokenizer
 
 # What eval.items "auto" is here: time and memory go with the square of the number.
@@ -45,11 +46,8 @@ class Sentences:
 
         Raises: DataError where fewer than two are left.
         """
-        lost = len(keep) - sum(keep)
-        if not lost:
-            return _checked(self)
         texts = {language: _of(them, keep) for language, them in self.texts.items()}
-        left_out = {**self.left_out, reason: self.left_out.get(reason, 0) + lost}
+        left_out = _counted({**self.left_out, reason: len(keep) - sum(keep)})
         return _checked(replace(self, ids=_of(self.ids, keep), texts=texts, left_out=left_out))
 
 
@@ -57,9 +55,13 @@ def _of(them: tuple[str, ...], keep: Sequence[bool]) -> tuple[str, ...]:
     return tuple(one for one, is_kept in zip(them, keep, strict=True) if is_kept)
 
 
+def _counted(left_out: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in left_out.items() if count}
+
+
 def _checked(sentences: Sentences) -> Sentences:
     if len(sentences.ids) < 2:
-        lost = ", ".join(f"{reason} {count}" for reason, count in sentences.left_out.items() if count)
+        lost = ", ".join(f"{reason} {count}" for reason, count in sentences.left_out.items())
         raise DataError(
             f"eval.tasks: '{sentences.source}' has {len(sentences.ids)} sentences in all of "
             f"{', '.join(sentences.texts)}{f' (left out: {lost})' if lost else ''}; two or more are needed; "
@@ -87,16 +89,22 @@ def translations(config: Config) -> Config:
 
 
 def read_sentences(config: Config, sources: Mapping[str, RecordSource]) -> Sentences:
-    """The sentences of all translations of `eval.tasks` that are there in each of their languages.
+    """Of the sentences that the translations of `eval.tasks` have in all of their languages `eval.items`.
 
     A task with two languages that is no translation is passed over. A direction and its reverse are one pair.
+    What a file leaves out is told once, however many tasks read it; a sentence that a task leaves out is not
+    counted again as one that is not in all languages.
 
     Args:
         config: what `translations` made of it.
     Raises: ConfigError for tasks of several sources, or none; DataError where fewer than two sentences are
         left, or a sentence has several texts in one language; what `make_tasks` raises.
     """
-    tasks = [task for task in make_tasks(config, sources) if task.kind == "translation"]
+    # All directions of a source have the same records; those of a file are sampled once they are joined.
+    is_source = all(name.partition(".")[0] in sources for name in config.eval.tasks)
+    asked = config.eval if is_source else config.eval.model_copy(update={"items": "auto"})
+    every = make_tasks(config.model_copy(update={"eval": asked}), sources)
+    tasks = [task for task in every if task.kind == "translation"]
     if not tasks:
         raise ConfigError(
             f"eval.tasks: {', '.join(config.eval.tasks)} given, which are no translations; parallel "
@@ -115,16 +123,34 @@ def read_sentences(config: Config, sources: Mapping[str, RecordSource]) -> Sente
                 _add(found.setdefault(item.id, {}), record, task)
     languages = list(dict.fromkeys(each for task in tasks for each in _languages(task)))
     pairs = {frozenset(_languages(task)): _languages(task) for task in reversed(tasks)}
+    shared = [name for name, texts in found.items() if len(texts) == len(languages)]
+    chosen = sample(shared, config.eval.items, shared)
     sentences = Sentences(
         source=tasks[0].source,
         split=tasks[0].split,
-        ids=tuple(found),
-        texts={each: tuple(texts.get(each, "") for texts in found.values()) for each in languages},
+        ids=tuple(chosen),
+        texts={each: tuple(found[name][each] for name in chosen) for each in languages},
         pairs=tuple(reversed(pairs.values())),
-        available=max(task.available for task in tasks),
-        left_out=dict(sum((Counter(task.left_out) for task in tasks), Counter())),
+        available=tasks[0].available if is_source else len(shared),
+        left_out=_left_out(tasks, found.keys()),
     )
-    return sentences.kept([len(texts) == len(languages) for texts in found.values()], "not in all languages")
+    return _checked(sentences)
+
+
+def _left_out(tasks: Sequence[Task], found: AbstractSet[str]) -> dict[str, int]:
+    """Sentences that are not in all languages, by reason, each once.
+
+    Args:
+        found: ids of what some task has.
+    """
+    reasons = dict.fromkeys(reason for task in tasks for reason in task.left_out)
+    counts = {reason: max(task.left_out.get(reason, 0) for task in tasks) for reason in reasons}
+    absent: set[str] = set()
+    for task in tasks:
+        of_task = found - {item.id for item in task.items}
+        if len(of_task) > sum(task.left_out.values()):  # else they were read, and left out
+            absent |= of_task
+    return _counted({**counts, "not in all languages": len(absent)})
 
 
 def _languages(task: Task) -> tuple[str, str]:

@@ -2,15 +2,19 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxlingua.analysis.alignment.command import main
+from jaxlingua.analysis.alignment.report import summary_lines
 from jaxlingua.checkpoint.__main__ import main as checkpoint
 from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.train import open_model
 from tests.flow.small import CONFIG, train, write_config
 
 TASK = "eval.tasks=[phrases.eng_Latn-ell_Grek]"
@@ -77,36 +81,69 @@ def test_pages_tell_the_same_and_are_whole(run, content):
     for name in ("curves.svg", "planes.svg"):
         assert f"({name})" in text
         assert (folder / name).read_text("utf-8").startswith("<svg")
+    assert "by meaning: 8 sentences" in (folder / "planes.svg").read_text("utf-8")
 
 
-def test_the_same_model_beside_itself_changes_nothing(run, tmp_path, capsys):
-    """An exported folder, with the tokenizer in it, gives the vectors of the run; its layer may be chosen."""
+def test_changes_of_every_measure_are_told(run, content):
+    folder = run / "analysis" / "alignment"
+    layer = content["models"][1]["layer"]
+    page, text = ((folder / name).read_text("utf-8") for name in ("alignment.html", "alignment.md"))
+    lines = "\n".join(summary_lines(content))
+    for measure in ("retrieval", "cosine_gap", "cka"):
+        for pooling in ("mean", "last"):
+            (row,) = numbers(content, model="coit, step 2", layer=layer, pooling=pooling, measure=measure)
+            told = f"{row['change']:+.3f} ({row['change_low']:+.3f} to {row['change_high']:+.3f})"
+            told = told.replace("-", "−")
+            assert told in page.partition("Change against base")[2]
+            assert told in text.replace("\\", "").partition("Change against base")[2]
+            assert pooling == "last" or told in lines.partition("change against base: ")[2]
+
+
+@pytest.fixture(scope="module")
+def tuned(run, tmp_path_factory) -> Path:
+    """The newest step as a Hugging Face folder, with the tokenizer in it."""
+    folder = tmp_path_factory.mktemp("exported") / "tuned"
     with pytest.MonkeyPatch.context() as patch:
-        options = [f"checkpoint.export.folder={tmp_path / 'tuned'}", "checkpoint.export.dtype=float32"]
+        options = [f"checkpoint.export.folder={folder}", "checkpoint.export.dtype=float32"]
         patch.setattr(sys, "argv", ["jaxlingua.checkpoint", "export", str(run), *options])
         checkpoint()
-    main(
-        [
-            str(run),
-            str(tmp_path / "tuned"),
-            TASK,
-            *SMALL,
-            "eval.base_model=false",
-            "--layer",
-            "2",
-            "--output",
-            str(tmp_path / "out"),
-        ]
-    )
-    content = json.loads((tmp_path / "out" / "alignment.json").read_text("utf-8"))
-    assert [(model["name"], model["layer"]) for model in content["models"]] == [
-        ("coit, step 2", 2),
-        ("tuned", 2),
-    ]
-    changes = [row["change"] for row in numbers(content, model="tuned", measure="cosine_gap")]
+    return folder
+
+
+def test_the_same_model_beside_itself_changes_nothing(run, tuned, content, tmp_path, capsys):
+    """Its layer may be chosen, and a dtype that is not that of training, which changes all vectors a little."""
+    changed = ["eval.base_model=false", "model.compute_dtype=bfloat16"]
+    output = ["--layer", "2", "--output", str(tmp_path / "out")]
+    main([str(run), str(tuned), TASK, *SMALL, *changed, *output])
+    same = json.loads((tmp_path / "out" / "alignment.json").read_text("utf-8"))
+    names = [(model["name"], model["layer"]) for model in same["models"]]
+    assert names == [("coit, step 2", 2), ("tuned", 2)]
+    changes = [row["change"] for row in numbers(same, model="tuned", measure="cosine_gap")]
     np.testing.assert_allclose(changes, 0, atol=1e-6)
     assert len(changes) == 6
     assert "tuned, eng_Latn-ell_Grek, layer 2: retrieval" in capsys.readouterr().out
+    rounded, exact = (
+        np.array([row["value"] for row in numbers(one, model="coit, step 2", measure="cosine_gap")])
+        for one in (same, content)
+    )
+    np.testing.assert_allclose(rounded, exact, atol=0.02)
+    assert (rounded != exact).any()
+
+
+def test_a_layer_that_a_later_model_lacks_is_refused_before_weights_are_read(
+    run, tuned, tmp_path, monkeypatch
+):
+    short = shutil.copytree(tuned, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    weights = load_file(short / "model.safetensors")
+    save_file(
+        {name: one for name, one in weights.items() if ".layers.1." not in name}, short / "model.safetensors"
+    )
+    for name in ("open_base", "open_step"):
+        monkeypatch.setattr(open_model, name, lambda *given: pytest.fail("weights are read"))
+    with pytest.raises(ConfigError, match="--layer: 2 given; short has layers 0 to 1; give one of these"):
+        main([str(run), str(short), TASK, *SMALL, "--layer", "2"])
 
 
 @pytest.mark.parametrize(
@@ -115,8 +152,8 @@ def test_the_same_model_beside_itself_changes_nothing(run, tmp_path, capsys):
         ([], ConfigError, "eval.tasks: none given; parallel sentences are needed"),
         ([TASK, "--layer", "3"], ConfigError, "--layer: 3 given; base has layers 0 to 2"),
         ([TASK, "--layer", "x"], ConfigError, "--layer: 'x' given; a number is allowed"),
-        ([TASK, "eval.steps=[7]"], ConfigError, "eval.steps: 7 given; the run keeps 1, 2; give one"),
-        ([TASK, "model.rope_theta=5"], ConfigError, "a run is compared as it was trained; leave it out"),
+        ([TASK, "eval.steps=[7]"], ConfigError, "eval.steps: 7 given; the run keeps other steps"),
+        ([TASK, "model.rope_theta=5"], ConfigError, "a run is evaluated as it was trained; leave it out"),
         (["eval.tasks=[phrases.eng_Latn-ell_Grek]", "eval.items=1"], DataError, "has 1 sentences in all of eng_Latn, ell_Grek; two or"),
         (["eval.tasks=[flores.eng_Latn-ell_Grek]"], DataError, "no file .* in eval.data_folder"),
     ],
@@ -134,5 +171,10 @@ def test_a_run_that_has_saved_nothing_and_a_model_without_a_place_to_write_are_r
     (tmp_path / "model").mkdir()
     with pytest.raises(ConfigError, match="--output: not given; a folder is needed where there is no RUN"):
         main([str(tmp_path / "model"), "eval.tasks=[flores.eng_Latn-ell_Grek]"])
+    with pytest.raises(
+        ConfigError,
+        match="--output: not given; 'runs/grek' is no folder on this machine and was taken as a hub name",
+    ):
+        main(["runs/grek"])
     with pytest.raises(ConfigError, match=re.escape("no RUN, CONFIG or MODEL given")):
         main([TASK])

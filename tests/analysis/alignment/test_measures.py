@@ -10,6 +10,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 
 from jaxlingua.analysis.alignment.measures import (
+    change_interval,
     cka,
     cosine_gap,
     cosines,
@@ -172,6 +173,24 @@ def test_a_share_of_all_or_none_has_the_interval_of_wilson():
         wanted = binomtest(found, 30).proportion_ci(method="wilson")
         told = interval(np.full(9, found / 30), items=30)
         assert (told.low, told.high) == pytest.approx((wanted.low, wanted.high), abs=EXACT)
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 1), (0, 0), (0, 1), (1, 0)])
+def test_a_change_between_all_and_none_has_the_interval_of_newcombe(before, now):
+    """Resamples all change alike there, as if thirty sentences had told everything."""
+    first, draws = np.full(9, float(before)), np.full(9, float(now))
+    x, y = (binomtest(30 * share, 30).proportion_ci(method="wilson") for share in (now, before))
+    low = now - before - np.hypot(now - x.low, y.high - before)
+    high = now - before + np.hypot(x.high - now, before - y.low)
+    told = change_interval(draws, first, items=30)
+    assert told == pytest.approx((now - before, low, high), abs=EXACT)
+    assert told.high - told.low > 0.1
+    assert change_interval(draws, first) == (now - before,) * 3  # of what is no share
+
+
+def test_a_change_elsewhere_is_that_of_the_resamples():
+    first, draws = np.array([0.5, 0.4, 0.6]), np.array([1.0, 1.0, 1.0])
+    assert change_interval(draws, first, items=30) == interval(draws - first)
 
 
 def test_the_plane_is_that_of_scikit_learn():

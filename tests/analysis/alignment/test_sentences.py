@@ -59,9 +59,35 @@ def test_a_sentence_that_is_empty_in_one_language_is_dropped_in_all_and_counted(
         "deu_Latn": ("eins", "vier"),
         "fra_Latn": ("un", "quatre"),
     }
-    assert found.left_out["not in all languages"] == 1
-    assert found.left_out["no text in eng_Latn"] == 2  # once for each task
-    assert found.left_out["no text in fra_Latn"] == 1
+    assert found.left_out == {"no text in eng_Latn": 1, "no text in fra_Latn": 1}  # once, in whichever task
+    assert (len(found.ids), found.available) == (2, 2)
+
+
+def test_a_sentence_that_a_file_does_not_have_is_counted_as_such(tmp_path):
+    """Of Tatoeba's pairs each has a file of its own, which leaves nothing out."""
+    home = tmp_path / "tatoeba" / "v1"
+    home.mkdir(parents=True)
+    for code, count in (("deu", 2), ("ell", 5)):
+        (home / f"tatoeba.{code}-eng.eng").write_text("".join(f"sentence {n}\n" for n in range(count)))
+        (home / f"tatoeba.{code}-eng.{code}").write_text("a\n" * count)
+    found = read(tmp_path, "tatoeba.eng_Latn-deu_Latn", "tatoeba.eng_Latn-ell_Grek")
+    assert found.left_out == {"not in all languages": 3}
+    assert (len(found.ids), found.available) == (2, 2)
+
+
+def test_a_sample_is_of_the_sentences_that_all_languages_have(tmp_path):
+    """What is not in the sample of one task is not left out."""
+    empty = [f"texte {n}" if n % 2 else "" for n in range(40)]
+    write(
+        tmp_path,
+        eng_Latn=[f"sentence {n}" for n in range(40)],
+        deu_Latn=[f"Satz {n}" for n in range(40)],
+        fra_Latn=empty,
+    )
+    found = read(tmp_path, "flores.eng_Latn-deu_Latn", "flores.eng_Latn-fra_Latn", items=12)
+    assert (len(found.ids), found.available) == (12, 20)
+    assert found.left_out == {"no text in fra_Latn": 20}
+    assert found.ids == read(tmp_path, "flores.eng_Latn-fra_Latn", items=12).ids
 
 
 def test_eval_items_says_how_many_and_texts_that_were_not_translated_are_counted(tmp_path):

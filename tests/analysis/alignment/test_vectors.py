@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from jaxlingua.analysis.alignment import vectors
 from jaxlingua.analysis.alignment.measures import cosines, retrieved
@@ -85,6 +86,20 @@ def test_identical_sentences_are_found_at_every_layer():
     np.testing.assert_allclose(of_embeddings, [1 / ends.count(end) for end in ends])
     for x, y in zip(one.last[1:], other.last[1:, ::-1], strict=True):
         assert (retrieved(cosines(x, y)) == 1).all()
+
+
+def test_shuffled_sentences_are_found_by_chance_at_every_layer():
+    """The same states as in the test above; only which sentence is said to be which is shuffled."""
+    english = list(tiny_parallel()["eng_Latn"][:40])
+    states, shuffles = made(english), 25
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(english)) for _ in range(shuffles)]
+    # A shuffle leaves one sentence in its place on average, and their number varies by one.
+    low, high = binom.interval(0.9999, shuffles * len(english), 1 / len(english))
+    for pooling in vectors.POOLINGS:
+        for x in states.of(pooling):
+            found = sum(retrieved(cosines(x, x[order])).sum() for order in orders)
+            assert low <= found <= high
 
 
 def test_equal_texts_have_equal_vectors_in_whichever_batch_they_stand():
