@@ -246,6 +246,7 @@ def _counts(
         "unfinished": sum(not prediction.is_finished for prediction in answers),
         "prompt": task.prompt,
         "kind": task.kind,
+        "is_parallel": task.is_parallel,
         "checked_on": task.checked_on,
         "version": task.version,
         "prompt_text": task.prompt_text,

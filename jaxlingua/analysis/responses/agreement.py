@@ -2,15 +2,23 @@
 
 import itertools
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxlingua.analysis.responses.measures import Share
 from jaxlingua.analysis.responses.read import Answers, Reply
 from jaxlingua.eval.metrics.answers import normalize_answer
 from jaxlingua.eval.metrics.numbers import last_number
+from jaxlingua.eval.tasks.item import FIRST_PROMPT
+
+_NOT_PARALLEL = (
+    "not compared across languages, since an id is not known to name the same question in all of them; "
+    "is_parallel of a task file says that it does."
+)
+_NO_ITEMS = "no item is in both"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +39,11 @@ class Agreement:
     is_same: Float[np.ndarray, " items"]
     labels: Int[np.ndarray, "2 items"] | None
     left_out: int
+
+    @property
+    def share(self) -> Share:
+        """Items that are answered alike, of all."""
+        return self.is_same, np.ones(len(self.ids))
 
     def draws(self, weights: Float[np.ndarray, "draws items"]) -> Float[np.ndarray, " draws"]:
         """Share of items that are answered alike, for each row of `weights`."""
@@ -55,8 +68,11 @@ class Agreement:
         )
 
 
-def agreements_of(evaluation: Mapping[str, Answers]) -> Iterator[Agreement]:
-    """Every two languages of each task whose answers can be compared; translations cannot.
+def agreements_of(evaluation: Mapping[str, Answers]) -> tuple[list[Agreement], list[str]]:
+    """Every two languages of each task whose answers can be compared, and why others are not.
+
+    Translations and open answers cannot be compared. Items are joined by their id, in tasks alone of which it
+    is known that it names the same question in every language: row numbers of most sets do not.
 
     Labels are compared as they are, numbers by what they are worth (where none is there, nothing agrees).
     Other answers are compared, normalized as for exact match and with the digits 0 to 9, where the targets of
@@ -66,14 +82,22 @@ def agreements_of(evaluation: Mapping[str, Answers]) -> Iterator[Agreement]:
     for answers in evaluation.values():
         if kind_of(answers) in ("choice", "number", "qa"):
             families.setdefault(answers.family, []).append(answers)
+    agreements, reasons = [], []
     for family, members in families.items():
-        for one, other in itertools.combinations(members, 2):
+        parallel = [answers for answers in members if answers.is_parallel]
+        if len(members) > 1 and len(parallel) < 2:
+            reasons.append(f"{family.removesuffix(f'@{FIRST_PROMPT}')}: {_NOT_PARALLEL}")
+        for one, other in itertools.combinations(parallel, 2):
             pairs = _shared(one, other)
             found = _choices if one.is_choice and other.is_choice else _numbers
             if kind_of(one) == "qa":
                 found = _spans
             if pairs and (made := found(family, one, other, pairs)):
-                yield made
+                agreements.append(made)
+            else:
+                why = f"none of {len(pairs):,} items has the same target in both" if pairs else _NO_ITEMS
+                reasons.append(f"{one.key} and {other.key}: agreement is not defined, since {why}.")
+    return agreements, reasons
 
 
 def kind_of(answers: Answers) -> str:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from jaxlingua.analysis.responses.read import read_evaluations
-from jaxlingua.analysis.responses.report import content_of, write_report
+from jaxlingua.analysis.responses.report import content_of, items_of, write_report
 from jaxlingua.bucket import is_bucket
 from jaxlingua.command_line import Flag, flags_from_command_line
 from jaxlingua.errors import ConfigError
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if is_bucket(rest[0]) or not Path(rest[0]).expanduser().is_dir():
         raise ConfigError(f"RUN: '{rest[0]}' given; a folder on this machine is needed; give one")
     samples = flags.get("--samples", str(SAMPLES))
-    if not samples.isdigit() or not int(samples):
+    if not samples.isdecimal() or not int(samples):
         raise ConfigError(f"--samples: '{samples}' given; a number above 0 is allowed; give one")
     folder = Path(rest[0]).expanduser()
     output = Path(flags.get("--output", folder / "analysis" / "responses")).expanduser()
@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> None:
     if content["agreement_note"]:
         print(content["agreement_note"])
     for row in content["agreement"]:
-        if row["value"] is not None:
-            print(f"{row['evaluation']}, {' and '.join(row['tasks'])}: {row['measure']} {row['value']:.3f}")
+        value = "not defined" if row["value"] is None else f"{row['value']:.3f}"
+        tasks = " and ".join(row["tasks"])
+        print(f"{row['evaluation']}, {tasks}: {row['measure']} {value} ({items_of(row)})")
     print(output / "responses.md")

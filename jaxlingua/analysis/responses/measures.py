@@ -1,7 +1,7 @@
 """Answers of one model to one task in numbers, each with what the targets have."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ MEASURES = {
 
 SHARES = ("asked_language", "unfinished", "repeated_4grams", "loops", "copied")
 
+Share = tuple[Float[np.ndarray, " items"], Float[np.ndarray, " items"]]  # what counts, of how much
+
 
 @dataclass(frozen=True, eq=False)
 class Ratio:
@@ -49,9 +51,9 @@ class Ratio:
     of_targets: float | None = None
 
     @property
-    def items(self) -> int | None:
-        """Of a share, how many items have a part in it."""
-        return int(np.count_nonzero(self.below)) if self.measure in SHARES else None
+    def share(self) -> Share | None:
+        """Its sums, where it is a share."""
+        return (self.above, self.below) if self.measure in SHARES else None
 
     def draws(self, weights: Float[np.ndarray, "draws items"]) -> Float[np.ndarray, " draws"]:
         """Its value for each row of `weights`, how often each item counts; NaN where nothing is below."""
@@ -59,15 +61,35 @@ class Ratio:
         return np.where(below > 0, weights @ self.above / np.where(below > 0, below, 1), np.nan)
 
 
+def is_same_language(one: str, other: str) -> bool:
+    """Whether two codes are one language in one script to the identifier, which has one name for some.
+
+    Example:
+        >>> is_same_language("tgl_Latn", "fil_Latn"), is_same_language("zho_Hans", "zho_Hant")
+        (True, False)
+    """
+    known = known_language(one)
+    is_known = known is not None and known == known_language(other)
+    return one == other or (is_known and one.partition("_")[2] == other.partition("_")[2])
+
+
 def languages_of(answers: Answers) -> tuple[Counter[str], Counter[str]]:
     """How many answers, and how many first targets, are in each language, or why it is not told.
 
-    Of a choice, whose answers are labels, none.
+    Of a choice, whose answers are labels, none. The language asked is called as the task calls it.
     """
     if answers.is_choice:
         return Counter(), Counter()
     targets = (reply.targets[0] for reply in answers.replies if reply.targets)
-    return Counter(language_of(reply.text) for reply in answers.replies), Counter(map(language_of, targets))
+    return (
+        Counter(_told((reply.text for reply in answers.replies), answers)),
+        Counter(_told(targets, answers)),
+    )
+
+
+def _told(texts: Iterable[str], answers: Answers) -> list[str]:
+    languages = map(language_of, texts)
+    return [answers.language if is_same_language(one, answers.language) else one for one in languages]
 
 
 def ratios_of(answers: Answers) -> Iterator[Ratio]:
@@ -83,10 +105,10 @@ def ratios_of(answers: Answers) -> Iterator[Ratio]:
     texts = [words_of(reply.text) for reply in replies]
     targets = [words_of(reply.targets[0]) if reply.targets else [] for reply in replies]
     if known_language(answers.language):
-        told = [language_of(reply.text) for reply in replies]
+        told = _told((reply.text for reply in replies), answers)
         is_told = np.array([float(one not in UNTOLD) for one in told])
         is_asked = np.array([float(one == answers.language) for one in told])
-        of_targets = [language_of(reply.targets[0]) for reply in replies if reply.targets]
+        of_targets = _told((reply.targets[0] for reply in replies if reply.targets), answers)
         known = [one == answers.language for one in of_targets if one not in UNTOLD]
         yield Ratio("asked_language", ids, is_asked, is_told, sum(known) / len(known) if known else None)
     lengths, wanted = (np.array([float(len(words)) for words in of]) for of in (texts, targets))
@@ -101,9 +123,9 @@ def ratios_of(answers: Answers) -> Iterator[Ratio]:
         "repeated_4grams", ids, list(map(repeated_grams, texts)), list(map(repeated_grams, targets))
     )
     loops = [ends_in_loop(of, is_finished=one.is_finished) for of, one in zip(texts, replies, strict=True)]
-    yield Ratio(
-        "loops", ids, np.array(loops, np.float64), ones, float(np.mean([*map(ends_in_loop, targets)]))
-    )
+    of_targets = [ends_in_loop(of) for of, one in zip(targets, replies, strict=True) if one.targets]
+    share = sum(of_targets) / len(of_targets) if of_targets else None
+    yield Ratio("loops", ids, np.array(loops, np.float64), ones, share)
     prompts = [words_of(reply.prompt) for reply in replies]
     copied = list(map(copied_grams, texts, prompts))
     yield _of_runs("copied", ids, copied, list(map(copied_grams, targets, prompts)))

@@ -5,12 +5,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from jaxlingua.config import task_files
 from jaxlingua.errors import DataError
 from jaxlingua.eval.journal import JOURNAL
-from jaxlingua.eval.report.files import read_json, read_lines
+from jaxlingua.eval.judge import transcript
+from jaxlingua.eval.report.files import SCORES_FILE, read_json, read_lines
+from jaxlingua.eval.report.forms import AnyText, Count, Prediction, check
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
+from jaxlingua.eval.tasks.library import read_task_file
 
-_NEEDED = {"id": str, "language": str, "prompt": str, "prediction": str, "targets": list}
+
+class _Line(Prediction):
+    choices: list[AnyText] = Field(default_factory=list)
+    new_tokens: Count | None = None
+    is_finished: bool = True
+
+
+class _Told(BaseModel):
+    """What scores.json tells of a task. Evaluations of older versions do not tell whether it is parallel."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    kind: str = ""
+    is_parallel: bool | None = None
+
+
+class _Scores(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    tasks: dict[str, _Told] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,7 @@ class Answers:
         kind: qa, translation, choice, number or open; empty where no scores.json tells it.
         asked_in: language of the questions, or of what is translated.
         language: in which the answer is asked.
+        is_parallel: whether items of one id ask the same in all languages of the family.
     """
 
     key: str
@@ -48,6 +74,7 @@ class Answers:
     kind: str
     asked_in: str
     language: str
+    is_parallel: bool
     replies: tuple[Reply, ...]
 
     @property
@@ -78,32 +105,31 @@ def read_evaluations(folder: Path, say: Callable[[str], None]) -> Evaluations:
 def _order(home: Path) -> tuple[bool, bool, int, str]:
     """Base, models beside the run at step 0, then checkpoints as they were trained."""
     stage, _, step = home.name.rpartition("-")
-    number = int(step) if step.isdigit() else 0
+    number = int(step) if step.isdecimal() else 0
     return stage != "base", number > 0, number, stage
 
 
 def _read(home: Path, say: Callable[[str], None]) -> dict[str, Answers]:
-    kinds = {}
-    if (home / "scores.json").is_file():
-        told = read_json(home / "scores.json")
-        kinds = {key: one.get("kind", "") for key, one in told.get("tasks", {}).items()}
+    scores = _Scores()
+    if (home / SCORES_FILE).is_file():
+        content = read_json(home / SCORES_FILE)
+        check(_Scores, content, home / SCORES_FILE, "an evaluation writes it whole; evaluate again")
+        scores = _Scores.model_validate(content)
     found = {}
     for file in sorted(home.glob("*.jsonl")):
+        if file.name == transcript.FILE:
+            continue
         if file.name == JOURNAL:
             say(f"{file}: an evaluation that has not come to its end; passed over")
             continue
         if lines := read_lines(file):
-            found[file.stem] = _answers(file, lines, kinds.get(file.stem, ""))
+            found[file.stem] = _answers(file, lines, scores.tasks.get(file.stem, _Told()))
     return found
 
 
-def _answers(file: Path, lines: list[dict[str, Any]], kind: str) -> Answers:
+def _answers(file: Path, lines: list[dict[str, Any]], told: _Told) -> Answers:
     for number, line in enumerate(lines, start=1):
-        if bad := [name for name, type_ in _NEEDED.items() if not isinstance(line.get(name), type_)]:
-            raise DataError(
-                f"{file}:{number}: no prediction ({bad[0]} is missing or not what it should be); lines that "
-                f"jaxlingua.eval writes are allowed; evaluate again"
-            )
+        check(_Line, line, f"{file}:{number}", "an evaluation writes such lines whole; evaluate again")
     name, _, prompt = file.stem.partition("@")
     family, _, codes = name.rpartition(".")
     languages = list(dict.fromkeys(line["language"] for line in lines))
@@ -116,11 +142,18 @@ def _answers(file: Path, lines: list[dict[str, Any]], kind: str) -> Answers:
     return Answers(
         key=file.stem,
         family=f"{family}@{prompt or FIRST_PROMPT}",
-        kind=kind,
+        kind=told.kind,
         asked_in=others[0] if others else languages[0],
         language=languages[0],
+        is_parallel=_is_parallel(family) if told.is_parallel is None else told.is_parallel,
         replies=tuple(map(_reply, lines)),
     )
+
+
+def _is_parallel(family: str) -> bool:
+    """As the task file says that comes with jaxlingua, where there is one."""
+    name = family.partition(".")[0]
+    return name in task_files("") and read_task_file(name, "").is_parallel
 
 
 def _reply(line: Mapping[str, Any]) -> Reply:

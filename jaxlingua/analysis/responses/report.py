@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxlingua.analysis.alignment.measures import interval, resamples
+from jaxlingua.analysis import intervals
+from jaxlingua.analysis.alignment.measures import Interval, interval, resamples
+from jaxlingua.analysis.intervals import newcombe, newcombe_paired
 from jaxlingua.analysis.responses.agreement import agreements_of
-from jaxlingua.analysis.responses.measures import MEASURES, languages_of, ratios_of
+from jaxlingua.analysis.responses.measures import MEASURES, Share, languages_of, ratios_of
 from jaxlingua.analysis.responses.read import Evaluations
 from jaxlingua.analysis.responses.texts import UNTOLD
 from jaxlingua.eval.report.escape import markdown
@@ -28,25 +30,27 @@ NOTES = (
     "share is what a right answer copies.",
     "Agreement: labels as they are, numbers by value, other answers where the targets of both languages are "
     "the same, such as years and names. Kappa is Cohen's: what is beyond chance.",
-    "Intervals: 95 %, bootstrap over items, Wilson's for a share of 0 or 1; changes are against the first "
-    "evaluation, on the same items.",
+    "Intervals: 95 %, bootstrap over items. That of a share of 0 or 1 is Wilson's, that of a change of a "
+    "share of items, and between shares of 0 and 1, Newcombe's.",
+)
+METHOD = (
+    "bootstrap over items; Wilson's for a share of 0 or 1; Newcombe's for a change of a share of items, and "
+    "between shares of 0 and 1"
 )
 
 
 def content_of(evaluations: Evaluations, samples: int, seed: int) -> dict[str, Any]:
     """All that is told, as responses.json has it."""
+    agreement, reasons = _agreement(evaluations, samples, seed)
     return {
         "evaluations": list(evaluations),
-        "interval": {
-            "method": "bootstrap over items, Wilson's for a share of 0 or 1",
-            "samples": samples,
-            "seed": seed,
-        },
+        "changes_against": next(iter(evaluations)),
+        "interval": {"method": METHOD, "samples": samples, "seed": seed},
         "identifier": identifier_version(),
         "languages": _languages(evaluations),
         "measures": _measures(evaluations, samples, seed),
-        "agreement": _agreement(evaluations, samples, seed),
-        "agreement_note": _why_no_agreement(evaluations),
+        "agreement": agreement,
+        "agreement_note": " ".join(reasons if agreement or reasons else [_why_no_agreement(evaluations)]),
     }
 
 
@@ -80,10 +84,10 @@ def _languages(evaluations: Evaluations) -> list[dict[str, Any]]:
 class _Drawn:
     """Values of resamples by what they are of, to tell changes against the first evaluation."""
 
-    def __init__(self, samples: int, seed: int):
-        self.samples, self.seed = samples, seed
+    def __init__(self, first: str, samples: int, seed: int):
+        self.first, self.samples, self.seed = first, samples, seed
         self.weights: dict[int, Float[np.ndarray, "draws items"]] = {}
-        self.first: dict[Any, tuple[tuple[str, ...], Float[np.ndarray, " draws"]]] = {}
+        self.before: dict[Any, tuple[tuple[str, ...], Float[np.ndarray, " draws"], Share | None]] = {}
 
     def weights_of(self, items: int) -> Float[np.ndarray, "draws items"]:
         if items not in self.weights:
@@ -91,24 +95,58 @@ class _Drawn:
         return self.weights[items]
 
     def told(
-        self, name: Any, ids: tuple[str, ...], draws: Float[np.ndarray, " draws"], items: int | None
+        self,
+        evaluation: str,
+        name: Any,
+        ids: tuple[str, ...],
+        draws: Float[np.ndarray, " draws"],
+        share: Share | None,
     ) -> dict[str, Any]:
-        """Value and interval, and the change where the first evaluation that has it asked the same items.
+        """Value and interval, and the change where the first evaluation asked the same items.
 
         Args:
-            items: of a share, how many have a part in it; else None.
+            share: what `draws` are a share of; None of what is no share.
         """
+        items = None if share is None else int(np.count_nonzero(share[1]))
         row: dict[str, Any] = interval(draws, items)._asdict()
-        if name not in self.first:
-            self.first[name] = (ids, draws)
-        elif self.first[name][0] == ids:
-            change = interval(draws - self.first[name][1])
+        if evaluation == self.first:
+            self.before[name] = (ids, draws, share)
+        elif name in self.before and self.before[name][0] == ids:
+            change = _change(draws, share, *self.before[name][1:])
             row |= {"change": change.value, "change_low": change.low, "change_high": change.high}
         return row
 
 
+def _change(
+    draws: Float[np.ndarray, " draws"],
+    share: Share | None,
+    first_draws: Float[np.ndarray, " draws"],
+    first: Share | None,
+) -> Interval:
+    """Of a share of items the interval of pairs; resamples tell none where no item, or every one, changes."""
+    value, before = float(draws[0]), float(first_draws[0])
+    if share is None or first is None or not np.isfinite([value, before]).all():
+        return interval(draws - first_draws)
+    if counts := _paired(share, first):
+        return Interval(value - before, *newcombe_paired(*counts))
+    if value in (0, 1) and before in (0, 1):
+        items, items_before = (int(np.count_nonzero(below)) for _, below in (share, first))
+        pair = intervals.Share(value * items, items), intervals.Share(before * items_before, items_before)
+        return Interval(value - before, *newcombe(*pair))
+    return interval(draws - first_draws)
+
+
+def _paired(share: Share, first: Share) -> tuple[int, int, int, int] | None:
+    """Items that count in both, here alone, in the first alone, in neither; None where shares are no such."""
+    (here, below), (there, below_first) = share, first
+    if not np.array_equal(below, below_first) or not np.isin([here, there, below], (0, 1)).all():
+        return None
+    both, alone, first_alone = here @ there, here @ (below - there), (below - here) @ there
+    return int(both), int(alone), int(first_alone), int((below - here) @ (below - there))
+
+
 def _measures(evaluations: Evaluations, samples: int, seed: int) -> list[dict[str, Any]]:
-    drawn, rows = _Drawn(samples, seed), []
+    drawn, rows = _Drawn(next(iter(evaluations)), samples, seed), []
     for evaluation, of in evaluations.items():
         for key, answers in of.items():
             for ratio in ratios_of(answers):
@@ -116,39 +154,38 @@ def _measures(evaluations: Evaluations, samples: int, seed: int) -> list[dict[st
                 rows.append(
                     {"evaluation": evaluation, "task": key, "measure": ratio.measure}
                     | {"items": len(ratio.ids), "of_targets": ratio.of_targets}
-                    | drawn.told((key, ratio.measure), ratio.ids, draws, ratio.items)
+                    | drawn.told(evaluation, (key, ratio.measure), ratio.ids, draws, ratio.share)
                 )
     return rows
 
 
-def _agreement(evaluations: Evaluations, samples: int, seed: int) -> list[dict[str, Any]]:
-    drawn, rows = _Drawn(samples, seed), []
+def _agreement(evaluations: Evaluations, samples: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """A row per pair of languages and measure, and why others have none."""
+    drawn, rows = _Drawn(next(iter(evaluations)), samples, seed), []
+    why: dict[str, None] = {}
     for evaluation, of in evaluations.items():
-        for one in agreements_of(of):
+        agreements, reasons = agreements_of(of)
+        why |= dict.fromkeys(reasons)
+        for one in agreements:
             weights = drawn.weights_of(len(one.ids))
-            told, share = {"agreement": one.draws(weights)}, {"agreement": len(one.ids)}
+            told, share = {"agreement": one.draws(weights)}, {"agreement": one.share}
             if one.labels is not None:
                 told["kappa"] = one.kappa_draws(weights)
             for measure, draws in told.items():
                 rows.append(
                     {"evaluation": evaluation, "tasks": list(one.keys), "measure": measure}
                     | {"items": len(one.ids), "left_out": one.left_out}
-                    | drawn.told((one.keys, measure), one.ids, draws, share.get(measure))
+                    | drawn.told(evaluation, (one.keys, measure), one.ids, draws, share.get(measure))
                 )
-    return rows
+    return rows, list(why)
 
 
 def _why_no_agreement(evaluations: Evaluations) -> str:
-    """Why nothing is told of agreement; empty where something is."""
-    if any(True for of in evaluations.values() for _ in agreements_of(of)):
-        return ""
+    """Why there is nothing that could be compared."""
     languages = {answers.language for of in evaluations.values() for answers in of.values()}
     if len(languages) < 2:
         return f"Agreement is not defined: all answers are in one language, {', '.join(languages)}."
-    return (
-        "Agreement is not defined: no question, choice or number was asked in two languages under the same "
-        "id, with targets that are the same in both."
-    )
+    return "Agreement is not defined: no task of questions, choices or numbers was asked in two languages."
 
 
 def write_report(folder: Path, content: Mapping[str, Any]) -> None:
@@ -163,22 +200,31 @@ def write_report(folder: Path, content: Mapping[str, Any]) -> None:
 def markdown_of(content: Mapping[str, Any]) -> str:
     """The tables of responses.md."""
     lines = ["# Responses", "", f"Evaluations: {', '.join(map(markdown, content['evaluations']))}.", ""]
+    if len(content["evaluations"]) > 1:
+        first = markdown(content["changes_against"])
+        lines += [f"Changes are against {first}, and told where it was asked the same items.", ""]
     lines += ["## Language of the answers", "", *_table(*_language_table(content["languages"]))]
     for measure, about in MEASURES.items():
         if rows := [row for row in content["measures"] if row["measure"] == measure]:
             lines += [f"## {measure}", "", f"{about[0].upper()}{about[1:]}.", ""]
             lines += _table(*_by_evaluation(rows, content["evaluations"], "task"))
     lines += ["## Agreement across languages", ""]
-    if content["agreement_note"]:
-        lines += [content["agreement_note"], ""]
-    else:
+    if content["agreement"]:
         rows = [
-            {**row, "what": f"{' and '.join(row['tasks'])}: {row['measure']}, {row['items']} items"}
+            {**row, "what": f"{' and '.join(row['tasks'])}: {row['measure']}, {items_of(row)}"}
             for row in content["agreement"]
         ]
         lines += _table(*_by_evaluation(rows, content["evaluations"], "what"))
+    if content["agreement_note"]:
+        lines += [markdown(content["agreement_note"]), ""]
     lines += [f"- {note}" for note in NOTES]
     return "\n".join(lines) + "\n"
+
+
+def items_of(row: Mapping[str, Any]) -> str:
+    """How many items a row of agreement is about, such as "2 of 50 items" where others are left out."""
+    of = f" of {row['items'] + row['left_out']:,}" if row["left_out"] else ""
+    return f"{row['items']:,}{of} items"
 
 
 def _language_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

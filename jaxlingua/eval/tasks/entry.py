@@ -62,7 +62,7 @@ def parse_entry(text: str, task: TaskFile) -> Entry:
         raise ConfigError(f"{where}: no split '{split}'; {nearest(split, task.splits)}")
     if "-" in codes:
         languages = parse_direction(codes)
-        if task.kind != "translation" and not task.is_parallel:
+        if task.kind != "translation" and not (task.kind == "qa" and task.is_parallel):
             raise ConfigError(
                 f"{where}: two languages given; '{name}' is asked in one; write {name}.LANGUAGE"
             )

@@ -64,6 +64,8 @@ class Task:
         fingerprint: sha256 of the files that were read; empty for a source.
         files: names of these files, in eval.data_folder where they lie there.
         note: what else is to be told of it.
+        is_parallel: whether an item's id is known to be that of the same question in every language of the
+            task file; never of translations, nor of sources, whose questions are in one language.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Task:
     fingerprint: str = ""
     files: tuple[str, ...] = ()
     note: str = ""
+    is_parallel: bool = False
 
     @property
     def key(self) -> str:

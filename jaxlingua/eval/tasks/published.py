@@ -80,6 +80,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 prompt_text=unfilled(prompt, shape, wording, framed_in),
                 fingerprint=fingerprint,
                 note="; ".join(filter(None, (ids, _note(config, prompts, asked_in)))),
+                is_parallel=task.is_parallel and not ids,  # a note: they repeat, and items are numbered
                 files=tuple(_told(path, config.eval.data_folder) for path in files),
             )
         )

@@ -39,7 +39,7 @@ def read_asked(entry: Entry, found: Found) -> Reading:
         raise _nothing(entry, found, left_out)
     seen: set[str] = set()
     for each in asked:
-        if each.id in seen and entry.task.is_parallel:
+        if each.id in seen and entry.task.kind == "qa" and entry.task.is_parallel:
             raise repeated(each.id, each.place)
         seen.add(each.id)
     if len(seen) == len(asked):

@@ -13,7 +13,7 @@ A task is files/<name>.yaml of this package, or <name>.yaml in `eval.task_folder
     data:                               # layouts; the first that has the files of an entry is read
     - format: squad                     # squad, jsonl, json, csv, tsv or lines
       files: {test: "xquad/xquad.{code}.json", dev: ["xquad/dev.{code}.json", "dev.{code}.json"]}
-    is_parallel: true                   # NAME.CONTEXT-QUESTION: both joined by the id of the question
+    is_parallel: true                   # an id names the same question in every language
     prompts: qa                         # prompts/qa.yaml, which is what the kind has anyway
     metrics: [exact_match, f1]          # none: those of the kind
     max_new_tokens: 32
@@ -178,7 +178,8 @@ class TaskFile(BaseModel):
         "Language of all answers, where it is not that of the entry.", ""
     )
     is_parallel: bool = given(
-        "Of kind qa: whether ids are the same in all languages; NAME.CONTEXT-QUESTION can be asked then.",
+        "Of kind qa, choice and number: whether an id, or without ids a place in the file, is that of "
+        "the same question in all languages. Of kind qa, NAME.CONTEXT-QUESTION can be asked then.",
         False,
     )
     metrics: list[Text] = given("Names of metrics; none: those of the kind.", [])
@@ -219,14 +220,16 @@ def _check_languages(task: TaskFile) -> None:
 
 def _check_kind(task: TaskFile) -> None:
     """What only one kind of task has."""
-    for key, kind in (
-        ("labels", "choice"),
-        ("choices", "choice"),
-        ("answer_language", "qa"),
-        ("is_parallel", "qa"),
+    for key, kinds in (
+        ("labels", ("choice",)),
+        ("choices", ("choice",)),
+        ("answer_language", ("qa",)),
+        ("is_parallel", ("qa", "choice", "number")),
     ):
-        if getattr(task, key) and task.kind != kind:
-            raise ConfigError(f"{key}: given for kind={task.kind}; only kind={kind} has it; leave it out")
+        if getattr(task, key) and task.kind not in kinds:
+            raise ConfigError(
+                f"{key}: given for kind={task.kind}; only kind={'|'.join(kinds)} has it; leave it out"
+            )
     if task.kind != "choice":
         return
     if len(task.values) < 2:

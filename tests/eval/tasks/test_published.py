@@ -100,6 +100,17 @@ def test_context_in_one_language_and_question_in_another_are_joined_by_id(asking
     assert task.files == ("de.json", "en.json")
 
 
+def test_ids_that_repeat_name_no_question_in_several_languages(asking):
+    task = layout("jsonl", test="{code}.jsonl", fields={"id": "id", "text": "text", "label": "label"})
+    task |= {"kind": "choice", "labels": ["yes", "no"], "is_parallel": True, "prompts": "sentiment"}
+    once, twice = (lines(*({"id": of, "text": "so", "label": "no"} for of in ids)) for ids in ("ab", "aa"))
+    assert asking("mine.eng_Latn", task, {"en.jsonl": once})[0].is_parallel
+    assert not asking("mine.eng_Latn", task, {"en.jsonl": twice})[0].is_parallel
+    assert not asking("mine.eng_Latn", task | {"is_parallel": False}, {"en.jsonl": once})[0].is_parallel
+    with pytest.raises(ConfigError, match="two languages given; 'mine' is asked in one"):
+        asking("mine.eng_Latn-deu_Latn", task, {"en.jsonl": once})
+
+
 def test_a_published_file_of_context_and_question_goes_before_the_join(asking):
     task = QA | layout("squad", test="{code}-{question_code}.json") | {"is_parallel": True}
     same = {"en-en.json": ENGLISH, "de-de.json": GERMAN}

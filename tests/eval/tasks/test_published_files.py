@@ -4,6 +4,7 @@ Expected prompts are written out here; the texts in them are read from the files
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,28 @@ def answers_stand_where_they_say(task: Task) -> None:
         assert record.context[record.answer_start :][: len(item.targets[0])] == item.targets[0]
         assert record.context in item.prompt
         assert item.source_text == record.context
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("mgsm", 1), ("xcopa", 1), ("nusax_sentiment", 1), ("nusatranslation_sentiment", 1),
+        ("nusaparagraph_topic", 0.9),
+    ],
+)  # fmt: skip
+def test_an_id_of_a_parallel_set_has_one_target_in_all_languages(asking, shared_data, name, same):
+    """Where it is none, as in NusaParagraph, ids coincide and name other texts."""
+    tasks = [asking(entry)[0] for entry in entries(name, read_task_file(name, "").splits[0], shared_data)]
+    targets = [{item.id: item.targets for item in task.items} for task in tasks]
+    pairs = [
+        (one[key], other[key])
+        for one, other in itertools.combinations(targets, 2)
+        for key in one.keys() & other.keys()
+    ]
+    assert len(pairs) > 100
+    share = sum(one == other for one, other in pairs) / len(pairs)
+    assert share == 1 if same == 1 else share < same
+    assert {task.is_parallel for task in tasks} == {same == 1}
 
 
 def test_xquad_asks_the_same_1190_questions_in_every_language(asking, shared_data):

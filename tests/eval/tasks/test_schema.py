@@ -46,7 +46,10 @@ REFUSED = [
     ({"labels": {"yes": [1, 2], "no": 2}}, "labels: value '2' given twice; each is of one label"),
     ({"choices": ["{text}"]}, "choices: 1 given for 2 labels; each label has one"),
     ({"kind": "number"}, "labels: given for kind=number; only kind=choice has it; leave it out"),
-    ({"is_parallel": True}, "is_parallel: given for kind=choice; only kind=qa has it"),
+    (
+        {"kind": "open", "labels": [], "is_parallel": True},
+        r"is_parallel: given for kind=open; only kind=qa\|choice\|number has it",
+    ),
     ({"splits": ["tset"]}, r"data\[0\].files: split 'test' given; did you mean 'tset'?"),
     ({"splits": ["test", "dev"]}, "splits: 'dev' given, which no layout has files of; add it to data"),
     (first_layout(files={"test": "{cod}.csv"}), r"data\[0\]: unknown slot '{cod}'; did you mean 'code'?"),
