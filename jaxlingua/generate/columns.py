@@ -113,7 +113,9 @@ class Answering:
             for timed in self._timed(asker, question, stopped):
                 column = replace(column, answer=text_html(timed.told.text, language), status=_WRITES)
                 yield column
-            yield replace(column, status=_ENDS["stopped"] if timed is None else status_html(timed))
+            unlearned = [display_name(code) for code in asker.unlearned(question)]
+            ended = _ENDS["stopped"] if timed is None else status_html(timed, unlearned)
+            yield replace(column, status=ended)
         except JaxlinguaError as error:
             yield replace(column, status=problem_html(one_line(error)))
         except Exception as error:  # the page goes on; the terminal has the rest
@@ -173,18 +175,22 @@ def text_html(text: str, language: str | None) -> str:
     return f'<div class="text" dir="{runs}"{named}>{escape(text)}</div>'
 
 
-def status_html(timed: _Timed) -> str:
-    """How an answer ended, its tokens, seconds to the first, tokens a second after it, and what was cut."""
+def status_html(timed: _Timed, unlearned: Sequence[str] = ()) -> str:
+    """How an answer ended, its tokens, seconds to the first, tokens a second after it, what to know of it.
+
+    Args:
+        unlearned: languages of the question that the model's run has no data of.
+    """
     told = timed.told
     tokens = f"{told.new_tokens} token{'' if told.new_tokens == 1 else 's'}"
     parts = [_ENDS[told.ended_by or "stopped"], tokens, f"first after {timed.waited:.2f} s"]
     if timed.seconds and timed.tokens:
         parts.append(f"{timed.tokens / timed.seconds:.3g} tokens/s")
-    line = " · ".join(parts)
-    if not told.cut_prompt_tokens:
-        return line
-    cut = f"{told.cut_prompt_tokens} tokens were cut from the beginning of the prompt, which is too long"
-    return f'{line}<p class="note">{cut}</p>'
+    notes = [f"{language} is not among the languages of this run's data" for language in unlearned]
+    if told.cut_prompt_tokens:
+        cut = "tokens were cut from the beginning of the prompt, which is too long"
+        notes.append(f"{told.cut_prompt_tokens} {cut}")
+    return " · ".join(parts) + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
 def problem_html(message: str) -> str:

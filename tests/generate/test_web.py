@@ -1,5 +1,6 @@
 """The page: what is asked reaches the models as they learned it, and comes back as it is written, in its direction."""
 
+import dataclasses
 import re
 import socket
 import threading
@@ -175,6 +176,16 @@ def test_what_goes_wrong_is_told_in_the_column_and_the_others_go_on(question, op
 def test_a_prompt_that_was_cut_is_told():
     (column,) = last_of([Teller("base")], Question("long"))
     assert "7 tokens were cut from the beginning of the prompt" in column.status
+
+
+def test_a_language_that_the_run_never_learned_is_told():
+    learned, other = Teller("tuned"), Teller("base")
+    learned.framing = dataclasses.replace(learned.framing, learned=("eng_Latn", "deu_Latn"))
+    question = Question("a", direction=("eng_Latn", "jav_Latn"))
+    of_learned, of_other = (column.status for column in last_of([learned, other], question))
+    assert "Javanese is not among the languages of this run" in of_learned
+    assert "English" not in of_learned
+    assert "languages" not in of_other  # a model without a run may have read anything
 
 
 @pytest.mark.parametrize(
