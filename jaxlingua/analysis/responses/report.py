@@ -29,7 +29,8 @@ NOTES = (
     "Copied: the prompt includes the frame, and an extracted answer stands in its context; the targets' "
     "share is what a right answer copies.",
     "Agreement: labels as they are, numbers by value, other answers where the targets of both languages are "
-    "the same, such as years and names. Kappa is Cohen's: what is beyond chance.",
+    "the same, such as years and names. Kappa is Cohen's: what is beyond chance; it is not defined (–) where "
+    "both have one and the same label throughout.",
     "Intervals: 95 %, bootstrap over items. That of a share of 0 or 1 is Wilson's, that of a change of a "
     "share of items, and between shares of 0 and 1, Newcombe's.",
 )
