@@ -30,8 +30,10 @@ from jaxlingua.config.evaluation import (
     EvalConfig,
     GenerateConfig,
     HarnessConfig,
+    InContextConfig,
     JudgeConfig,
     ScorerConfig,
+    check_in_context,
     task_files,
 )
 from jaxlingua.config.fields import STRICT, LanguageCode, Text, free, identity
@@ -84,6 +86,7 @@ __all__ = [
     "GenerateConfig",
     "HarnessConfig",
     "HuggingFaceSource",
+    "InContextConfig",
     "InstructionsSource",
     "JudgeConfig",
     "LanguageCode",
@@ -162,6 +165,7 @@ class Config(BaseModel):
         check_stages(self)
         check_tasks(self)
         check_abilities(self.eval)
+        check_in_context(self.eval, self.data.sources)
         check_model(self.model)
         check_tokens(self.tokens, self.model)
         check_train(self.train)

@@ -1,5 +1,6 @@
 """What is generated and measured."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,8 @@ from jaxlingua.config.fields import (
     Text,
     free,
 )
-from jaxlingua.errors import ConfigError
+from jaxlingua.errors import ConfigError, nearest
+from jaxlingua.languages import check_language
 
 
 class GenerateConfig(BaseModel):
@@ -71,6 +73,84 @@ class HarnessConfig(BaseModel):
     examples: int = free(0, "Solved examples in front of each item (few-shot).", ge=0)
 
 
+class InContextConfig(BaseModel):
+    """Solved examples and translations in front of each item: cross-lingual in-context learning."""
+
+    model_config = STRICT
+    exemplars: Literal["none", "mono", "cross", "pivot"] = free(
+        "none",
+        "Solved records in front of each item: none, of its own language, of source_language, or of "
+        "source_language near the translation of the sentence of `parallel` that is nearest to the item.",
+    )
+    count: int = free(3, "Exemplars in front of each item.", gt=0)
+    split: Text = free(
+        "auto",
+        "Split of the task file that exemplars are of; auto is `train` where there is one that is not asked, "
+        "else the first other one.",
+    )
+    source_language: LanguageCode = free(
+        "eng_Latn", "Language of cross-lingual exemplars, and the other side of alignments."
+    )
+    align: Literal["none", "query", "label", "both"] = free(
+        "none", "Translations shown: of sentences near the item, of the labels of a choice, or of both."
+    )
+    align_count: int = free(3, "Sentences with their translation in front of each item.", gt=0)
+    align_place: Literal["after", "before"] = free(
+        "after", "Whether they stand after the exemplars or before."
+    )
+    align_order: Literal["target_first", "source_first"] = free(
+        "target_first", "Which side of a sentence pair is said first; the item's language is the target."
+    )
+    parallel: Text = free(
+        "",
+        "Sentence pairs that pivot and query alignment look in: TASK or TASK.SPLIT of kind translation, such "
+        "as nusax_translation.train, or a source with translations.",
+    )
+    labels: Literal["source", "target"] = free(
+        "source",
+        "Whether labels are said as the prompt has them, or as the native prompt of the item's language "
+        "does; label alignment is always with the latter.",
+    )
+    format: Literal["line", "table"] = free("line", "A line per exemplar, or a row of a table.")
+    retrieval: list[Literal["random", "overlap", "count", "tfidf", "bm25", "states", "encoder"]] = free(
+        ["random"],
+        "What finds exemplars and sentences: chance, shared words, counts or TF-IDF of words, BM25, hidden "
+        "states of the model that answers, a sentence encoder; several are averaged.",
+        min_length=1,
+    )
+    layer: NotNegative | Auto = free("auto", "Layer of `states`; auto is the middle one.")
+    encoder: Text = free(
+        "sentence-transformers/LaBSE",
+        "Hub name or folder of `encoder`; needs pip install 'jaxlingua[encoder]'.",
+    )
+    match: Literal["target", "source"] = free(
+        "target", "Side of a sentence pair that query alignment compares with the item."
+    )
+    nearest: Literal["last", "first"] = free(
+        "last", "Whether the best exemplar, or sentence, stands last, next to the item, or first."
+    )
+    translate_test: Text = free(
+        "",
+        "Run, folder or hub name of a model that translates each item into source_language, in which it is "
+        "asked then; empty for none.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether prompts have a context, or labels of another language."""
+        return self.exemplars != "none" or self.align != "none" or self.labels != "source"
+
+    @property
+    def label_language(self) -> Literal["source", "target"]:
+        """In which language labels are said: label alignment shows those that are asked for."""
+        return "target" if self.align in ("label", "both") else self.labels
+
+    @property
+    def needs_parallel(self) -> bool:
+        """Whether sentence pairs are looked in."""
+        return self.exemplars == "pivot" or self.align in ("query", "both")
+
+
 class EvalConfig(BaseModel):
     """What is measured after each stage, and by `python -m jaxlingua.eval`."""
 
@@ -115,11 +195,46 @@ class EvalConfig(BaseModel):
         "Old abilities by name and their tasks, such as {english questions: [xquad.eng_Latn]}: what the "
         "model could do before training, of which the report tells what is left after each stage.",
     )
+    in_context: InContextConfig = free(InContextConfig(), "Solved examples and translations in the prompt.")
     scorers: dict[str, ScorerConfig] = free(
         {}, "Scorers in other environments: comet, bleurt, bertscore, or a name of your own."
     )
     judge: JudgeConfig = free(JudgeConfig(), "A model that judges answers.")
     harness: HarnessConfig = free(HarnessConfig(), "Tasks of lm-evaluation-harness.")
+
+
+def check_in_context(config: EvalConfig, sources: Iterable[str]) -> None:
+    """What `eval.in_context` names is there, and its parts can be asked together."""
+    asked = config.in_context
+    where = "eval.in_context"
+    check_language(asked.source_language, f"{where}.source_language")
+    if len(set(asked.retrieval)) < len(asked.retrieval):
+        raise ConfigError(
+            f"{where}.retrieval: {', '.join(asked.retrieval)} given; each counts once; leave the second out"
+        )
+    if asked.needs_parallel and not asked.parallel:
+        needing = "exemplars=pivot" if asked.exemplars == "pivot" else f"align={asked.align}"
+        raise ConfigError(
+            f"{where}.{needing} given without sentence pairs; a task of kind translation or a source with "
+            f"translations is needed; set {where}.parallel, such as nusax_translation.train"
+        )
+    if asked.parallel:
+        known = [*sources, *task_files(config.task_folder)]
+        if asked.parallel.partition(".")[0] not in known:
+            hint = nearest(asked.parallel.partition(".")[0], known)
+            raise ConfigError(f"{where}.parallel: unknown source or task file '{asked.parallel}'; {hint}")
+    if asked.translate_test:
+        for name in ("align", "labels"):
+            if getattr(asked, name) != type(asked).model_fields[name].default:
+                raise ConfigError(
+                    f"{where}.{name}={getattr(asked, name)} given with translate_test, which asks all in "
+                    f"{asked.source_language}; nothing is left to align; leave one of them out"
+                )
+        if asked.exemplars not in ("none", "cross"):
+            raise ConfigError(
+                f"{where}.exemplars={asked.exemplars} given with translate_test, which asks all in "
+                f"{asked.source_language}; none or cross are allowed; choose one"
+            )
 
 
 def task_files(folder: str) -> dict[str, Path]:
