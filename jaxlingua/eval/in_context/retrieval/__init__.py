@@ -1,0 +1,1 @@
+"""Which records of a pool are near a query."""

@@ -1,0 +1,56 @@
+"""Scores of several retrievers to one order, the same on every machine and in every batch."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxlingua.errors import DataError
+
+
+class Retriever(Protocol):
+    """How near the texts of a pool are to a query.
+
+    A query's scores depend on its text and on the pool, never on the queries beside it.
+    """
+
+    name: str
+
+    def scores(self, queries: Sequence[str], pool: Sequence[str]) -> Float[np.ndarray, "queries pool"]:
+        """float64, higher is nearer. What is learned of the last few pools is kept, so that queries may come
+        in parts: the scores take 8 × queries × pool bytes."""
+        ...
+
+
+def fused(scores: Sequence[Float[np.ndarray, "queries pool"]]) -> Float[np.ndarray, "queries pool"]:
+    """The mean over retrievers of scores that are scaled, for each query, to 0…1 over the pool.
+
+    A retriever that finds all texts equally near says 0 of each. Of one retriever the order stays as it is.
+    """
+    return np.mean([_scaled(of_one) for of_one in scores], axis=0)
+
+
+def _scaled(scores: Float[np.ndarray, "queries pool"]) -> Float[np.ndarray, "queries pool"]:
+    low, high = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+    return (scores - low) / np.where(high > low, high - low, 1)
+
+
+def nearest(
+    scores: Float[np.ndarray, "queries pool"], count: int, is_excluded: Bool[np.ndarray, "queries pool"]
+) -> Int[np.ndarray, "queries count"]:
+    """The places in the pool of the `count` best of each query, the best first.
+
+    Equal scores stand in the order of the pool.
+
+    Args:
+        is_excluded: what a query must not be given, such as itself.
+    Raises: DataError where the pool has fewer texts than that for a query.
+    """
+    left = scores.shape[1] - is_excluded.sum(axis=1)
+    if (left < count).any():
+        raise DataError(
+            f"eval.in_context: {count} records of a pool are asked for, but it has {left.min()} beside the "
+            f"query itself; ask for fewer, or name a larger split"
+        )
+    return np.argsort(np.where(is_excluded, np.inf, -scores), axis=1, kind="stable")[:, :count]
