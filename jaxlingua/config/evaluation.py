@@ -137,8 +137,13 @@ class InContextConfig(BaseModel):
 
     @property
     def is_on(self) -> bool:
-        """Whether prompts have a context, or labels of another language."""
-        return self.exemplars != "none" or self.align != "none" or self.labels != "source"
+        """Whether items are asked otherwise than by their prompt alone."""
+        return self.has_context or self.labels != "source" or self.translate_test != ""
+
+    @property
+    def has_context(self) -> bool:
+        """Whether an item stands behind exemplars or alignments, or in a table."""
+        return self.exemplars != "none" or self.align != "none" or self.format != "line"
 
     @property
     def label_language(self) -> Literal["source", "target"]:

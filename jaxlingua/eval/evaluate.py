@@ -33,6 +33,7 @@ from jaxlingua.eval.answer import (
 from jaxlingua.eval.done import BASE, SCORES_FILE, asked_of, fingerprint_in, is_answered, with_earlier
 from jaxlingua.eval.fingerprint import fingerprint_of, name_of
 from jaxlingua.eval.grams import TrainingGrams
+from jaxlingua.eval.in_context.ask import prompts_of
 from jaxlingua.eval.journal import Prediction, asked_in, opened_journal, read_predictions
 from jaxlingua.eval.judge.answers import JUDGED_KINDS, judge_answers
 from jaxlingua.eval.metrics.measured import Measured
@@ -91,6 +92,8 @@ def evaluate(
     check_answerable(tasks, config)
     weights = fingerprint_of(params)
     fingerprint = name_of(weights, tokenizer.fingerprint, every_eos)
+    asked = {task.key: task for task in tasks}  # prompts of an arm may depend on the model
+    tasks = prompts_of(tasks, who)
     with opened_journal(home, fingerprint, is_owner=is_owner, say=say) as journal:
         answers = answer_tasks(who, tasks, journal, on_progress)
         harness = []
@@ -113,7 +116,7 @@ def evaluate(
             | {"weights": weights, "tokenizer": tokenizer.fingerprint, "eos_ids": list(every_eos)},
             "base": {"evaluation": base, "fingerprint": compared} if compared else None,
             "decoding": _decoding(config),
-            "asked": {task.key: asked_of(task, config, stage, compared) for task in tasks},
+            "asked": {key: asked_of(task, config, stage, compared) for key, task in asked.items()},
         }
         _write_scores(home, with_earlier(content, home, has_harness=bool(harness)))
     return [*scores, *harness]
@@ -255,6 +258,7 @@ def _counts(
         "files_hash": task.fingerprint,
         "items_hash": hashlib.sha256(repr(task.items).encode()).hexdigest()[:16],
         "note": task.note,
+        "in_context": task.arm,
         "overlap": None if shared is None else _overlap_of(task, measured, shared),
     }
 

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from jaxlingua.data.records import Record
 
@@ -66,6 +66,8 @@ class Task:
         note: what else is to be told of it.
         is_parallel: whether an item's id is known to be that of the same question in every language of the
             task file; never of translations, nor of sources, whose questions are in one language.
+        arm: how eval.in_context makes the prompts; empty where it does not.
+        context: an `eval.in_context.context.Context`, of which prompts are made; None without an arm.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Task:
     files: tuple[str, ...] = ()
     note: str = ""
     is_parallel: bool = False
+    arm: str = ""
+    context: Any = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -100,12 +104,13 @@ class Task:
 
     @property
     def signature(self) -> str:
-        """Task version, prompt, split, number of items, a hash of the items, and one of the files read."""
+        """Task version, prompt, split, number of items, hashes of items and of files read, the arm."""
         digest = hashlib.sha256(repr(self.items).encode()).hexdigest()[:8]
         return (
             f"task:{self.kind}{self.version}|prompt:{self.template}.{self.prompt}|split:{self.split}"
             f"|items:{len(self.items)}of{self.available}|data:{digest}"
             + (f"|files:{self.fingerprint[:8]}" if self.fingerprint else "")
+            + (f"|icl:{self.arm}" if self.arm else "")
         )
 
     def describe(self) -> str:
@@ -115,5 +120,6 @@ class Task:
             f"{self.key}: {len(self.items)} of {self.available} items ({self.split.replace('_', ' ')})"
             + (f"; from {', '.join(self.files)}" if self.files else "")
             + (f"; left out: {left_out}" if left_out else "")
+            + (f"; in context: {self.arm}" if self.arm else "")
             + (f"; {self.note}" if self.note else "")
         )

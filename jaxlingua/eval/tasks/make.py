@@ -7,8 +7,12 @@ from jaxlingua.data.records import Pair, Question, Record, RecordSource
 from jaxlingua.data.templates import render
 from jaxlingua.data.wordings import Wording, load_wording
 from jaxlingua.errors import ConfigError
+from jaxlingua.eval.in_context.build import source_in_context
+from jaxlingua.eval.in_context.form import Form
+from jaxlingua.eval.in_context.pool import records_asked
 from jaxlingua.eval.metrics.registry import check_measurable
 from jaxlingua.eval.tasks.item import Item, Task
+from jaxlingua.eval.tasks.prompts import TRAINED
 from jaxlingua.eval.tasks.published import published_tasks
 from jaxlingua.eval.tasks.sampling import sample
 from jaxlingua.languages import parse_direction
@@ -29,13 +33,21 @@ def make_tasks(config: Config, sources: Mapping[str, RecordSource]) -> list[Task
     tasks = []
     for name in config.eval.tasks:
         source = sources.get(name.partition(".")[0])
-        tasks += published_tasks(name, config) if source is None else [make_task(name, config, source)]
+        tasks += (
+            published_tasks(name, config, sources)
+            if source is None
+            else [make_task(name, config, source, sources)]
+        )
     check_measurable(tasks, config=config)
     return tasks
 
 
-def make_task(name: str, config: Config, source: RecordSource) -> Task:
-    """The items of one entry of `eval.tasks` that names a source."""
+def make_task(name: str, config: Config, source: RecordSource, sources: Mapping[str, RecordSource]) -> Task:
+    """The items of one entry of `eval.tasks` that names a source.
+
+    Args:
+        sources: all of the configuration, one of which eval.in_context.parallel may be.
+    """
     what = name.partition(".")[2]
     if "." in what:
         raise ConfigError(
@@ -50,7 +62,7 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
     keys = [record.id if isinstance(record, Question) else str(record.index) for record in records]
     chosen = sample(records, config.eval.items, keys)
     wording = load_wording(config.data)
-    return Task(
+    task = Task(
         name=name,
         kind="translation" if direction else "qa",
         source=source.name,
@@ -63,6 +75,21 @@ def make_task(name: str, config: Config, source: RecordSource) -> Task:
         left_out=dict(source.skipped),
         source_language=direction[0] if direction else what,
     )
+    if not config.eval.in_context.is_on:
+        return task
+    asked = records_asked(chosen, direction, what, source.name)
+    return source_in_context(task, source, _form(wording, direction, what), asked, config, sources)
+
+
+def _form(wording: Wording, direction: tuple[str, str] | None, language: str) -> Form:
+    """The wording that translation and questions are trained with, as `render` has it in evaluation."""
+    answered_in = direction[1] if direction else language
+    prompt = TRAINED["translation" if direction else "qa"](wording, answered_in)
+    shape = wording.frames_of(answered_in).get("translation" if direction else "qa", "")
+    names, shape_names = (
+        wording.names(text, *direction) if direction else {} for text in (prompt.instruction, shape)
+    )
+    return Form(prompt, names, wording, answered_in, shape, shape_names)
 
 
 def trained_sources(config: Config) -> set[str]:

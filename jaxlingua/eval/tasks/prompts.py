@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
+from jaxlingua.data.readers import cut, listed
 from jaxlingua.data.templates import framed
 from jaxlingua.data.wordings import Wording, name_in
-from jaxlingua.errors import ConfigError, nearest
+from jaxlingua.errors import ConfigError, DataError, nearest
+from jaxlingua.eval.tasks.asked import Asked
 from jaxlingua.eval.tasks.item import FIRST_PROMPT
-from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet
+from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet, TaskFile
 from jaxlingua.languages import display_name
 
 ENDS = ".。．।۔።"  # what ends a statement
@@ -91,12 +93,12 @@ def as_trained(
 
     That is english.0, and native.0 where frames are localized and the prompt is in the answer's language.
     """
-    if prompt_file != kind or kind not in _TRAINED:
+    if prompt_file != kind or kind not in TRAINED:
         return prompts
-    english = [_TRAINED[kind](wording, "eng_Latn"), *prompts.english[1:]]
+    english = [TRAINED[kind](wording, "eng_Latn"), *prompts.english[1:]]
     native, names = prompts.native, prompts.names
     if wording.frames == "localized" and asked_in == answer_language != "eng_Latn":
-        native = native | {asked_in: [_TRAINED[kind](wording, asked_in), *native.get(asked_in, [])[1:]]}
+        native = native | {asked_in: [TRAINED[kind](wording, asked_in), *native.get(asked_in, [])[1:]]}
         names = names | {asked_in: {**names.get(asked_in, {}), **wording.own_names(asked_in)}}
     return prompts.model_copy(update={"english": english, "native": native, "names": names})
 
@@ -109,7 +111,8 @@ def _trained_question(wording: Wording, language: str) -> Prompt:
     return Prompt(**wording.qa(language))
 
 
-_TRAINED = {"translation": _trained_translation, "qa": _trained_question}
+# The prompt that the wording of training makes of each kind, for answers in a language.
+TRAINED = {"translation": _trained_translation, "qa": _trained_question}
 
 
 def own_shape(kind: str, name: str, prompt_file: str, wording: Wording, language: str) -> str:
@@ -120,6 +123,28 @@ def own_shape(kind: str, name: str, prompt_file: str, wording: Wording, language
     if name != FIRST_PROMPT or prompt_file != kind:
         return ""
     return wording.frames_of(language).get(kind, "")
+
+
+def words_of(asked: Asked, prompt: Prompt) -> dict[str, str]:
+    """Slots whose text goes by the value of a field. Raises: DataError for a value without a text."""
+    words = {}
+    for slot, of_field in prompt.words.items():
+        for field, texts in of_field.items():
+            value = asked.slots[field]
+            if value not in texts:
+                raise DataError(
+                    f"{asked.place}: {field} '{cut(value)}' given, which the prompt has no {slot} for; "
+                    f"{listed(texts)} are known; mend the record, or `words` of the prompt"
+                )
+            words[slot] = texts[value]
+    return words
+
+
+def choice_texts(task: TaskFile, prompt: Prompt, slots: Mapping[str, str]) -> tuple[str, ...]:
+    """What may follow the prompt, by label: as the prompt says it, as the task does, or the label itself."""
+    texts = dict(zip(task.values, task.choices, strict=True)) if task.choices else {}
+    texts |= prompt.choices
+    return tuple(fill(texts[label], slots) if label in texts else label for label in task.values)
 
 
 def ask(prompt: Prompt, shape: str, wording: Wording, language: str, slots: Mapping[str, str]) -> str:

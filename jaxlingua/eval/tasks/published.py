@@ -1,11 +1,15 @@
 """Entries of `eval.tasks` that name a task file, to tasks: one for each prompt that is asked."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from jaxlingua.config import Config
-from jaxlingua.data.readers import cut, listed, sha256_of
+from jaxlingua.data.readers import sha256_of
+from jaxlingua.data.records import RecordSource
 from jaxlingua.data.wordings import Wording, load_wording
-from jaxlingua.errors import DataError
+from jaxlingua.eval.in_context.build import published_in_context
+from jaxlingua.eval.in_context.form import Form
 from jaxlingua.eval.tasks.asked import Asked, slot_names
 from jaxlingua.eval.tasks.entry import Entry, Found, find_files, parse_entry
 from jaxlingua.eval.tasks.item import Item, Task
@@ -15,20 +19,25 @@ from jaxlingua.eval.tasks.prompts import (
     as_trained,
     ask,
     check_prompt,
+    choice_texts,
     chosen_prompts,
-    fill,
     language_name,
     own_shape,
     unfilled,
+    words_of,
 )
 from jaxlingua.eval.tasks.read import read_asked
 from jaxlingua.eval.tasks.sampling import sample
 from jaxlingua.eval.tasks.schema import SLOT, Prompt, PromptSet, TaskFile
 
 
-def published_tasks(text: str, config: Config) -> list[Task]:
+def published_tasks(
+    text: str, config: Config, sources: Mapping[str, RecordSource] = MappingProxyType({})
+) -> list[Task]:
     """The tasks of one entry, in the order of `eval.prompts`.
 
+    Args:
+        sources: those of the configuration, one of which eval.in_context.parallel may be.
     Raises: ConfigError or DataError, one line, for a task file, prompts, languages or files that cannot be
         used.
     """
@@ -48,7 +57,7 @@ def published_tasks(text: str, config: Config) -> list[Task]:
     asked = sample(every, config.eval.items, [each.id for each in every])
     files = list(dict.fromkeys(path for path, _ in found.files))
     fingerprint = sha256_of(files, entry.where)
-    tasks = []
+    tasks, forms = [], []
     for prompt_name, prompt in chosen:
         framed_in = _frame_language(entry, prompt_name)
         shape = own_shape(task.kind, prompt_name, prompt_file, wording, framed_in)
@@ -56,6 +65,9 @@ def published_tasks(text: str, config: Config) -> list[Task]:
             words = wording.names(shape, _question_language(entry), _answer_language(entry))
         else:
             words = _language_names(entry, prompts, prompt, prompt_name)
+        if config.eval.in_context.is_on:
+            names = _language_names(entry, prompts, prompt, prompt_name)
+            forms.append(Form(prompt, names, wording, framed_in, shape, words, task))
         tasks.append(
             Task(
                 name=text,
@@ -84,6 +96,8 @@ def published_tasks(text: str, config: Config) -> list[Task]:
                 files=tuple(_told(path, config.eval.data_folder) for path in files),
             )
         )
+    if config.eval.in_context.is_on:
+        return published_in_context(entry, tasks, forms, asked, prompts, config, sources)
     return tasks
 
 
@@ -140,38 +154,16 @@ def _item(
     frame: tuple[Wording, str],
     language_names: dict[str, str],
 ) -> Item:
-    slots = asked.slots | language_names | (_words(asked, prompt) if prompt.words else {})
+    slots = asked.slots | language_names | words_of(asked, prompt)
     return Item(
         id=asked.id,
         language=_answer_language(entry),
         prompt=ask(prompt, shape, *frame, slots),
         targets=asked.targets,
         source_text=asked.source_text,
-        choices=_choices(entry.task, prompt, slots) if entry.task.labels else (),
+        choices=choice_texts(entry.task, prompt, slots) if entry.task.labels else (),
         fields=tuple(asked.slots.items()),
     )
-
-
-def _words(asked: Asked, prompt: Prompt) -> dict[str, str]:
-    """Slots whose text goes by the value of a field."""
-    words = {}
-    for slot, of_field in prompt.words.items():
-        for field, texts in of_field.items():
-            value = asked.slots[field]
-            if value not in texts:
-                raise DataError(
-                    f"{asked.place}: {field} '{cut(value)}' given, which the prompt has no {slot} for; "
-                    f"{listed(texts)} are known; mend the record, or `words` of the prompt"
-                )
-            words[slot] = texts[value]
-    return words
-
-
-def _choices(task: TaskFile, prompt: Prompt, slots: dict[str, str]) -> tuple[str, ...]:
-    """What may follow the prompt, by label: as the prompt says it, as the task does, or the label itself."""
-    texts = dict(zip(task.values, task.choices, strict=True)) if task.choices else {}
-    texts |= prompt.choices
-    return tuple(fill(texts[label], slots) if label in texts else label for label in task.values)
 
 
 def _told(path: Path, folder: str) -> str:
