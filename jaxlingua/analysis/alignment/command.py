@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> None:
     from jaxlingua.analysis.alignment.compare import compare
     from jaxlingua.analysis.alignment.measures import resamples
     from jaxlingua.analysis.alignment.report import content_of, summary_lines, write_report
-    from jaxlingua.analysis.alignment.vectors import sentence_vectors
+    from jaxlingua.generate.states import sentence_vectors
     from jaxlingua.processes.start import together
     from jaxlingua.progress import told
     from jaxlingua.sharding.mesh import describe_mesh, make_mesh

@@ -21,7 +21,7 @@ from jaxlingua.analysis.alignment.measures import (
     retrieved,
 )
 from jaxlingua.analysis.alignment.sentences import Sentences
-from jaxlingua.analysis.alignment.vectors import POOLINGS, Vectors
+from jaxlingua.generate.states import POOLINGS, Vectors
 
 # What is measured, in the order in which it is told.
 MEASURES = ("retrieval", "retrieval_forth", "retrieval_back", "cosine_gap", "cka")

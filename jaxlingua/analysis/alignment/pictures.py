@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlingua.analysis.alignment.compare import Compared, interval_of
 from jaxlingua.analysis.alignment.sentences import Sentences
-from jaxlingua.analysis.alignment.vectors import POOLINGS
+from jaxlingua.generate.states import POOLINGS
 
 COLORS = ("#1f6fb4", "#d8602b", "#2d9a57", "#8a5bb5", "#c9a227", "#c2417c", "#3fa7b8", "#6b6b6b")
 STYLES = ("-", "--", ":", "-.")

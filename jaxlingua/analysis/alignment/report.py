@@ -9,9 +9,9 @@ from typing import Any
 from jaxlingua.analysis.alignment.compare import MEASURES, Compared, best_layer, numbers_of
 from jaxlingua.analysis.alignment.pictures import draw_curves, draw_planes
 from jaxlingua.analysis.alignment.sentences import Sentences
-from jaxlingua.analysis.alignment.vectors import POOLINGS
 from jaxlingua.eval.report.escape import markdown
 from jaxlingua.eval.report.files import replace
+from jaxlingua.generate.states import POOLINGS
 
 TITLES = {
     "retrieval": "retrieval",

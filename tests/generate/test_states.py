@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from jaxlingua.analysis.alignment import vectors
 from jaxlingua.analysis.alignment.measures import cosines, retrieved
-from jaxlingua.analysis.alignment.vectors import sentence_vectors
 from jaxlingua.config import ShardingConfig
 from jaxlingua.errors import DataError, ShardingError
+from jaxlingua.generate.states import POOLINGS, _pooler, sentence_vectors
 from jaxlingua.model.llama import Llama
 from jaxlingua.sharding.mesh import make_mesh
 from jaxlingua.sharding.rules import param_shardings
@@ -96,7 +95,7 @@ def test_shuffled_sentences_are_found_by_chance_at_every_layer():
     orders = [rng.permutation(len(english)) for _ in range(shuffles)]
     # A shuffle leaves one sentence in its place on average, and their number varies by one.
     low, high = binom.interval(0.9999, shuffles * len(english), 1 / len(english))
-    for pooling in vectors.POOLINGS:
+    for pooling in POOLINGS:
         for x in states.of(pooling):
             found = sum(retrieved(cosines(x, x[order])).sum() for order in orders)
             assert low <= found <= high
@@ -109,10 +108,10 @@ def test_equal_texts_have_equal_vectors_in_whichever_batch_they_stand():
 
 
 def test_a_program_is_compiled_for_each_length():
-    vectors._pooler.cache_clear()
+    _pooler.cache_clear()
     made(batch_rows=4)
     made(batch_rows=4)
-    pool = vectors._pooler(MODEL, mesh_of(), 1)
+    pool = _pooler(MODEL, mesh_of(), 1)
     assert pool.compile_count() == len({32, 64})  # of TEXTS, of which one is long
 
 
@@ -129,7 +128,9 @@ def test_a_model_that_is_broken_is_told_with_layer_and_sentence():
     scale = broken["layers"]["mlp_norm"]["scale"].copy()
     scale[1] = np.nan
     broken = {**broken, "layers": {**broken["layers"], "mlp_norm": {"scale": scale}}}
-    with pytest.raises(DataError, match=r"states of layer 2 are not finite for 'x'; the model's weights"):
+    with pytest.raises(
+        DataError, match=r"states: those of layer 2 are not finite for 'x'; the model's weights"
+    ):
         made(["x"], weights=broken)
 
 

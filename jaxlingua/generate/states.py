@@ -109,7 +109,7 @@ def _encode(
     rows, cut = [], []
     for text, encoding in zip(texts, tokenizer.encode_batch(texts), strict=True):
         if not len(encoding.ids):
-            raise DataError(f"alignment: '{text[:40]}' has no token; a sentence needs one; leave it out")
+            raise DataError(f"states: '{text[:40]}' has no token; a sentence needs one; leave it out")
         row = np.concatenate([np.array(bos, np.int32), encoding.ids])
         rows.append(row[:most])
         cut.append(max(0, len(row) - most))
@@ -121,7 +121,7 @@ def _check_finite(found: Float[np.ndarray, "2 states texts embed"], texts: Seque
     if not is_finite.all():
         layer, text = np.argwhere(~is_finite)[0]
         raise DataError(
-            f"alignment: states of layer {layer} are not finite for '{texts[text][:40]}'; the model's "
+            f"states: those of layer {layer} are not finite for '{texts[text][:40]}'; the model's "
             f"weights are damaged, training has diverged or model.compute_dtype is too narrow; take another"
         )
 
