@@ -36,7 +36,7 @@ def rows_of(run: Path, cell: Cell) -> list[dict[str, Any]]:
         if pairs or (pairs == 0 and cell.is_first):
             given = {name: score[name] for name in ("metric", "value", "low", "high", "items")}
             rows.append(_row(cell, pairs, score["task"], run, **given))
-    for name, value in _held_out(run).items():
+    for name, value in _held_out(run, last).items():
         kind, _, entry = name.partition("/")
         rows.append(_row(cell, cell.pairs, entry, run, metric=HELD_OUT[kind], value=value))
     return rows
@@ -47,15 +47,18 @@ def _row(cell: Cell, pairs: int, task: str, run: Path, **given: Any) -> dict[str
     return {**named, "task": task.replace(cell.language, "*"), **given, "run": str(run)}
 
 
-def _held_out(run: Path) -> Mapping[str, float]:
-    """The last of each measure of held-out documents, by entry and language."""
+def _held_out(run: Path, stage: str) -> Mapping[str, float]:
+    """The last of each measure of held-out documents in a stage, by entry and language.
+
+    What the run that this one branches from measured in its own stages is left out: it knows no pairs.
+    """
     found: dict[str, float] = {}
     for line in (run / "metrics.jsonl").read_text("utf-8").splitlines():
         values = json.loads(line)
         found |= {
             name: value
             for name, value in values.items()
-            if name.partition("/")[0] in HELD_OUT and "/" in name
+            if values.get("stage") == stage and name.partition("/")[0] in HELD_OUT and "/" in name
         }
     return found
 

@@ -151,8 +151,9 @@ def test_a_table_has_the_last_stage_and_the_base(tmp_path):
     ]
     (tmp_path / "report.json").write_text(json.dumps({"scores": scores}))
     lines = [
-        {"step": 1, "bits_per_byte/out/deu_Latn": 3.0, "bits_per_byte": 5.0},
-        {"bits_per_byte/out/deu_Latn": 2.0},
+        {"step": 1, "stage": "coit", "bits_per_byte/phrases/ell_Grek": 4.0},
+        {"step": 2, "stage": "pairs", "bits_per_byte/out/deu_Latn": 3.0, "bits_per_byte": 5.0},
+        {"step": 3, "stage": "pairs", "bits_per_byte/out/deu_Latn": 2.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = rows_of(tmp_path, cell)
