@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 LANGUAGES = ("deu_Latn", "fra_Latn", "tur_Latn")
-METRIC = "chrf++"
+METRICS = ("loss", "chrf++")  # of held-out pairs, and of answers; the first is what the split goes by
 TASK = "translation"  # what the tests of all languages are called in the joined table
 SMALL, LARGE, SEEDS = (50, 120, 290, 700, 1700), 4000, (0, 1)
 BUDGET = 3600
@@ -50,28 +50,31 @@ def main() -> None:
     base = folder / "base"
     write(folder / "base.yaml", settings(data, base, is_quick))
     if not (base / "report.json").is_file():
-        run("jaxlingua.train", folder / "base.yaml")
+        run(folder, "jaxlingua.train", folder / "base.yaml")
     swept = settings(data, folder / "unused", is_quick)
     swept["run"]["branch_from"] = str(base)
     swept["stages"].append(coit(PAIRS, is_quick))
     write(folder / "sweep.yaml", swept)
     sizes, seeds = [*small, large], SEEDS[:1] if is_quick else SEEDS
     run(
-        "jaxlingua.analysis", "sweep", folder / "sweep.yaml", "--languages", ",".join(LANGUAGES),
+        folder, "jaxlingua.analysis", "sweep", folder / "sweep.yaml", "--languages", ",".join(LANGUAGES),
         "--pairs", joined(sizes), "--seeds", joined(seeds), "--output", folder / "sweep",
     )  # fmt: skip
-    rows = scores(folder / "sweep" / "table.csv")
-    fitted = [row for row in rows if int(row["pairs"]) in small]
-    left_out = [row for row in rows if int(row["pairs"]) == large]
-    write_rows(folder / "small.csv", fitted)
-    print(run("jaxlingua.analysis", "scaling", folder / "small.csv", "--metric", METRIC, "--task", TASK,
-              "--at", large, "--output", folder / "laws.json", "--plot", folder / "laws.png"))  # fmt: skip
-    check(folder / "laws.json", rows, left_out, large)
+    for metric in METRICS:
+        rows = scores(folder / "sweep" / "table.csv", metric)
+        write_rows(folder / f"small-{metric}.csv", [row for row in rows if int(row["pairs"]) in small])
+        laws = folder / f"laws-{metric}.json"
+        print(f"\n## {metric}\n")
+        told = run(
+            folder, "jaxlingua.analysis", "scaling", folder / f"small-{metric}.csv", "--metric", metric,
+            "--task", TASK, "--at", large, "--output", laws, "--plot", laws.with_suffix(".png"),
+        )  # fmt: skip
+        print(told)
+        check(laws, rows, large)
     split(folder, data, base, 1200 if is_quick else BUDGET, seeds, is_quick)
     aligned(folder)
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu, wall = (spent.ru_utime + spent.ru_stime) / 60, (time.monotonic() - began) / 60
-    print(f"\n{cpu:.0f} CPU min in this call, {wall:.0f} min")
+    seconds = sum(map(int, (folder / "cpu_seconds").read_text("utf-8").split()))
+    print(f"\n{seconds / 60:.0f} CPU min in all; this call took {(time.monotonic() - began) / 60:.0f} min")
 
 
 def settings(data: Path, run_folder: Path, is_quick: bool) -> dict[str, Any]:
@@ -137,14 +140,15 @@ def coit(pairs: dict[str, Any], is_quick: bool) -> dict[str, Any]:
     return {"name": "coit", "mixture": english | weighed, "steps": 40 if is_quick else 200}
 
 
-def scores(table: Path) -> list[dict[str, str]]:
+def scores(table: Path, metric: str) -> list[dict[str, str]]:
     """The sweep's scores of translation, under one name of the task."""
+    of_pairs = {f"{name}/*" for name in PAIRS}  # held-out pairs, not held-out text
     with table.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == METRIC and int(row["pairs"])]
-    return [{**row, "task": TASK} for row in rows]
+        rows = [row for row in csv.DictReader(file) if row["metric"] == metric and int(row["pairs"])]
+    return [{**row, "task": TASK} for row in rows if metric != "loss" or row["task"] in of_pairs]
 
 
-def check(laws: Path, rows: Sequence[dict[str, str]], left_out: Sequence[dict[str, str]], large: int) -> None:
+def check(laws: Path, rows: Sequence[dict[str, str]], large: int) -> None:
     """What the laws said of the largest size, what simple rules would have said, and what was measured."""
     from jaxlingua.analysis.scaling.intervals import new_score_interval
     from jaxlingua.analysis.scaling.laws import read_laws
@@ -155,9 +159,9 @@ def check(laws: Path, rows: Sequence[dict[str, str]], left_out: Sequence[dict[st
     )
     print("|---|---|---|---|---|")
     for language in LANGUAGES:
-        measured = [float(row["value"]) for row in left_out if row["language"] == language]
-        known = [(int(row["pairs"]), float(row["value"])) for row in rows
-                 if row["language"] == language and int(row["pairs"]) < large]  # fmt: skip
+        own = [(int(row["pairs"]), float(row["value"])) for row in rows if row["language"] == language]
+        measured = [value for size, value in own if size == large]
+        known = [(size, value) for size, value in own if size < large]
         law = fitted.of[language]
         low, high = map(float, new_score_interval(law, large))
         last = np.mean([value for size, value in known if size == max(size for size, _ in known)])
@@ -169,12 +173,15 @@ def check(laws: Path, rows: Sequence[dict[str, str]], left_out: Sequence[dict[st
 
 def split(folder: Path, data: Path, base: Path, budget: int, seeds: Sequence[int], is_quick: bool) -> None:
     """Three languages together: pairs as `allocate` parts them, and equal parts."""
-    told = run("jaxlingua.analysis", "allocate", folder / "laws.json", "--budget", budget, "--available",
-               "deu_Latn=25000,fra_Latn=25000,tur_Latn=10000", "--format", "json")  # fmt: skip
+    told = run(
+        folder, "jaxlingua.analysis", "allocate", folder / f"laws-{METRICS[0]}.json", "--budget", budget,
+        "--available", "deu_Latn=25000,fra_Latn=25000,tur_Latn=10000", "--format", "json",
+    )  # fmt: skip
     (folder / "split.json").write_text(told, "utf-8")
     chosen = {row["language"]: row["pairs"] for row in json.loads(told)["languages"]}
-    print(f"\nsplit of {budget}: {chosen}\n\n| split | seed | " + " | ".join(LANGUAGES) + " | mean |")
-    print("|---|---|" + "---|" * (len(LANGUAGES) + 1))
+    print(f"\nsplit of {budget} by the laws of {METRICS[0]}: {chosen}\n")
+    print("| split | seed | metric | " + " | ".join(LANGUAGES) + " | mean |")
+    print("|---|---|---|" + "---|" * (len(LANGUAGES) + 1))
     for name, parts in (("law", chosen), ("equal", dict.fromkeys(LANGUAGES, budget // len(LANGUAGES)))):
         for seed in seeds:
             pairs = {
@@ -197,18 +204,28 @@ def split(folder: Path, data: Path, base: Path, budget: int, seeds: Sequence[int
             content["stages"].append(stage)
             write(folder / f"{name}-{seed}.yaml", content)
             if not (home / "report.json").is_file():
-                run("jaxlingua.train", folder / f"{name}-{seed}.yaml")
-            found = json.loads((home / "report.json").read_text("utf-8"))["scores"]
-            values = [
-                next(s["value"] for s in found
-                     if s["stage"] == "coit" and s["metric"] == METRIC and s["task"].endswith(f"-{code}"))
-                for code in LANGUAGES
-            ]  # fmt: skip
-            print(
-                f"| {name} | {seed} | "
-                + " | ".join(f"{v:.2f}" for v in values)
-                + f" | {np.mean(values):.2f} |"
-            )
+                run(folder, "jaxlingua.train", folder / f"{name}-{seed}.yaml")
+            for metric, values in outcome(home).items():
+                cells = " | ".join(f"{value:.2f}" for value in (*values, np.mean(values)))
+                print(f"| {name} | {seed} | {metric} | {cells} |")
+
+
+def outcome(home: Path) -> dict[str, list[float]]:
+    """Of a run on all languages, by metric what each language got at its end."""
+    found = json.loads((home / "report.json").read_text("utf-8"))["scores"]
+    lines = [json.loads(line) for line in (home / "metrics.jsonl").open(encoding="utf-8")]
+    held_out = next(
+        line for line in reversed(lines) if f"held_out_loss/{LANGUAGES[0]}/{LANGUAGES[0]}" in line
+    )
+    of_answers = {
+        score["task"].rpartition("-")[2]: score["value"]
+        for score in found
+        if score["stage"] == "coit" and score["metric"] == METRICS[1]
+    }
+    return {
+        METRICS[0]: [held_out[f"held_out_loss/{code}/{code}"] for code in LANGUAGES],
+        METRICS[1]: [of_answers[code] for code in LANGUAGES],
+    }
 
 
 def aligned(folder: Path) -> None:
@@ -218,20 +235,29 @@ def aligned(folder: Path) -> None:
         ("tatoeba", "tatoeba.eng_Latn-tur_Latn"),
     ):
         told = run(
-            "jaxlingua.analysis", "alignment", folder / "equal-0", f"eval.tasks=[{tasks}]", "eval.steps=all",
-            "eval.base_model=false", "--output", folder / f"alignment-{name}",
+            folder, "jaxlingua.analysis", "alignment", folder / "equal-0", f"eval.tasks=[{tasks}]",
+            "eval.steps=all", "eval.base_model=false", "--output", folder / f"alignment-{name}",
         )  # fmt: skip
         print(f"\n{name}, step of text alone and step after translation:\n\n{told}")
 
 
-def run(module: str, *arguments: Any) -> str:
-    """Its output; what it tells goes on to stderr."""
+def run(folder: Path, module: str, *arguments: Any) -> str:
+    """Its output; what it tells goes on to stderr, the seconds of its CPUs into FOLDER/cpu_seconds."""
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", **os.environ}
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    before = cpu_seconds()
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    with (folder / "cpu_seconds").open("a", encoding="utf-8") as file:
+        file.write(f"{cpu_seconds() - before:.0f}\n")
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout
+
+
+def cpu_seconds() -> float:
+    """Of all processes that were begun here and have ended, and of those that they began."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def joined(values: Iterable[Any]) -> str:
