@@ -11,9 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jaxlingua.config import ProcessesConfig
 from jaxlingua.errors import ConfigError, MachineError
+
+if TYPE_CHECKING:
+    from jaxlingua.config import ProcessesConfig
 
 PORT = 8482  # where JAX has the coordinator of a TPU cluster listen
 PCI_DEVICES = Path("/sys/bus/pci/devices")
@@ -91,7 +94,7 @@ class MetadataServer:
         return None
 
 
-def find_processes(config: ProcessesConfig, environ: Mapping[str, str] = os.environ) -> Place | None:
+def find_processes(config: "ProcessesConfig", environ: Mapping[str, str] = os.environ) -> Place | None:
     """This process and how many there are; None for one process alone.
 
     The first of these that says something: the configuration (what it leaves out is taken from JAX's
