@@ -163,7 +163,7 @@ def training_data(config: Config, folder: Path, console: "Console") -> tuple[Map
     from jaxlingua.eval.tasks.make import make_tasks
     from jaxlingua.tokens import stages as flow
 
-    asked = {task.partition(".")[0] for task in config.eval.tasks}
+    asked = {task.partition(".")[0] for task in (*config.eval.tasks, config.eval.in_context.parallel)}
     is_asked = any(name in asked for name in config.data.sources)
     if not config.data.sources or not (is_asked or config.eval.leak_words):
         return {}, []
