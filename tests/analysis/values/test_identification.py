@@ -1,0 +1,132 @@
+"""Whose answer it is: planted classes, shuffled labels, scikit-learn's numbers, controls beside."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from jaxlingua.analysis.values import identification
+from jaxlingua.analysis.values.encoder import Scale, learn
+from jaxlingua.analysis.values.identification import (
+    METHODS,
+    found_within,
+    identified,
+    nearest_scores,
+    probe_scores,
+    weighted_f1,
+)
+from jaxlingua.analysis.values.questions import SETS
+from jaxlingua.analysis.values.views import Views
+from jaxlingua.errors import DataError
+from tests.analysis.values.planted import planted, three
+
+
+def values_of(rows: list[dict], measure: str) -> list[float]:
+    return [row["value"] for row in rows if row["measure"] == measure]
+
+
+def test_planted_classes_are_all_found_with_all_controls_beside():
+    rows = identified(three(6.0), samples=50, seed=0)
+    assert values_of(rows, "accuracy@1") == [1.0] * len(SETS) * len(METHODS)
+    assert values_of(rows, "weighted F1") == pytest.approx([1.0] * 6)
+    assert values_of(rows, "accuracy@3") == [1.0] * 6
+    assert not values_of(rows, "accuracy@5")  # of four classes
+    assert {(row["set"], row["method"]) for row in rows} == {(a, b) for a in SETS for b in METHODS}
+    assert all(row["low"] < 1 and row["questions"] == 10 and row["answers"] == 40 for row in rows if row["measure"] == "accuracy@1")  # fmt: skip
+    assert {row["chance"] for row in rows if row["measure"] == "accuracy@1"} == {0.25}
+    assert {row["chance"] for row in rows if row["measure"] == "accuracy@3"} == {0.75}
+
+
+@pytest.mark.parametrize("missing", SETS)
+def test_no_score_is_made_without_its_controls(missing):
+    sets = {name: of for name, of in three(6.0).items() if name != missing}
+    with pytest.raises(DataError, match=f"no answers to questions of {missing} given; values are never told"):
+        identified(sets, samples=50, seed=0)
+
+
+def shuffled(of: identification.Labeled, seed: int) -> identification.Labeled:
+    """Which model gave an answer is drawn by lot, question by question."""
+    rng = np.random.default_rng(seed)
+    labels = of.labels.copy()
+    for question in np.unique(of.questions):
+        own = of.questions == question
+        labels[own] = rng.permutation(labels[own])
+    return replace(of, labels=labels)
+
+
+def test_shuffled_labels_are_at_chance_frozen_and_learned():
+    """600 held-out answers of 4 classes; wrong once in 10,000 seeds for each of the four numbers."""
+    of = shuffled(planted(6.0, questions=450), 0)
+    train = ~of.is_test
+    scaled = Scale.of(of.vectors[train])(of.vectors)
+    encoder = learn(scaled[train], Views(of.labels[train], 5, 64, 0), steps=40, masks_same_class=True)
+    assert np.count_nonzero(of.is_test) == 600
+    low, high = binom.interval(1 - 1e-4, 600, 0.25)
+    for vectors in (scaled, encoder(scaled)):
+        found = {name: replace(of, vectors=vectors) for name in SETS}
+        rows = identified(found, samples=20, seed=0)
+        for value in values_of(rows, "accuracy@1"):
+            assert low <= 600 * value <= high
+        for row in rows:
+            assert row["value"] == pytest.approx(row["chance"], abs=0.08)
+
+
+def test_the_probe_is_scikit_learns():
+    of = planted(0.6)
+    vectors = of.vectors.astype(np.float64)
+    train, test = vectors[~of.is_test], vectors[of.is_test]
+    theirs = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(train, of.labels[~of.is_test])
+    scores = probe_scores(train, of.labels[~of.is_test], test, 4)
+    own = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(own / own.sum(axis=1, keepdims=True), theirs.predict_proba(test), atol=1e-4)
+
+
+def test_neighbors_are_scikit_learns_where_no_votes_are_equal(monkeypatch):
+    monkeypatch.setattr(identification, "NEIGHBORS", 5)
+    of = planted(1.0, classes=2)  # of two classes five votes are never equal
+    train, test = of.vectors[~of.is_test], of.vectors[of.is_test]
+    theirs = KNeighborsClassifier(5, metric="cosine").fit(train, of.labels[~of.is_test])
+    scores = nearest_scores(train, of.labels[~of.is_test], test, 2)
+    np.testing.assert_array_equal(scores.argmax(axis=1), theirs.predict(test))
+
+
+def test_of_classes_with_as_many_votes_the_nearer_one_is_first_and_a_small_class_can_win():
+    train = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]])
+    labels = np.array([0, 1, 1, 1, 1])
+    scores = nearest_scores(train, labels, np.array([[1.0, 0.1]]), 2)  # one neighbor, as class 0 has
+    assert scores.argmax() == 0
+    labels = np.array([1, 0, 0, 1, 1])
+    scores = nearest_scores(train, labels, np.array([[0.97, 0.2]]), 2)  # two neighbors, a vote each
+    assert int(scores[0, 0]) == int(scores[0, 1]) == 1
+    assert scores.argmax() == 1
+
+
+def test_equally_good_classes_share_the_point():
+    scores = np.array([[2.0, 1.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    labels = np.array([1, 3, 0])
+    np.testing.assert_allclose(found_within(scores, labels, 1), [0, 0, 0.25])
+    np.testing.assert_allclose(found_within(scores, labels, 3), [1, 0.5, 0.75])
+
+
+def test_weighted_f1_is_scikit_learns_also_of_resamples():
+    rng = np.random.default_rng(0)
+    labels, guessed = rng.integers(4, size=60), rng.integers(3, size=60)
+    weights = np.stack([np.ones(60), rng.integers(0, 3, size=60)])
+    theirs = [
+        f1_score(labels, guessed, average="weighted", sample_weight=w, zero_division=0) for w in weights
+    ]
+    np.testing.assert_allclose(weighted_f1(guessed, labels, weights, 4), theirs)
+
+
+def test_one_class_and_no_held_out_question_are_refused():
+    sets = three(6.0)
+    one = replace(sets["facts"], labels=np.zeros_like(sets["facts"].labels))
+    with pytest.raises(DataError, match="values: facts has 1 classes, 40 held-out answers; two classes with"):
+        identified({**sets, "facts": one}, samples=10, seed=0)
+    none = replace(sets["neutral"], is_test=np.zeros(120, bool))
+    with pytest.raises(DataError, match="values: neutral has 4 classes, 0 held-out answers"):
+        identified({**sets, "neutral": none}, samples=10, seed=0)
