@@ -91,7 +91,16 @@ def test_random_is_of_the_seed_and_the_query_alone():
 
 def test_case_width_marks_and_composition_do_not_matter_on_either_side():
     query = "Das Café, EN: ＡＢＣ!"
-    pool = ["das café en abc", "DAS CAFE\u0301 – en abc", "das cafe en abc", "xyz", "uvw", "rst", "klm", "hij"]
+    pool = [
+        "das café en abc",
+        "DAS CAFE\u0301 – en abc",
+        "das cafe en abc",
+        "xyz",
+        "uvw",
+        "rst",
+        "klm",
+        "hij",
+    ]
     for name in COMPARING:
         scores = lexical(name, 0).scores([query], pool)[0]
         assert scores[0] == scores[1] > scores[2] > scores[3] == scores[5] == 0
