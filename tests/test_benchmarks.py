@@ -153,6 +153,27 @@ def test_the_benchmark_of_saving_compares_windows_of_the_same_round(monkeypatch)
     assert "| 0.020 (0.020 to 0.020) | 0.020 (0.020 to 0.020) |" in lines[5]
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_shared_prompts_compares_the_same_scores():
+    pytest.importorskip("torch")
+    command = [sys.executable, BENCHMARKS / "shared_prefix_cpu.py", "--tiny", "--rounds", "2", "--items", "4"]
+    done = subprocess.run(
+        [*command, "--threads", "1"], capture_output=True, text=True, timeout=300, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    figures = re.findall(r"^\| against (.*?) \|.* \| \d+\.\d\d \(.* to .*\) \|$", done.stdout, re.MULTILINE)
+    peers = ["ours, prompts read for each label", "transformers"]
+    assert figures == [*peers, *(f"{peer}, in CPU time" for peer in peers)]
+
+
+@pytest.mark.parametrize("other", [-3.002, float("nan")])
+def test_no_ratio_without_equal_scores(monkeypatch, other):
+    benchmark = load("shared_prefix_cpu", monkeypatch)
+    scores = {benchmark.OURS: np.array([-2.0, -3.0]), benchmark.PEER: np.array([-2.0, other])}
+    with pytest.raises(SystemExit, match="differ by (2.0e-03|nan); 0.001 is allowed, so no ratio is printed"):
+        benchmark.difference(scores)
+
+
 @pytest.mark.parametrize("other", [8.3003, float("nan")])
 def test_no_ratio_without_equal_losses(monkeypatch, other):
     train_cpu = load("train_cpu", monkeypatch)

@@ -232,6 +232,7 @@ def _choose(
         vocab_size=who.tokenizer.vocab_size,
         batch_rows=who.config.generate.batch_rows,
         mesh=who.mesh,
+        groups=[name for name, _ in owners],
         on_progress=lambda *_: so_far(len(questions) - len(found)),
         on_answer=note,
     )

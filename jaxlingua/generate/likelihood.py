@@ -1,12 +1,13 @@
 """Stage 6, generate: how probable a model finds given continuations of given prompts.
 
 Rows are sorted by length and padded at the right to one of few lengths. What a row gets does not depend on
-its neighbors, and logits exist for a chunk of positions at a time.
+its neighbors, and logits exist for a chunk of positions at a time. Continuations of one prompt share a row,
+in which it is read once.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.programs import check_batch_rows, check_finite, on_mesh
 from jaxlingua.generate.prompts import padded_length
+from jaxlingua.generate.shared_prefix import Reading, filled, length, places, readings
 from jaxlingua.model.llama import Llama, head_kernel, logits
 from jaxlingua.model.lora import collections
 from jaxlingua.sharding.rules import (
@@ -81,6 +83,7 @@ def likelihoods(
     vocab_size: int,
     batch_rows: int,
     mesh: Mesh,
+    groups: Sequence[Hashable] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_answer: Callable[[int, Likelihood], None] = lambda index, likelihood: None,
 ) -> list[Likelihood]:
@@ -90,35 +93,68 @@ def likelihoods(
         params: plain parameters, sharded over `mesh`.
         vocab_size: the tokenizer's; padded ids of the model above it have no share in any softmax.
         batch_rows: rows read together over all devices; changes speed and memory only.
+        groups: of each continuation; the tokens that all of one group begin with are read once for them (or
+            for as many as share a row). Without it those of equal prompts are a group. Changes speed only.
         on_progress: called with continuations done and continuations in all.
-        on_answer: called with an index and what it got as soon as it is known, longest first.
+        on_answer: called with an index and what it got as soon as it is known: those with a row
+            of their own first, of these the longest first.
     Raises: DataError naming the index of a continuation that is empty, longer than the model reads, or has
         ids that the tokenizer has not, and where the model's logits are not finite; ShardingError for rows
         that do not divide over the mesh.
-    Cost: one forward pass, one compilation for each padded length. Choices behind one prompt read it each.
+    Cost: one forward pass, one compilation for each padded length, and for each of rows that are shared.
     Same as: lm-evaluation-harness' loglikelihood, but for the numbers of the prompt.
     """
     check_batch_rows(batch_rows, mesh)
     _check(continuations, model.config.max_positions, vocab_size, model.config.vocab_size)
-    score = _scorer(model, mesh, vocab_size)
-    shards = rows_multiple(mesh)
-    # No more rows than continuations, but few different numbers of rows from call to call.
-    batch_rows = min(batch_rows, shards << (-(-len(continuations) // shards) - 1).bit_length())
+    documents = [np.concatenate([each.prompt, each.tokens]) for each in continuations]
+    groups = [each.prompt.tobytes() for each in continuations] if groups is None else groups
+    rows = readings(documents, groups, _longest_shared(model, documents))
     answers: list[Likelihood | None] = [None] * len(continuations)
-    lengths = [len(each.prompt) + len(each.tokens) - 1 for each in continuations]  # the last one is not read
-    longest_first = sorted(range(len(continuations)), key=lambda index: (-lengths[index], index))
-    for start in range(0, len(continuations), batch_rows):
-        chosen = longest_first[start : start + batch_rows]
-        padded = min(padded_length(lengths[chosen[0]]), model.config.max_positions)
-        rows = _right_padded([continuations[index] for index in chosen], batch_rows, padded)
-        logprobs, is_best = fetch(score(params, *(on_mesh(array, batch_sharding(mesh)) for array in rows)))
-        for row, index in enumerate(chosen):
-            check_finite(np.isfinite(logprobs[row, : lengths[index]]).all(), f"likelihood: item {index}")
-            answer = _likelihood(continuations[index], logprobs[row], is_best[row])
-            answers[index] = answer
-            on_answer(index, answer)
-        on_progress(start + len(chosen), len(continuations))
+    done = 0
+    for of_kind, reader in (
+        ([row for row in rows if not row.shared], model),
+        ([row for row in rows if row.shared], _reader_of_shared(model)),
+    ):
+        score = _scorer(reader, mesh, vocab_size)
+        for chosen, batch in _batches(of_kind, documents, batch_rows, rows_multiple(mesh)):
+            padded = min(padded_length(length(chosen[0], documents)), model.config.max_positions)
+            given = filled(chosen, documents, batch, padded)
+            sharding = batch_sharding(mesh)
+            logprobs, is_best = fetch(score(params, *(on_mesh(array, sharding) for array in given)))
+            for row, reading in enumerate(chosen):
+                for index, at in zip(reading.members, places(reading, documents), strict=True):
+                    check_finite(np.isfinite(logprobs[row, at]).all(), f"likelihood: item {index}")
+                    answer = _likelihood(continuations[index], logprobs[row, at], is_best[row, at])
+                    answers[index] = answer
+                    on_answer(index, answer)
+                done += len(reading.members)
+            on_progress(done, len(continuations))
     return [answer for answer in answers if answer is not None]
+
+
+def _longest_shared(model: Llama, documents: Sequence[np.ndarray]) -> int:
+    """How long a shared row may be; 0 where a layer's window would not reach over a whole document."""
+    window = model.config.sliding_window
+    reaches = window is None or all(len(document) <= window for document in documents)
+    return model.config.max_positions if reaches else 0
+
+
+@functools.lru_cache(maxsize=16)
+def _reader_of_shared(model: Llama) -> Llama:
+    """The same model with an attention that knows shared tokens, without windows, which reach far enough."""
+    changed = {"attention": "blockwise", "sliding_window": None, "sliding_layers": None}
+    return Llama(replace(model.config, **changed))
+
+
+def _batches(
+    rows: Sequence[Reading], documents: Sequence[np.ndarray], batch_rows: int, shards: int
+) -> Iterator[tuple[list[Reading], int]]:
+    """The longest rows first, and how many rows to fill up to."""
+    # No more rows than there are, but few different numbers of rows from call to call.
+    batch_rows = min(batch_rows, shards << (-(-len(rows) // shards) - 1).bit_length())
+    longest_first = sorted(rows, key=lambda row: (-length(row, documents), row.members))
+    for start in range(0, len(rows), batch_rows):
+        yield longest_first[start : start + batch_rows], batch_rows
 
 
 def _check(
@@ -169,8 +205,10 @@ def _likelihood(
 def _scorer(model: Llama, mesh: Mesh, vocab_size: int) -> MeshFunction:
     """The compiled function; for equal arguments it is the same one, so that nothing recompiles."""
 
-    def score(params: Any, tokens: Array, targets: Array, segments: Array) -> tuple[Array, Array]:
-        return _score(model, params, tokens, targets, segments, vocab_size)
+    def score(
+        params: Any, tokens: Array, targets: Array, positions: Array, segments: Array
+    ) -> tuple[Array, Array]:
+        return _score(model, params, tokens, targets, positions, segments, vocab_size)
 
     return MeshFunction(jax.jit(score, out_shardings=replicated(mesh)), mesh)
 
@@ -180,12 +218,12 @@ def _score(
     params: Any,
     tokens: Int[Array, "batch length"],
     targets: Int[Array, "batch length"],
+    positions: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
     vocab_size: int,
 ) -> tuple[Float[Array, "batch length"], Bool[Array, "batch length"]]:
     """Log-probability of each target, and whether it is the most probable token, of equal ones the first."""
     config, (rows, length) = model.config, tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), tokens.shape)
     hidden, _ = model.apply(collections(params), tokens, positions, segments, method=Llama.hidden)
     kernel = head_kernel(params, config).astype(hidden.dtype)
     kernel = nn.with_logical_constraint(kernel, (None, "activation_vocab"))  # gathered once, not per chunk
@@ -217,16 +255,3 @@ def _cut(array: Array, *, chunk: int) -> Array:
     fill[1] = (0, count * chunk - array.shape[1])
     array = jnp.pad(array, fill)
     return jnp.moveaxis(array.reshape(array.shape[0], count, chunk, *array.shape[2:]), 1, 0)
-
-
-def _right_padded(
-    continuations: Sequence[Continuation], rows: int, padded: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, the token after each, and segments, each [rows padded]; further rows are padding."""
-    tokens, targets, segments = (np.zeros((rows, padded), np.int32) for _ in range(3))
-    for row, each in enumerate(continuations):
-        document = np.concatenate([each.prompt, each.tokens])
-        tokens[row, : len(document) - 1] = document[:-1]
-        targets[row, : len(document) - 1] = document[1:]
-        segments[row, : len(document) - 1] = 1
-    return tokens, targets, segments

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 MASKED = -1e30  # finite, so that a query that sees nothing has no NaN in value or gradient
+SHARED = -1  # segment of tokens that every document of their row begins with
 
 
 class Ids(NamedTuple):
@@ -22,8 +23,10 @@ class Ids(NamedTuple):
 
 
 def visible(ids: Ids) -> Bool[Array, "batch query key"]:
-    """Which keys a query sees: those of its own segment, not padding, not later, not before the window."""
+    """Which keys a query sees: those of its own segment and shared ones, no padding, none that are later or
+    before the window."""
     own = ids.query_segments[:, :, None] == ids.key_segments[:, None, :]
+    own |= (ids.key_segments == SHARED)[:, None, :]
     distance = ids.query_positions[:, :, None] - ids.key_positions[:, None, :]
     near = distance >= 0 if ids.window is None else (distance >= 0) & (distance < ids.window)
     return own & near & (ids.query_segments != 0)[:, :, None]

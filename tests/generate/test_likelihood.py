@@ -121,7 +121,7 @@ def test_chunks_of_positions_change_nothing(monkeypatch):
     likelihood._scorer.cache_clear()
     assert_equal(scored(items, model, params, "all", batch_rows=8), expected)
     mesh = mesh_of("all")
-    rows = [jax.ShapeDtypeStruct((8, 96), jnp.int32)] * 3
+    rows = [jax.ShapeDtypeStruct((8, 96), jnp.int32)] * 4
     text = likelihood._scorer(model, mesh, VOCAB).lower(params, *rows).as_text()
     likelihood._scorer.cache_clear()
     assert "tensor<8x5x32xf32>" in text
