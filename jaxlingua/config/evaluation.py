@@ -151,6 +151,11 @@ class InContextConfig(BaseModel):
         return "target" if self.align in ("label", "both") else self.labels
 
     @property
+    def is_chosen(self) -> bool:
+        """Whether anything is chosen for an item, so that retrieval is needed."""
+        return self.exemplars != "none" or self.needs_parallel
+
+    @property
     def needs_parallel(self) -> bool:
         """Whether sentence pairs are looked in."""
         return self.exemplars == "pivot" or self.align in ("query", "both")

@@ -96,6 +96,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     from jaxlingua.eval.answer import check_answerable
     from jaxlingua.eval.done import BASE, is_evaluated
     from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
+    from jaxlingua.eval.in_context.ask import check_retrieval
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
@@ -118,6 +119,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
             sources, training = training_data(config, folder, console)
             tasks = make_tasks(config, sources)
             check_answerable(tasks, config)
+            check_retrieval(config)
         candidates = list(candidates_of(config, folder, group, mesh, console))
         overlaps = overlaps_of(tasks, training, config.eval.leak_words)
         for task in tasks:

@@ -93,7 +93,7 @@ def evaluate(
     weights = fingerprint_of(params)
     fingerprint = name_of(weights, tokenizer.fingerprint, every_eos)
     asked = {task.key: task for task in tasks}  # prompts of an arm may depend on the model
-    tasks = prompts_of(tasks, who)
+    tasks = prompts_of(tasks, who, folder=Path(folder), fingerprint=fingerprint)
     with opened_journal(home, fingerprint, is_owner=is_owner, say=say) as journal:
         answers = answer_tasks(who, tasks, journal, on_progress)
         harness = []

@@ -48,6 +48,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.eval.answer import check_answerable
     from jaxlingua.eval.done import is_evaluated
     from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
+    from jaxlingua.eval.in_context.ask import check_retrieval
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
@@ -80,6 +81,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         sources = flow.open_sources(config)
         tasks = make_tasks(config, sources)
         check_answerable(tasks, config)
+        check_retrieval(config)
         examples, leaks = flow.make_examples(config, sources, {t.key: t.records for t in tasks})
         overlaps = overlaps_of(tasks, flow.learned_texts(examples), config.eval.leak_words)
 

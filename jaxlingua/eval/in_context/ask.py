@@ -1,56 +1,64 @@
 """The prompts of an evaluation, once the model that answers is there: the hook of eval/evaluate.py."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from jaxlingua.config import Config
 from jaxlingua.errors import DataError
 from jaxlingua.eval.answer import Answering
 from jaxlingua.eval.in_context.complete import completed
 from jaxlingua.eval.in_context.context import Context
+from jaxlingua.eval.in_context.retrieval.encoder import check_encoder, encoder_retriever
 from jaxlingua.eval.in_context.retrieval.lexical import lexical
 from jaxlingua.eval.in_context.retrieval.rank import Retriever
+from jaxlingua.eval.in_context.retrieval.states import states_retriever
 from jaxlingua.eval.tasks.item import Task
 from jaxlingua.tokens.interface import Tokenizer
 
 
-def prompts_of(tasks: Sequence[Task], who: Answering) -> list[Task]:
+def check_retrieval(config: Config) -> None:
+    """Find what would stop retrieval, before any model is opened. Raises: ConfigError."""
+    asked = config.eval.in_context
+    if "encoder" in asked.retrieval and asked.is_chosen:
+        check_encoder(asked.encoder)
+
+
+def prompts_of(tasks: Sequence[Task], who: Answering, *, folder: Path, fingerprint: str) -> list[Task]:
     """The tasks in the prompts that eval.in_context asks for; as they are where it asks for none.
 
+    Args:
+        folder: of the run; vectors of texts are kept in `vectors` in it.
+        fingerprint: of the model that answers.
     Raises: DataError for labels that tokenize to nothing; what retrievers raise.
     """
-    if not who.config.eval.in_context.is_on:
+    asked = who.config.eval.in_context
+    if not asked.is_on:
         return list(tasks)
-    retrievers = retrievers_of(who)
     for task in tasks:
         check_labels(task, who.tokenizer)
+    if asked.translate_test:
+        from jaxlingua.eval.in_context.translated import translated_items
+
+        tasks = translated_items(tasks, who, folder)
+    retrievers = retrievers_of(who, folder / "vectors", fingerprint) if asked.is_chosen else []
     return [completed(task, retrievers) for task in tasks]
 
 
-def retrievers_of(who: Answering) -> list[Retriever]:
-    """Those of eval.in_context.retrieval, where anything is chosen by them."""
-    asked = who.config.eval.in_context
-    if asked.exemplars == "none" and not asked.needs_parallel:
-        return []
-    return [_retriever(name, who) for name in asked.retrieval]
-
-
-def _retriever(name: str, who: Answering) -> Retriever:
-    asked = who.config.eval.in_context
-    if name == "states":
-        from jaxlingua.eval.in_context.retrieval.states import states_retriever
-
-        return states_retriever(
-            who.model,
-            who.params,
-            who.tokenizer,
-            layer=asked.layer,
-            mesh=who.mesh,
-            batch_rows=who.config.generate.batch_rows,
-        )
-    if name == "encoder":
-        from jaxlingua.eval.in_context.retrieval.encoder import encoder_retriever  # torch, an extra
-
-        return encoder_retriever(asked.encoder)
-    return lexical(name, who.config.run.seed)
+def retrievers_of(who: Answering, folder: Path, fingerprint: str) -> list[Retriever]:
+    """Those of eval.in_context.retrieval."""
+    asked, found = who.config.eval.in_context, []
+    for name in asked.retrieval:
+        if name == "states":
+            one = states_retriever(
+                who.model, who.params, who.tokenizer, layer=asked.layer, mesh=who.mesh,
+                batch_rows=who.config.generate.batch_rows, folder=folder, fingerprint=fingerprint,
+            )  # fmt: skip
+        elif name == "encoder":
+            one = encoder_retriever(asked.encoder, folder)
+        else:
+            one = lexical(name, who.config.run.seed)
+        found.append(one)
+    return found
 
 
 def check_labels(task: Task, tokenizer: Tokenizer) -> None:

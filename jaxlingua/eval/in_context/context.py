@@ -155,7 +155,7 @@ class Context:
             parts += [f"{asked.exemplars}{asked.count}", self.pool.name]
         if asked.needs_parallel:
             parts.append(asked.parallel)
-        if asked.exemplars != "none" or asked.needs_parallel:
+        if asked.is_chosen:
             how = {"random": f"random{self.seed}", "states": f"states-{asked.layer}"}
             how["encoder"] = f"encoder-{asked.encoder}"
             parts += ["+".join(how.get(name, name) for name in asked.retrieval), f"nearest-{asked.nearest}"]

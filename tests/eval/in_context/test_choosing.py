@@ -1,5 +1,6 @@
 """Which exemplars and sentences an item is shown with, and what is refused."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -243,13 +244,11 @@ def test_unknown_names_and_parts_that_do_not_fit_are_refused_before_any_file_is_
 
 def test_a_label_that_tokenizes_to_nothing_is_refused(home):
     """The space before it would be scored instead."""
-    nothing = TOKENIZER.__class__(
-        **{
-            **{name: getattr(TOKENIZER, name) for name in TOKENIZER.__dataclass_fields__},
-            "encode_pieces": lambda texts, continuation: TOKENIZER.encode_pieces(
-                ["" if text == "neutral" else "а" for text in texts], continuation
-            ),
-        }
+    nothing = dataclasses.replace(
+        TOKENIZER,
+        encode_pieces=lambda texts, continuation: TOKENIZER.encode_pieces(
+            ["" if text == "neutral" else "а" for text in texts], continuation
+        ),
     )
     task = asked(home, "mood.ind_Latn", exemplars="mono")
     with pytest.raises(
