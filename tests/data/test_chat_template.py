@@ -1,5 +1,7 @@
 """The chat template against `templates.render`: the same text, whatever the texts of the turns hold."""
 
+import functools
+
 import jinja2
 import jinja2.ext
 import pytest
@@ -38,6 +40,19 @@ TEXTS = st.one_of(
 TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant"]), TEXTS), max_size=6)
 
 
+@functools.cache
+def compiled(text: str, plain: bool) -> jinja2.Template:
+    """With the settings of transformers, or as an engine without them has it."""
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    settings = {} if plain else {"trim_blocks": True, "lstrip_blocks": True}
+    environment = ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols], **settings)
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(text)
+
+
 def page(
     template: str | Wording,
     messages: list[dict],
@@ -48,16 +63,9 @@ def page(
     **options,
 ) -> str:
     """The template rendered as transformers renders it, or by an engine without its settings."""
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    settings = {} if plain else {"trim_blocks": True, "lstrip_blocks": True}
-    environment = ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols], **settings)
-    environment.globals["raise_exception"] = raise_exception
     wording = wording_of(template) if isinstance(template, str) else template
     text = chat_template(wording, language, **{"has_bos": True, **options})
-    return environment.from_string(text).render(
+    return compiled(text, plain).render(
         messages=messages, tools=[], documents=None, add_generation_prompt=generation,
         bos_token=BOS, eos_token=EOS, pad_token="<pad>",
     )  # fmt: skip
