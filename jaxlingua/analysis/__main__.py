@@ -13,6 +13,7 @@ COMMANDS = {
     "allocate": "the best split of a budget of pairs over languages",
     "alignment": "how alike a model represents the same sentence in two languages, per layer",
     "responses": "language, length, repetition and agreement of the answers of a run",
+    "values": "how far answers tell models and languages apart; whether tuning moved values",
     "sweep": "runs over languages, sizes and seeds, and their scores in one table",
 }
 

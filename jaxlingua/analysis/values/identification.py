@@ -137,9 +137,8 @@ def probe_scores(
         return value / n, np.concatenate([(x.T @ off + weights).ravel(), off.sum(axis=0)]) / n
 
     start = np.zeros((embed + 1) * classes)
-    found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-14}
-    ).x
+    options = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-14}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
     return test.astype(np.float64) @ found[:-classes].reshape(embed, classes) + found[-classes:]
 
 

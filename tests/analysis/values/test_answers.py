@@ -1,0 +1,71 @@
+"""Answers that are there already."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from jaxlingua.analysis.values.answers import Answer, check_answers, counts_of, read_answers, write_answers
+from jaxlingua.analysis.values.questions import PIVOT, our_questions
+from jaxlingua.errors import ConfigError, DataError
+
+ONE = Answer("m", "deu_Latn", "facts-1", "Eis ist leichter.", "Ice is lighter.")
+
+
+def test_what_is_written_is_read_with_half_a_character_too(tmp_path):
+    answers = [ONE, Answer("m", PIVOT, "power-1", "No \udc80\nnever", "No \udc80\nnever")]
+    write_answers(tmp_path / "a.jsonl", answers)
+    assert read_answers(str(tmp_path / "a.jsonl"), our_questions()) == answers
+
+
+def test_an_answer_in_english_is_its_own_pivot(tmp_path):
+    line = {"model": "m", "language": PIVOT, "question": "power-1", "answer": "No."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    assert read_answers(str(tmp_path / "a.jsonl"), our_questions())[0].pivot == "No."
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"pivot": None}, DataError, "jsonl:1: no pivot given; model, language, question, answer, pivot are needed"),
+        ({"language": "german"}, ConfigError, "jsonl:1: unknown language 'german'"),
+        ({"question": "facts-99"}, DataError, "jsonl:1: question 'facts-99' given, which is unknown; did you mean"),
+        ({"answer": 3}, DataError, "jsonl:1: no answer given"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_refused(tmp_path, change, error, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({**asdict(ONE), **change}))
+    with pytest.raises(error, match=message):
+        read_answers(str(tmp_path / "a.jsonl"), our_questions())
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path):
+    text = json.dumps(asdict(ONE))
+    (tmp_path / "a.jsonl").write_text(f"{text}\n{text[:-9]}")
+    with pytest.raises(
+        DataError, match=r"jsonl:2: no JSON .*; one whole object a line is needed; was it cut"
+    ):
+        read_answers(str(tmp_path / "a.jsonl"), our_questions())
+
+
+@pytest.mark.parametrize("missing", ["values", "facts", "neutral"])
+def test_a_class_without_a_control_is_refused(missing):
+    ids = {"values": "power-1", "facts": "facts-1", "neutral": "neutral-1"}
+    answers = [
+        Answer(model, PIVOT, name, "a", "a")
+        for model in ("m", "n")
+        for of, name in ids.items()
+        if (model, of) != ("n", missing)
+    ]
+    with pytest.raises(DataError, match=f"n · eng_Latn has no answer to a question of {missing}; values are"):
+        check_answers(answers, our_questions())
+
+
+def test_empty_answers_and_those_in_another_language_are_counted_and_kept():
+    german = "Das Wetter wird morgen in der ganzen Stadt sehr schön sein."
+    answers = [
+        Answer("m", "deu_Latn", "facts-1", text, "x")
+        for text in ("", " ", german, "The weather will be fine tomorrow in the whole town.", "12")
+    ]
+    (row,) = counts_of(answers)
+    assert row == {"model": "m", "language": "deu_Latn", "answers": 5, "empty": 2, "other_language": 1}
