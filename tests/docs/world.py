@@ -93,6 +93,12 @@ def write_benchmarks(folder: Path) -> None:
         csv.writer(file).writerows(
             [("id", "text", "label"), (1, "Rancak bana.", "positive"), (2, "Buruak.", "negative")]
         )
+    shown = [("It is good.", "Iko rancak."), ("It is bad.", "Iko buruak."), ("It is new.", "Iko baru.")]
+    _write(folder / "nusax/mt/train.csv", _table("id,english,minangkabau", shown))
+    solved = [
+        (text, label) for (text, _), label in zip(shown, ("positive", "negative", "neutral"), strict=True)
+    ]
+    _write(folder / "nusax/sentiment/english/train.csv", _table("id,text,label", solved))
 
 
 def publish(export: Path, home: Path) -> None:
@@ -127,6 +133,10 @@ def begin_from_checkpoint(home: Path) -> None:
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _table(head: str, rows: list[tuple[str, str]]) -> str:
+    return "\n".join([head, *(",".join([str(n), *row]) for n, row in enumerate(rows))]) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

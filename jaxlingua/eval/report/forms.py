@@ -66,6 +66,7 @@ class _Counts(BaseModel):
     unfinished: Count = 0
     left_out: dict[str, Count] = Field(default_factory=dict)
     checked_on: str = ""
+    in_context: str = ""
     overlap: _Overlap | None = None
 
 

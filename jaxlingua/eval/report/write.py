@@ -218,11 +218,19 @@ def _leaks(answers: Mapping[str, Mapping[str, Any]], shown: str) -> list[dict[st
 def _answer_rows(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Where something was cut, left out or came to no end; all tasks where these are few."""
     rows = [
-        {"cut_prompt_tokens": 0, "left_out": {}, "checked_on": "", **counts, "model": name, "task": key}
+        {
+            "cut_prompt_tokens": 0,
+            "left_out": {},
+            "checked_on": "",
+            "in_context": "",
+            **counts,
+            "model": name,
+            "task": key,
+        }
         for name, tasks in answers.items()
         for key, counts in tasks.items()
     ]
-    names = ("cut_prompts", "unfinished", "left_out")
+    names = ("cut_prompts", "unfinished", "left_out", "in_context")
     special = [row for row in rows if any(row[name] for name in names)]
     cut = f"{sum(row['cut_prompts'] for row in rows):,} prompts cut"
     endless = f"{sum(row['unfinished'] for row in rows):,} answers that did not end"
