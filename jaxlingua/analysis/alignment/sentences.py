@@ -1,7 +1,7 @@
 """The same sentences in two or more languages, from translations that `eval.tasks` names."""
 
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jaxlingua.config import Config
@@ -92,8 +92,7 @@ def read_sentences(config: Config, sources: Mapping[str, RecordSource]) -> Sente
     """Of the sentences that the translations of `eval.tasks` have in all of their languages `eval.items`.
 
     A task with two languages that is no translation is passed over. A direction and its reverse are one pair.
-    What a file leaves out is told once, however many tasks read it; a sentence that a task leaves out is not
-    counted again as one that is not in all languages.
+    A sentence that is left out is told once, however many tasks leave it out or have it.
 
     Args:
         config: what `translations` made of it.
@@ -132,25 +131,26 @@ def read_sentences(config: Config, sources: Mapping[str, RecordSource]) -> Sente
         texts={each: tuple(found[name][each] for name in chosen) for each in languages},
         pairs=tuple(reversed(pairs.values())),
         available=tasks[0].available if is_source else len(shared),
-        left_out=_left_out(tasks, found.keys()),
+        left_out=_left_out(tasks, found.keys(), shared),
     )
     return _checked(sentences)
 
 
-def _left_out(tasks: Sequence[Task], found: AbstractSet[str]) -> dict[str, int]:
-    """Sentences that are not in all languages, by reason, each once.
+def _left_out(tasks: Sequence[Task], found: Iterable[str], shared: Iterable[str]) -> dict[str, int]:
+    """Sentences that are not in all languages, by reason, each once; of a source, records that gave none too.
 
     Args:
         found: ids of what some task has.
+        shared: those that are in all languages.
     """
-    reasons = dict.fromkeys(reason for task in tasks for reason in task.left_out)
-    counts = {reason: max(task.left_out.get(reason, 0) for task in tasks) for reason in reasons}
-    absent: set[str] = set()
+    why: dict[str, str] = {}
     for task in tasks:
-        of_task = found - {item.id for item in task.items}
-        if len(of_task) > sum(task.left_out.values()):  # else they were read, and left out
-            absent |= of_task
-    return _counted({**counts, "not in all languages": len(absent)})
+        why = {**task.why_left_out, **why}
+    lost = {*why, *found} - set(shared)
+    counts = Counter(why.get(name, "not in all languages") for name in lost)
+    # All tasks of a source tell of the same records, and of none by its id.
+    of_source = {} if why else {reason: count for task in tasks for reason, count in task.left_out.items()}
+    return dict(sorted((counts + Counter(of_source)).items()))
 
 
 def _languages(task: Task) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxlingua.data.readers import Row
 from jaxlingua.data.records import Question, Record
@@ -37,6 +38,14 @@ class Asked:
         is_question = isinstance(self.record, Question)
         record = dataclasses.replace(self.record, id=name) if is_question else self.record
         return dataclasses.replace(self, id=name, record=record)
+
+
+class LeftOut(NamedTuple):
+    """A record that cannot be asked: why, its id, and its place in the file."""
+
+    reason: str
+    id: str
+    index: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Task:
         records: what the items were made of, for `data.leaks`.
         available: records that could be asked, of which `items` are a sample.
         left_out: records of the source that could not be asked, by reason.
+        why_left_out: of translations from files, the reason of each id that was left out.
         metrics: names of what is measured, see metrics/registry.py.
         labels: of a choice, the names of its classes.
         max_new_tokens: longest answer; None is generate.max_new_tokens, which also bounds it.
@@ -94,6 +95,7 @@ class Task:
     files: tuple[str, ...] = ()
     note: str = ""
     is_parallel: bool = False
+    why_left_out: Mapping[str, str] = field(default_factory=dict, repr=False)
     arm: str = ""
     context: Any = field(default=None, repr=False, compare=False)
 

@@ -53,7 +53,7 @@ def published_tasks(
     chosen = chosen_prompts(config.eval.prompts, prompts, asked_in, entry.where)
     for prompt_name, prompt in chosen:
         check_prompt(prompt_name, prompt, task.choices, _slots(task, found), entry.where)
-    every, left_out, ids = read_asked(entry, found)
+    every, left_out, ids, why_left_out = read_asked(entry, found)
     asked = sample(every, config.eval.items, [each.id for each in every])
     files = list(dict.fromkeys(path for path, _ in found.files))
     fingerprint = sha256_of(files, entry.where)
@@ -80,6 +80,7 @@ def published_tasks(
                 records=tuple(each.record for each in asked),
                 available=len(every),
                 left_out=left_out,
+                why_left_out=why_left_out,
                 source_language=_question_language(entry),
                 prompt=prompt_name,
                 metrics=tuple(task.metrics),

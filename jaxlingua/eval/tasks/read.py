@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxlingua.data.readers import Row, cut, listed
 from jaxlingua.data.records import Instruction
 from jaxlingua.errors import DataError, nearest
-from jaxlingua.eval.tasks.asked import Asked, Columns, columns_of, repeated, rows_of
+from jaxlingua.eval.tasks.asked import Asked, Columns, LeftOut, columns_of, repeated, rows_of
 from jaxlingua.eval.tasks.entry import Entry, Found
 from jaxlingua.eval.tasks.questions import NO_ANSWER, read_questions
 from jaxlingua.eval.tasks.sentences import read_sentences
@@ -15,11 +15,15 @@ from jaxlingua.eval.tasks.tables import text_of
 
 
 class Reading(NamedTuple):
-    """What can be asked, in the order of the file; how many records cannot, by reason; what is to be told."""
+    """What can be asked, in the order of the file; how many records cannot, by reason; what is to be told.
+
+    Of translations `why_left_out` tells the reason of each id that was left out.
+    """
 
     asked: list[Asked]
     left_out: dict[str, int]
     note: str
+    why_left_out: dict[str, str]
 
 
 def read_asked(entry: Entry, found: Found) -> Reading:
@@ -30,9 +34,13 @@ def read_asked(entry: Entry, found: Found) -> Reading:
     """
     asked: list[Asked] = []
     left_out: Counter[str] = Counter()
+    named: list[LeftOut] = []
     for each in _READERS[entry.task.kind](entry, found):
         if isinstance(each, str):
             left_out[each] += 1
+        elif isinstance(each, LeftOut):
+            left_out[each.reason] += 1
+            named.append(each)
         else:
             asked.append(each)
     if not asked:
@@ -43,9 +51,10 @@ def read_asked(entry: Entry, found: Found) -> Reading:
             raise repeated(each.id, each.place)
         seen.add(each.id)
     if len(seen) == len(asked):
-        return Reading(asked, dict(left_out), "")
+        return Reading(asked, dict(left_out), "", {each.id: each.reason for each in named})
     numbered = [each.with_id(str(each.record.index)) for each in asked]
-    return Reading(numbered, dict(left_out), "ids repeat, so items are numbered")
+    why = {str(each.index): each.reason for each in named}
+    return Reading(numbered, dict(left_out), "ids repeat, so items are numbered", why)
 
 
 def _nothing(entry: Entry, found: Found, left_out: Counter[str]) -> DataError:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from jaxlingua.data.readers import Row
 from jaxlingua.data.records import Pair
 from jaxlingua.errors import DataError
-from jaxlingua.eval.tasks.asked import Asked, Columns, columns_of, repeated, rows_of
+from jaxlingua.eval.tasks.asked import Asked, Columns, LeftOut, columns_of, repeated, rows_of
 from jaxlingua.eval.tasks.entry import Entry, Found, fill_name
 from jaxlingua.eval.tasks.tables import text_of
 
 
-def read_sentences(entry: Entry, found: Found) -> Iterator[Asked | str]:
+def read_sentences(entry: Entry, found: Found) -> Iterator[Asked | LeftOut]:
     """Each pair, or why it cannot be asked; files are joined by id, else by the number of the record."""
     columns = columns_of(found, 0)
     others = {name: each for name, each in columns.shown.items() if name not in ("text", "pivot")}
@@ -31,8 +31,10 @@ def read_sentences(entry: Entry, found: Found) -> Iterator[Asked | str]:
         if name in targets:
             yield _pair(entry, columns, row, text_of(row, source), text_of(targets[name], target))
         else:
-            yield f"only in {entry.languages[0]}"
-    yield from [f"only in {entry.languages[1]}"] * len(targets.keys() - sources.keys())
+            yield LeftOut(f"only in {entry.languages[0]}", name, row.index)
+    for name, row in targets.items():
+        if name not in sources:
+            yield LeftOut(f"only in {entry.languages[1]}", name, row.index)
 
 
 def _by_id(entry: Entry, found: Found, number: int) -> dict[str, Row]:
@@ -54,10 +56,10 @@ def _text_column(entry: Entry, found: Found, side: int) -> str:
     return fill_name(layout.columns["pivot" if is_pivot else "text"], slots)
 
 
-def _pair(entry: Entry, columns: Columns, row: Row, source: str, target: str) -> Asked | str:
+def _pair(entry: Entry, columns: Columns, row: Row, source: str, target: str) -> Asked | LeftOut:
     texts = dict(zip(entry.languages, (source, target), strict=True))
     for language, text in texts.items():
         if not text.strip():
-            return f"no text in {language}"
+            return LeftOut(f"no text in {language}", columns.id(row), row.index)
     slots = (columns.texts(row) if columns.shown else {}) | {"text": source}
     return Asked(columns.id(row), row.place, slots, (target,), source, Pair(row.index, texts))

@@ -75,6 +75,19 @@ def test_a_sentence_that_a_file_does_not_have_is_counted_as_such(tmp_path):
     assert (len(found.ids), found.available) == (2, 2)
 
 
+def test_each_sentence_that_is_dropped_is_counted_once_for_all_files(tmp_path):
+    """Files that both lack sentences and have empty ones: of 6, numbers 0 and 1 are in all languages."""
+    home = tmp_path / "tatoeba" / "v1"
+    home.mkdir(parents=True)
+    for code, texts in (("deu", "a\nb\nc\n\n"), ("ell", "a\nb\n\n\ne\nf\n"), ("fra", "a\nb\nc\nd\n\n")):
+        lines = texts.count("\n")
+        (home / f"tatoeba.{code}-eng.eng").write_text("".join(f"sentence {n}\n" for n in range(lines)))
+        (home / f"tatoeba.{code}-eng.{code}").write_text(texts)
+    found = read(tmp_path, *(f"tatoeba.{code}-eng_Latn" for code in ("deu_Latn", "ell_Grek", "fra_Latn")))
+    assert found.left_out == {"no text in deu_Latn": 1, "no text in ell_Grek": 1, "no text in fra_Latn": 1, "not in all languages": 1}  # fmt: skip
+    assert (len(found.ids), sum(found.left_out.values())) == (2, 4)
+
+
 def test_a_sample_is_of_the_sentences_that_all_languages_have(tmp_path):
     """What is not in the sample of one task is not left out."""
     empty = [f"texte {n}" if n % 2 else "" for n in range(40)]
