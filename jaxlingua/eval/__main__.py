@@ -105,6 +105,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     from jaxlingua.sharding.rules import check_rows
     from jaxlingua.train.announce import say_scores
     from jaxlingua.train.run_folder import held_folder
+    from jaxlingua.train.translate_test import translated
 
     telling = partial(told, console.say)
     if config.eval.harness.tasks:
@@ -139,6 +140,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
 
             return progress
 
+        tasks = translated(tasks, config, folder, mesh, say=console.say, telling=telling, stoppable=stoppable)
         for one in candidates:
             where = {"config": config, "folder": folder, "base": base, "source": one.source}
             if group.share(is_evaluated(tasks, one.stage, one.step, **where)):

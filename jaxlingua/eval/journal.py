@@ -74,7 +74,7 @@ def opened_journal(folder: Path, model: str, *, is_owner: bool, say: Any = print
 
 def read_predictions(file: Path) -> list[dict[str, Any]]:
     """The lines of `<task>.jsonl`. Raises: DataError with file and line where one is damaged."""
-    return list(read_answers(file, _is_whole, is_journal=False, say=print))
+    return list(read_answers(file, is_whole, is_journal=False, say=print))
 
 
 def _fields(prediction: Prediction) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _read(folder: Path, model: str, is_owner: bool, say: Any) -> dict[str, journ
     files = [folder / f"{task}.jsonl" for task in tasks]
     for file in [file for file in [*files, folder / JOURNAL] if file.is_file()]:
         is_journal = file.name == JOURNAL
-        lines = read_answers(file, _is_whole, is_journal=is_journal, say=say)
+        lines = read_answers(file, is_whole, is_journal=is_journal, say=say)
         if is_journal:
             whose = next(lines, {}).get("model")
         if whose != model:
@@ -123,7 +123,8 @@ def _scored(folder: Path) -> tuple[str | None, list[str]]:
         return None, []
 
 
-def _is_whole(line: dict[str, Any]) -> bool:
+def is_whole(line: dict[str, Any]) -> bool:
+    """Whether a line has all that a prediction has, each of its kind."""
     kinds = {"asked": str, "prediction": str, "new_tokens": int, "is_finished": bool}
     kinds["cut_prompt_tokens"] = int
     scores = line.get("scores", {})

@@ -70,6 +70,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
     from jaxlingua.train.state import shardings_of, with_merged
     from jaxlingua.train.step import make_train_step
+    from jaxlingua.train.translate_test import translated
 
     folder, restored_step, telling = home.path, home.step, partial(told, console.say)
     origin = open_origin(config, folder, restored_step)
@@ -118,6 +119,10 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
 
     # ── 7 eval: before ───────────────────────────────────────────────────────────────────────────────────
     step = restored_step or 0
+    tasks = translated(
+        tasks, config, folder, mesh, say=console.say, telling=telling,
+        stoppable=partial(asked.stoppable, saved_step=step or None),
+    )  # fmt: skip
 
     def is_answered(stage: str, step: int) -> bool:
         return home.group.share(is_evaluated(tasks, stage, step, config=config, folder=folder))

@@ -36,10 +36,6 @@ def prompts_of(tasks: Sequence[Task], who: Answering, *, folder: Path, fingerpri
         return list(tasks)
     for task in tasks:
         check_labels(task, who.tokenizer)
-    if asked.translate_test:
-        from jaxlingua.eval.in_context.translated import translated_items
-
-        tasks = translated_items(tasks, who, folder)
     retrievers = retrievers_of(who, folder / "vectors", fingerprint) if asked.is_chosen else []
     return [completed(task, retrievers) for task in tasks]
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxlingua.bucket import is_bucket
 from jaxlingua.checkpoint.huggingface.config_json import read_config
 from jaxlingua.checkpoint.huggingface.model import CONFIG, read_json
+from jaxlingua.config import Config
 from jaxlingua.errors import CheckpointError, ConfigError
 from jaxlingua.eval.journal import Journal, Prediction, opened_journal
 from jaxlingua.eval.translate import files
@@ -94,7 +95,7 @@ def translate_file(
     holding = held(output, settings) if group.is_primary else nullcontext()
     answers = journal_folder(output)
     with holding, opened_journal(answers, _hash(settings), is_owner=False, say=say) as journal:
-        ask = Asking(wanted, model, mesh, journal, telling, at_boundary)
+        ask = Asking(wanted.prompt, config, model, mesh, journal, telling, at_boundary)
         texts = [text for record in wanted.texts for text in record.values()]
         fields = translate_texts(texts, ask, wanted.direction)
         if group.is_primary:
@@ -103,23 +104,30 @@ def translate_file(
 
 
 class Asking:
-    """Gives the reply to each of some parts. Weights are read for the first part that the journal lacks."""
+    """Gives the reply to each of some parts. Weights are read for the first part that the journal lacks.
+
+    Args:
+        prompt: what the model is asked for a part.
+        config: of decoding.
+    """
 
     def __init__(
         self,
-        wanted: Wanted,
+        prompt: Callable[[str], str],
+        config: Config,
         model: Model,
         mesh: Mesh,
         journal: Journal,
         telling: Telling,
         at_boundary: Callable[[], None],
     ):
-        self.wanted, self.model, self.mesh, self.journal = wanted, model, mesh, journal
+        self.prompt, self.config = prompt, config
+        self.model, self.mesh, self.journal = model, mesh, journal
         self.telling, self.at_boundary = telling, at_boundary
         self._opened: Any = None
 
     def __call__(self, parts: Sequence[str]) -> Mapping[str, Reply]:
-        prompts = {part: self.wanted.prompt(part) for part in parts}
+        prompts = {part: self.prompt(part) for part in parts}
         names = {part: hashlib.sha256(prompt.encode()).hexdigest()[:20] for part, prompt in prompts.items()}
         left = [part for part in parts if names[part] not in self.journal.known]
         if left:
@@ -130,10 +138,10 @@ class Asking:
         """Note an answer to each prompt; one without room is not asked and noted as cut."""
         if self._opened is None:
             self._opened = self.model.open(self.telling)
-        opened, config = self._opened, self.wanted.config
+        opened, config = self._opened, self.config
         limit = config.generate.max_new_tokens
         room = prompt_room(opened.model.config, limit)
-        if len(prompt_tokens([self.wanted.prompt("a")], opened.tokenizer)[0]) > room:
+        if len(prompt_tokens([self.prompt("a")], opened.tokenizer)[0]) > room:
             positions = opened.model.config.max_positions
             raise ConfigError(
                 f"generate.max_new_tokens: {limit} given, which leaves {room} of the model's {positions} "

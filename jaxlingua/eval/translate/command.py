@@ -51,9 +51,14 @@ class Wanted:
     wording: Wording
 
     def prompt(self, text: str) -> str:
-        """What the model is asked: as in evaluation, in the frame that training has."""
-        pair = Pair(0, {self.direction[0]: text, self.direction[1]: "a"})  # the answer is no part of it
-        return render(pair, self.wording, source="translate", training=False, direction=self.direction).prompt
+        """What the model is asked."""
+        return translation_prompt(text, self.wording, self.direction)
+
+
+def translation_prompt(text: str, wording: Wording, direction: tuple[str, str]) -> str:
+    """What a model is asked that is to translate: as in evaluation, in the frame that training has."""
+    pair = Pair(0, {direction[0]: text, direction[1]: "a"})  # the answer is no part of it
+    return render(pair, wording, source="translate", training=False, direction=direction).prompt
 
 
 def wanted_from(arguments: list[str]) -> Wanted:
