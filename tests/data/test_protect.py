@@ -121,12 +121,14 @@ CODE = [
     "____",
 ]
 BLOCKS = ["\n```py\nprint(1)\n\n# two\n```\n", "\n~~~\nx\n~~~\n", "\n1234\n", "\n - ", "\n"]
+# Letters of a newer Unicode are letters to regex before they are to str.isalpha, which the test asks.
+KNOWN = st.characters(exclude_categories=["Cs", "Cn"])
 TEXTS = st.lists(
     st.one_of(
         st.sampled_from(CODE).map(lambda code: f" {code} "),
         st.sampled_from(BLOCKS),
         st.sampled_from(["the dog", "Ein Satz.", "今天。", "12", " ", "और।"]),
-        st.text(max_size=8),
+        st.text(KNOWN, max_size=8),
     ),
     max_size=30,
 ).map("".join)
