@@ -62,6 +62,7 @@ NOT_RUN = {
     r"^python llama\.cpp/|^llama-quantize|^ollama|^vllm": "a program of others; docs/adapters.md tells what was tried by hand",
     r"jaxlingua\.generate runs/greek$": "a session; tests/generate/test_command.py types one",
     r"jaxlingua\.generate .*--web": "served until Ctrl-C; tests/generate/test_web.py asks a page",
+    r"jaxlingua\.analysis values": "asks hundreds of questions; tests/analysis/values does it with a few",
     r"jaxlingua\.analysis sweep": "trains several times; tests/analysis/sweep does it with two small runs",
     r"^python benchmarks/": "reads published data sets, whole",
     r"^docker": "an image; the files that it is made of are tested in tests/test_tpu_gke.py",

@@ -36,7 +36,7 @@ FLAGS = (
     Flag("--output", "Folder that is written.", "FOLDER", is_needed=True),
     Flag("--translator", "Puts questions and answers into and out of English.", "MODEL"),
     Flag("--questions", 'Your own: JSON lines {"id", "dimension", "eng_Latn": text, …}.', "FILE"),
-    Flag("--answers", "Answers that are there already; no model is asked.", "FILE"),
+    Flag("--answers", "Answers that are there already; MODEL is not asked, it encodes.", "FILE"),
     Flag("--encode", "Frozen model whose states stand for texts; without it the first MODEL.", "MODEL"),
     Flag("--lambda", "Most pairs in a view, an encoder for each; without it 1,5.", "LIST"),
     Flag("--samples", "Answers to each question; without it 1.", "NUMBER"),
@@ -80,21 +80,17 @@ def wanted_from(arguments: list[str]) -> Wanted:
 
     Raises: ConfigError or DataError, one line.
     """
-    flags, rest = flags_from_command_line(
-        PROGRAM, PURPOSE, FLAGS, SECTIONS, arguments, usage="MODEL [MODEL …]"
-    )
+    flags, rest = flags_from_command_line(PROGRAM, PURPOSE, FLAGS, SECTIONS, arguments, usage="MODEL …")
     overrides = [one for one in rest if re.match(r"[\w.][\w.\[\]+-]*=", one)]
     names = [one for one in rest if one not in overrides]
     answers, encode = flags.get("--answers", ""), flags.get("--encode", "")
-    if answers and len(names) + bool(encode) != 1:
+    if answers and (len(names) > 1 or encode):
         raise ConfigError(
-            f"--answers: {len(names)} models given beside it, none of which is asked; the one that encodes "
-            f"is needed; give it as --encode"
+            f"--answers: given with {len(names)} models{' and --encode' if encode else ''}; none of them is "
+            f"asked, and one encodes; give one MODEL"
         )
-    if not answers and not names:
-        raise ConfigError(f"{PROGRAM}: no MODEL given; give one, or --answers; see --help")
     if answers:
-        names, encode = [], encode or names[0]
+        names, encode = [], names[0]
     config, is_run = _config_of(names, overrides)
     from jaxlingua.analysis.values.measure import Learning
 

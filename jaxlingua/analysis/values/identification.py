@@ -137,7 +137,7 @@ def probe_scores(
         return value / n, np.concatenate([(x.T @ off + weights).ravel(), off.sum(axis=0)]) / n
 
     start = np.zeros((embed + 1) * classes)
-    options = {"maxiter": 1000, "gtol": 1e-7, "ftol": 1e-14}
+    options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 1e-12}
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x
     return test.astype(np.float64) @ found[:-classes].reshape(embed, classes) + found[-classes:]
 

@@ -1,0 +1,256 @@
+"""`python -m jaxlingua.analysis values` on a run of seconds, and on answers that are there already."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxlingua.analysis.values import gather
+from jaxlingua.analysis.values.answers import Answer, write_answers
+from jaxlingua.analysis.values.command import main
+from jaxlingua.analysis.values.measure import FROZEN, Learning, check_measurable, measure, texts_of
+from jaxlingua.analysis.values.questions import PIVOT, SETS, our_questions
+from jaxlingua.analysis.values.report import summary_lines, write_report
+from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.generate.asking import Asker
+from jaxlingua.progress import told
+from tests.flow.small import CONFIG, train, write_config
+
+SMALL = ("--lambda", "1,2", "--steps", "10", "eval.bootstrap_samples=50", "generate.max_new_tokens=6", "sharding.mesh.data=8")  # fmt: skip
+LANGUAGES = "eng_Latn,ell_Grek"
+LEARNING = Learning(mosts=(3,), steps=60, seed=0, masks_same_class=False, samples=50)
+
+
+# ── measured, without a model ─────────────────────────────────────────────────────────────────────────────
+
+
+def made_answers(classes: tuple[tuple[str, str], ...]) -> list[Answer]:
+    return [
+        Answer(model, language, question.id, "a", f"{model} {language} {question.id}")
+        for question in our_questions()
+        for model, language in classes
+    ]
+
+
+CLASSES = tuple((model, language) for model in ("base", "tuned") for language in (PIVOT, "jav_Latn"))
+
+
+def made_vectors(answers: list[Answer], moved: dict[str, float]) -> np.ndarray:
+    """What a question is about, what a class has, and how far the tuned model moved each set."""
+    rng = np.random.default_rng(0)
+    about = {question.id: rng.normal(size=16) for question in our_questions()}
+    of_language = {language: 2 * rng.normal(size=16) for language in (PIVOT, "jav_Latn")}
+    way = rng.normal(size=16)
+    sets = {question.id: question.set for question in our_questions()}
+    rows = [
+        about[one.question]
+        + of_language[one.language]
+        + (one.model == "tuned") * moved[sets[one.question]] * way
+        + 0.5 * rng.normal(size=16)
+        for one in answers
+    ]
+    return np.array(rows, np.float32)
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple:
+    answers = made_answers(CLASSES)
+    vectors = made_vectors(answers, {"values": 3.0, "facts": 0.5, "neutral": 0.0})
+    return measure(answers, our_questions(), vectors, LEARNING, lambda what: told(lambda line: None, what))
+
+
+def of(rows: list[dict], **wanted: str) -> list[dict]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_what_was_moved_is_told_to_have_moved_more_than_the_controls(measured):
+    content, _, _ = measured
+    for language in (PIVOT, "jav_Latn"):
+        rows = of(content["shifts"], vectors=FROZEN, language=language)
+        by = {row["set"]: row for row in rows}
+        assert list(by) == list(SETS)
+        assert by["values"]["low"] > by["values"]["noise"]
+        assert by["neutral"]["value"] < by["neutral"]["noise"] * 1.5
+        for control in ("facts", "neutral"):
+            assert by[control]["values_more_by"]["low"] > 0
+        assert by["values"]["values_more_by"] is None
+        assert by["values"]["questions"] == 20
+
+
+def test_every_score_of_values_has_both_controls_beside(measured):
+    content, _, _ = measured
+    rows = content["identification"]
+    scores = {
+        name: {(row["vectors"], row["told"], row["method"], row["measure"]) for row in of(rows, set=name)}
+        for name in SETS
+    }
+    assert scores["values"] == scores["facts"] == scores["neutral"]
+    assert {row["told"] for row in rows} == {"model and language", "language"}
+    (one,) = of(rows, set="values", vectors=FROZEN, told="model and language", method="probe", measure="accuracy@1")  # fmt: skip
+    (beside,) = of(rows, set="neutral", vectors=FROZEN, told="model and language", method="probe", measure="accuracy@1")  # fmt: skip
+    assert one["value"] > 0.9 > 0.7 > beside["value"]  # where the models are alike
+    assert of(rows, set="neutral", told="language", method="probe", vectors=FROZEN)[0]["value"] > 0.9
+
+
+def test_pages_and_console_tell_values_and_controls_alike(measured, tmp_path):
+    content, vectors, table = measured
+    content = content | {
+        "encoded_by": {"model": "base", "layer": 1},
+        "pivot": {"language": PIVOT, "is_translated": False},
+        "translation_problems": {},
+    }
+    write_report(tmp_path, content, vectors, table)
+    assert json.loads((tmp_path / "values.json").read_text("utf-8")) == json.loads(json.dumps(content))
+    page, text = ((tmp_path / name).read_text("utf-8") for name in ("values.html", "values.md"))
+    console = "\n".join(summary_lines(content))
+    row = next(row for row in content["identification"] if row["measure"] == "accuracy@1")
+    for told_in in (page, text, console):
+        for name in SETS:
+            assert told_in.count(name) >= 4
+        assert f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in told_in
+        assert "Nothing was translated" in told_in
+    assert page.count("<svg") == 1
+    assert "control: facts" in page
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    for row in content["distances"]:
+        np.testing.assert_allclose(np.diag(np.array(row["cosines"])), 1, atol=1e-5)
+
+
+def test_answers_of_one_class_and_too_few_of_them_are_refused():
+    with pytest.raises(DataError, match=r"answers of one class given \(base · eng_Latn\)"):
+        check_measurable(made_answers(CLASSES[:1]), our_questions(), LEARNING)
+    many = Learning(mosts=(1, 41), steps=1, seed=0, masks_same_class=False, samples=9)
+    with pytest.raises(
+        DataError, match="--lambda: 41 given, and base · eng_Latn has 40 answers to learn from"
+    ):
+        check_measurable(made_answers(CLASSES[:2]), our_questions(), many)
+
+
+# ── the command line ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a/b", "--output", "o"], "--languages: not given; those to ask in are needed"),
+        (["a/b", "--output", "o", "--languages", "english"], "--languages: unknown language 'english'; write"),
+        (["a/b", "--output", "o", "--languages", ","], "--languages: ',' given; codes such as"),
+        (["a/b", "--output", "o", "--languages", LANGUAGES], "--languages: ell_Grek given, in which 140 questions have no wording"),
+        (["--output", "o", "--languages", LANGUAGES], "no MODEL … given; it is needed"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--lambda", "0"], "--lambda: '0' given; numbers above 0"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--lambda", "1,x"], "--lambda: '1,x' given"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--samples", "0"], "--samples: '0' given; a number from 1"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--steps", "x"], "--steps: 'x' given"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--samples", "2", "generate.temperature=0"], "--samples: 2 given, and generate.temperature=0"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--mask-same-class", "yes"], "--mask-same-class: 'yes' given; true and false"),
+        (["a/b", "--output", "o", "--languages", PIVOT, "--format", "csv"], "--format: 'csv' given; text and json"),
+        (["a/b", "c/d", "--output", "o", "--answers", "f"], "--answers: given with 2 models; none of them is asked"),
+        (["a/b", "--output", "o", "--answers", "f", "--encode", "c/d"], "--answers: given with 1 models and --encode"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_refused_in_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        main(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_language_without_answers_and_an_output_that_is_a_file_are_refused(tmp_path):
+    write_answers(tmp_path / "a.jsonl", made_answers(CLASSES))
+    given = ["a/b", "--answers", str(tmp_path / "a.jsonl")]
+    with pytest.raises(
+        ConfigError, match=r"--languages: deu_Latn given; .* has answers in eng_Latn, jav_Latn"
+    ):
+        main([*given, "--languages", "deu_Latn", "--output", str(tmp_path / "out")])
+    with pytest.raises(ConfigError, match="which is no folder"):
+        main([*given, "--output", str(tmp_path / "a.jsonl")])
+
+
+# ── a model that was trained ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("values")
+    stages = [{"name": "coit", "mixture": {"phrases": {}}, "steps": 2}]
+    data = {"template": "short", "sources": {"phrases": CONFIG["data"]["sources"]["phrases"]}}
+    config = write_config(folder / "small.yaml", data=data, stages=stages, eval={"tasks": []})
+    train(config, "train.optimizer.warmup_steps=1", "train.held_out_documents=0")
+    questions = [
+        {"id": f"{dimension}{number}", "dimension": dimension, PIVOT: f"How is number {number}?"}
+        for dimension in ("security", "facts", "neutral")
+        for number in range(6)
+    ]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_base_and_tuned_model_are_asked_once_and_measured(run, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    questions = ["--questions", str(run.parent / "questions.jsonl")]
+    asked = [str(run), "--languages", LANGUAGES, "--translator", str(run), *questions, *SMALL]
+
+    # A process that ends while answers are written has kept those that it had.
+    answers_of, kept = Asker.answers, []
+
+    def stops(self, questions, *, on_progress, on_answer):
+        kept.extend(answers_of(self, questions[:5], on_progress=on_progress, on_answer=on_answer))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Asker, "answers", stops)
+        with pytest.raises(KeyboardInterrupt):
+            main([*asked, "--output", str(out)])
+    journal = (out / "answers.jsonl.unfinished" / "unfinished.jsonl").read_text("utf-8").splitlines()
+    assert len(journal) == 1 + 5 == 1 + len(kept)
+
+    main([*asked, "--output", str(out)])
+    content = json.loads((out / "values.json").read_text("utf-8"))
+    classes = [(one["model"], one["language"], one["answers"]) for one in content["classes"]]
+    names = ("base", "coit, step 2")
+    assert classes == [(name, language, 18) for name in names for language in LANGUAGES.split(",")]
+    assert [row["set"] for row in of(content["shifts"], vectors=FROZEN, language=PIVOT)] == list(SETS)
+    assert not (out / "answers.jsonl.unfinished").exists()
+    first = (out / "answers.jsonl").read_text("utf-8")
+
+    # Again: nothing is asked, and the same is told.
+    with monkeypatch.context() as patch:
+        patch.setattr(gather, "ask_models", lambda *given: pytest.fail("models are asked again"))
+        main([*asked, "--output", str(out)])
+    assert json.loads((out / "values.json").read_text("utf-8")) == content
+    with pytest.raises(ConfigError, match="which was begun with samples 1; now 2 is given"):
+        main([*asked, "--output", str(out), "--samples", "2"])
+
+    # In one go: the same answers. As a file of answers: the same numbers.
+    main([*asked, "--output", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "answers.jsonl").read_text("utf-8") == first
+    capsys.readouterr()
+    given = [str(run), "--answers", str(out / "answers.jsonl"), *questions, *SMALL]
+    main([*given, "--output", str(tmp_path / "given"), "--format", "json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["classes"] == content["classes"]
+    assert printed["encoded_by"]["model"] == str(run)  # the checkpoint: not the base, which encoded above
+    assert texts_of([Answer("m", PIVOT, "facts-1", "a", "b")], our_questions())[0].endswith("water? A: b")
+
+
+@pytest.mark.slow
+def test_a_view_of_means_is_near_to_its_joined_text(run, tmp_path):
+    """The mean of the vectors of pairs stands for the vector of the text that they make together."""
+    from jaxlingua.command_line import load_config
+    from jaxlingua.sharding.mesh import make_mesh
+    from jaxlingua.train.open_model import other_model
+
+    config = load_config(str(run))
+    mesh = make_mesh(config.sharding)
+    model = other_model(config, "m", str(run), mesh, print)
+    pairs = [
+        f"Q: {text} A: yes, {place}." for place, text in enumerate(["Is it?", "Who?", "Why not?", "Where?"])
+    ]
+    views = ["\n".join(pairs[start : start + 2]) for start in range(3)]
+    quiet = lambda what: told(lambda line: None, what)  # noqa: E731
+    (of_pairs, _), (of_views, _) = (gather.encoded(them, model, 8, mesh, quiet) for them in (pairs, views))
+    means = np.stack([of_pairs[start : start + 2].mean(axis=0) for start in range(3)])
+    centered = [each - means.mean(axis=0) for each in (means, of_views)]
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in centered]
+    assert (np.argmax(unit[0] @ unit[1].T, axis=1) == np.arange(3)).all()
