@@ -38,6 +38,11 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes to draw goes by what else the machine does.
+settings.register_profile("jaxlingua", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("jaxlingua")
 
 # Shapes and types are checked where arrays are computed with. Checked everywhere, each call of the data's small
 # functions costs more than what it does: the tests of data took two and a half times as long.
