@@ -19,6 +19,7 @@ from jaxlingua.analysis.allocate.sure import compare, regret
 from jaxlingua.analysis.allocate.told import describe, markdown, show
 from jaxlingua.analysis.scaling.laws import read_laws
 from jaxlingua.command_line import Flag, flags_from_command_line
+from jaxlingua.data.readers import cut
 from jaxlingua.errors import ConfigError, DataError, nearest
 
 Value = TypeVar("Value")
@@ -41,6 +42,7 @@ FLAGS = (
 )  # fmt: skip
 OBJECTIVES = ("mean", "minimum", "weighted")
 FORMATS = ("md", "json")
+DIGITS = 15  # of a budget, cost or number of pairs, above and below 1
 COLUMNS = 120  # where the output is no terminal
 
 
@@ -87,9 +89,11 @@ def _problem(flags: dict[str, str], path: str) -> Problem:
     }
     text = flags["--budget"]
     try:
-        budget = math.inf if text == "inf" else Fraction(Decimal(text))
+        budget = math.inf if text == "inf" else _exact(text)
     except (InvalidOperation, ValueError, OverflowError):
-        raise ConfigError(f"--budget: '{text}' given; a number above 0, or inf, is allowed") from None
+        raise ConfigError(
+            f"--budget: '{cut(text)}' given; a number above 0 up to 10^15, or inf, is allowed"
+        ) from None
     laws = read_laws(path)
     draws = {len(one.draws) for one in laws.of.values()}
     if len(draws) > 1:
@@ -113,7 +117,7 @@ def _by_language(
             value = read(text)
         except (ValueError, ArithmeticError):
             raise ConfigError(
-                f"{flag}: '{part}' given; CODE={allowed} is allowed; as in {flag} jav_Latn=2,sun_Latn=1"
+                f"{flag}: '{cut(part)}' given; CODE={allowed} is allowed; as in {flag} jav_Latn=2,sun_Latn=1"
             ) from None
         if code in values:
             raise ConfigError(f"{flag}: {code} given twice; give it once")
@@ -121,22 +125,30 @@ def _by_language(
     return values
 
 
+def _exact(text: str) -> Fraction:
+    """Raises: ValueError or ArithmeticError for no number, one above 10^15, or nearer to 0 than 10^-15."""
+    value = Decimal(text)
+    if abs(value.adjusted()) > DIGITS or value > 10**DIGITS:  # before a fraction writes out every digit
+        raise ValueError
+    return Fraction(value)
+
+
 def _weight(text: str) -> float:
     value = float(text)
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= 10**DIGITS:
         raise ValueError
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
-    if not 0 <= value <= 10**15:
+    if not 0 <= value <= 10**DIGITS:
         raise ValueError
     return value
 
 
 def _cost(text: str) -> Fraction:
-    value = Fraction(Decimal(text))
+    value = _exact(text)
     if not 0 < value <= 10**6:
         raise ValueError
     return value

@@ -149,7 +149,7 @@ def make_problem(
     spare = (total - needed) // costs + lowest
     most = np.minimum(limits, spare).astype(np.int64)
     return Problem(
-        laws=Laws(laws.metric, laws.task, laws.is_higher_better, of),
+        laws=Laws(laws.metric, laws.task, laws.is_higher_better, of, laws.warnings),
         objective=objective,
         weights=_shares(weights, list(of), objective),
         cost=costs.astype(np.int64),
@@ -204,4 +204,7 @@ def _shares(weights: Mapping[str, float], languages: list[str], objective: Objec
 
 
 def _shown(budget: Fraction | float) -> str:
-    return f"{float(budget):,.10g}"
+    try:
+        return f"{float(budget):,.10g}"
+    except OverflowError:
+        return "a number of more than 308 digits"

@@ -76,6 +76,7 @@ def describe(
         ],
         "regret": {"median": regret.median, "high": regret.high, "draws": regret.draws},
         "left_out": list(problem.left_out),
+        "warnings": list(problem.laws.warnings),
     }
     summary = _summary(problem, split, comparisons, facts)
     return {"summary": summary, **facts, "notes": _notes(problem, split, facts)}
@@ -168,7 +169,7 @@ def _summary(problem: Problem, split: Split, comparisons: Sequence[Comparison], 
 
 
 def _notes(problem: Problem, split: Split, facts: dict[str, Any]) -> list[str]:
-    notes = []
+    notes = [f"of the laws: {warning}" for warning in problem.laws.warnings]
     lost = facts["regret"]
     notes.append(
         f"if one draw of the laws were the truth, its own best split would be better than this one by "

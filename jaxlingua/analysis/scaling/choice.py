@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxlingua.analysis.scaling.doubts import lack_of_fit
 from jaxlingua.analysis.scaling.fit import Fit, NotDetermined, Points, fit
 from jaxlingua.analysis.scaling.laws import LAWS, family
 from jaxlingua.errors import DataError
@@ -43,6 +44,7 @@ class Candidate:
             "residual_sd": self.fitted.residual_sd,
             "held_out_error": self.held_out_error,
             "aicc": self.fitted.aicc,
+            "lack_of_fit_p": math.nan if (tested := lack_of_fit(self.fitted)) is None else tested.p,
         }
         return {
             "law": self.law,

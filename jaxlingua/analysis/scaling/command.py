@@ -5,11 +5,21 @@ import sys
 from pathlib import Path
 
 from jaxlingua.analysis.scaling.choice import candidates, choose
+from jaxlingua.analysis.scaling.doubts import lack_of_fit
 from jaxlingua.analysis.scaling.intervals import LEVEL, with_draws
 from jaxlingua.analysis.scaling.laws import FORMULAS, LAWS, Laws, write_laws
-from jaxlingua.analysis.scaling.table import read_similarity, read_table, select
-from jaxlingua.analysis.scaling.told import FAR, told_choice, told_laws, told_scores, told_sizes, told_wanted
+from jaxlingua.analysis.scaling.table import MOST_PAIRS, read_similarity, read_table, select
+from jaxlingua.analysis.scaling.told import (
+    FAR,
+    told_choice,
+    told_doubts,
+    told_laws,
+    told_scores,
+    told_sizes,
+    told_wanted,
+)
 from jaxlingua.command_line import Flag, flags_from_command_line
+from jaxlingua.data.readers import cut
 from jaxlingua.errors import ConfigError, nearest
 
 HELP = f"""\
@@ -77,12 +87,14 @@ def main(arguments: list[str]) -> None:
         if chosen.fitted is None:
             raise ConfigError(f"--law: {law} cannot be fitted: {chosen.why_not}; name another")
     of = with_draws(chosen.fitted)
+    doubts = tuple(told_doubts(scores, found, chosen))
     largest = max(one.largest_pairs for one in of.values())
     sizes = sizes or [largest, FAR * largest]
     for line in (
         *told_scores(scores),
         "",
         *told_choice(found, chosen, why),
+        *(f"! {doubt}" for doubt in doubts),
         "",
         *told_laws(scores, of, chosen),
         "",
@@ -93,8 +105,9 @@ def main(arguments: list[str]) -> None:
     if output:
         write_laws(
             output,
-            Laws(scores.metric, scores.task, scores.is_higher_better, of),
+            Laws(scores.metric, scores.task, scores.is_higher_better, of, doubts),
             [one.told() for one in found],
+            tested.told() if (tested := lack_of_fit(chosen.fitted)) else None,
         )
         print(f"\nlaws: {output}")
     if plot:
@@ -112,9 +125,12 @@ def _listed(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"--at: '{text}' given; whole numbers from 0 on are allowed, such as 10000,50000")
-    return int(text)
+    digits = text.lstrip("0") or "0"
+    if not text.isdecimal() or len(digits) > len(str(MOST_PAIRS)) or int(digits) > MOST_PAIRS:
+        raise ConfigError(
+            f"--at: '{cut(text)}' given; whole numbers from 0 to 10^15 are allowed, such as 10000,50000"
+        )
+    return int(digits)
 
 
 def _score(text: str) -> float:

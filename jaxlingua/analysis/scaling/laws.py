@@ -169,16 +169,23 @@ class Laws:
     task: str
     is_higher_better: bool | None  # None where neither is better
     of: dict[str, Fitted]
+    warnings: tuple[str, ...] = ()  # why they are not to be trusted
 
 
 # ── laws.json ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_laws(path: Path | str, laws: Laws, compared: list[dict[str, Any]] = []) -> None:  # noqa: B006 — never changed
+def write_laws(
+    path: Path | str,
+    laws: Laws,
+    compared: list[dict[str, Any]] = [],  # noqa: B006 — never changed
+    lack_of_fit: dict[str, Any] | None = None,
+) -> None:
     """laws.json, whole or not at all.
 
     Args:
         compared: what was told of the laws among which this one was chosen.
+        lack_of_fit: of this one; None where it could not be tested.
     """
     languages = {}
     for code, one in laws.of.items():
@@ -192,6 +199,8 @@ def write_laws(path: Path | str, laws: Laws, compared: list[dict[str, Any]] = []
         "task": laws.task,
         "is_higher_better": laws.is_higher_better,
         "chosen": next(iter(laws.of.values())).law,
+        "warnings": list(laws.warnings),
+        "lack_of_fit": lack_of_fit,
         "languages": languages,
         "compared": compared,
     }
@@ -220,7 +229,10 @@ def read_laws(path: Path | str) -> Laws:
         of = {code: _read_one(code, told) for code, told in content["languages"].items()}
         if content["is_higher_better"] not in (True, False, None):
             raise ValueError(f"is_higher_better '{content['is_higher_better']}'")
-        laws = Laws(content["metric"], content["task"], content["is_higher_better"], of)
+        warnings = tuple(content.get("warnings", ()))  # which laws written before had none
+        if not all(isinstance(one, str) for one in warnings):
+            raise ValueError("warnings that are no text")
+        laws = Laws(content["metric"], content["task"], content["is_higher_better"], of, warnings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error}); {mend}") from None
     if not of:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlingua.analysis.scaling.fit import Points
+from jaxlingua.data.readers import cut
 from jaxlingua.errors import ConfigError, DataError, nearest
 from jaxlingua.languages import check_language
 
@@ -20,6 +21,7 @@ LOWER_IS_BETTER = re.compile(
     r"(?<![a-z])(ter|wer|cer|brier|nll|ppl|mae|mse|rmse)(?![a-z])"
 )
 LEAST_SIZES = 2  # of a language
+MOST_PAIRS = 10**15  # that a table or a command line may name
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ def read_table(path: str) -> list[Row]:
             if not cells[name]:
                 raise DataError(f"{where}: {name} is empty; every score needs one; fill it in")
         pairs = _number(cells, "pairs", where)
-        if pairs < 0 or pairs != int(pairs):
+        if not 0 <= pairs <= MOST_PAIRS or pairs != int(pairs):
             raise DataError(
-                f"{where}: pairs '{cells['pairs']}' given; whole numbers from 0 on are allowed; mend the line"
+                f"{where}: pairs '{cut(cells['pairs'])}' given; whole numbers from 0 to 10^15 are allowed; "
+                f"mend the line"
             )
         similarity = _similarity(cells, where) if cells.get("similarity") else None
         row = Row(

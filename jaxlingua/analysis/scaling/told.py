@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from jaxlingua.analysis.scaling.choice import Candidate
+from jaxlingua.analysis.scaling.doubts import MANY, lack_of_fit, missed_by, turns
 from jaxlingua.analysis.scaling.intervals import LEVEL, interval, new_score_interval
 from jaxlingua.analysis.scaling.laws import FORMULAS, PARAMETERS, Fitted, family
 from jaxlingua.analysis.scaling.table import Scores
@@ -58,6 +59,35 @@ def told_choice(found: Sequence[Candidate], chosen: Candidate, why: str) -> Iter
         if one.fitted is None:
             yield f"{one.law}: not fitted: {one.why_not}"
     yield f"taken: {chosen.law}, {FORMULAS[family(chosen.law)]}: {why}"
+
+
+def told_doubts(scores: Scores, found: Sequence[Candidate], chosen: Candidate) -> Iterator[str]:
+    """Why the law that is taken may be none: a line for each reason, for laws.json too."""
+    tested = lack_of_fit(chosen.fitted)
+    if tested and tested.is_doubted:
+        others = {one.law: lack_of_fit(one.fitted) for one in found if one.fitted and one is not chosen}
+        follow = {law: other.p for law, other in others.items() if other and not other.is_doubted}
+        what = f"{chosen.law} does not follow" if follow else "no law follows"
+        but = [f"{law} does (p = {p:.2g}), see --law {law}" for law, p in follow.items()][:1]
+        yield (
+            f"{what} these scores: off by {short(tested.off_by)}, seeds differ by "
+            f"{short(tested.seeds_differ_by)} (lack of fit, p = {tested.p:.2g})"
+            f"{'; ' if but else ''}{''.join(but)}"
+        )
+    for turn in turns(scores.points):
+        first, middle, last = (
+            f"{short(mean)} at {pairs:,}" for mean, pairs in zip(turn.means, turn.pairs, strict=True)
+        )
+        ways = ("rise", "fall") if turn.means[1] > turn.means[0] else ("fall", "rise")
+        yield (
+            f"{turn.language}: its scores {ways[0]} and then {ways[1]}, by more than the noise: {first} "
+            f"pairs, {middle}, {last}; every law goes one way"
+        )
+    if not tested and (times := missed_by(chosen.fitted, chosen.held_out_error)) > MANY:
+        yield (
+            f"{chosen.law} missed the held-out size by {short(chosen.held_out_error)}, "
+            f"{times:.0f} times what it leaves of the smaller ones; with several seeds it could be tested"
+        )
 
 
 def told_laws(scores: Scores, of: Mapping[str, Fitted], chosen: Candidate) -> Iterator[str]:
@@ -127,15 +157,15 @@ def told_wanted(
 
 def _told_pairs(one: Fitted, score: float, is_higher_better: bool | None) -> str:
     gain, least, most = _gain(one)
-    if least <= 0 <= most:
+    is_worse = is_higher_better is not None and (gain > 0) != is_higher_better
+    if least <= 0 <= most or is_worse:
         return UNTOLD
     pairs = one.pairs_for(score)
     low, high = interval(one.draws_pairs_for(score))
     if math.isinf(pairs):
         return "never" if math.isinf(low) else f"never [{_count(low)}, never]"
     if pairs < one.smallest_pairs:
-        is_worse = is_higher_better is not None and (gain > 0) != is_higher_better
-        return UNTOLD if is_worse else f"below {one.smallest_pairs:,}"
+        return f"below {one.smallest_pairs:,}"
     return f"{_count(pairs)} [{_count(low)}, {_count(high)}]" + " *" * (pairs > FAR * one.largest_pairs)
 
 

@@ -105,6 +105,14 @@ def test_tables_and_markdown_hold_the_same_numbers(laws, capsys):
         assert all(note in text for note in facts["notes"])
 
 
+def test_warnings_of_the_laws_are_repeated(laws, capsys):
+    content = json.loads(Path(laws).read_text())
+    Path(laws).write_text(json.dumps(content | {"warnings": ["no law follows these scores"]}))
+    facts = as_json(capsys, laws, "--budget", "3000")
+    assert facts["warnings"] == ["no law follows these scores"]
+    assert "! of the laws: no law follows these scores" in told(capsys, laws, "--budget", "3000")
+
+
 def test_help_names_every_flag(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -223,8 +231,15 @@ BAD = {
     "--budget: not given": (),
     "--budget: 0 given; more than 0 is needed": ("--budget", "0"),
     "--budget: -5 given; more than 0 is needed": ("--budget", "-5"),
-    "--budget: 'nan' given; a number above 0, or inf": ("--budget", "nan"),
+    "--budget: 'nan' given; a number above 0 up to 10^15, or inf": ("--budget", "nan"),
     "--budget: 'lots' given": ("--budget", "lots"),
+    "--budget: '1e400' given; a number above 0 up to 10^15, or inf": ("--budget", "1e400"),
+    "--budget: '1e99999999' given": ("--budget", "1e99999999"),  # whose digits alone would take minutes
+    "--budget: '1e-99999999' given": ("--budget", "1e-99999999"),
+    "--cost: 'jav_Latn=1e99999999' given": ("--budget", "9", "--cost", "jav_Latn=1e99999999"),
+    "--weights: 'jav_Latn=1e300' given": (
+        "--budget", "9", "--objective", "weighted", "--weights", "jav_Latn=1e300",
+    ),
     "--budget: 300 given; the least of all languages costs 401": ("--budget", "300", "--least", "deu_Latn=400"),
     "--budget: 1 given; the least of all languages costs 2": ("--budget", "1"),
     "--budget: inf given, and nothing is said of how much there is of jav_Latn": (
