@@ -10,8 +10,8 @@ def unigram_similarity(first: Iterable[Sequence[int]], second: Iterable[Sequence
     """1 − the Jensen–Shannon divergence (base 2) of two languages' tokens: 1 for the same, 0 for none shared.
 
     The same sentences in both languages, tokenized without special tokens, make what is said no part of it.
-    Of short text it is too small, since rare tokens are in one side by chance: compare languages on equally
-    many sentences, and some thousands of them. It is a choice of ours; what x-LLaMA (arXiv:2308.04948)
+    Of short text it is too small, since rare tokens are in one side by chance, and it changes with what the
+    text is about: compare languages on text of one kind, equally many sentences, and some thousands of them. It is a choice of ours; what x-LLaMA (arXiv:2308.04948)
     measures could not be read.
 
     Args:

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from jaxlingua.analysis.sweep.cells import Cell
-from jaxlingua.analysis.sweep.table import rows_of, similarity_of, write_table
+from jaxlingua.analysis.sweep.table import rows_of, similarity_of, sources_of, write_table
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, Stopped
 
@@ -61,7 +61,11 @@ def run_all(cells: Sequence[Cell], folder: Path) -> None:
                 f"{cell.name}: its training ended with exit code {code}; run it again to go on", code
             )
         run = Path(cell.config.run.folder)
-        found = {"similarity": similarity_of(run, cell), "scores": rows_of(run, cell)}
+        found = {
+            "sources": sources_of(cell),
+            "similarity": similarity_of(run, cell),
+            "scores": rows_of(run, cell),
+        }
         done[cell.name] = {**_named(cell), **hashes[cell.name], **found}
         text = json.dumps(done[cell.name], ensure_ascii=False, indent=1) + "\n"
         _replace(folder / "done" / f"{cell.name}.json", text)
@@ -69,6 +73,12 @@ def run_all(cells: Sequence[Cell], folder: Path) -> None:
         if came:  # while the training had no more to save
             raise Stopped(f"{cell.name}: done; stopped by signal {came}; run it again to go on", 128 + came)
     print(f"{folder / 'table.csv'}: the scores of {len(done):,} runs", flush=True)
+    if len(sources := _sources(done)) > 1:
+        print(
+            f"similarity is empty: pairs of different sources ({', '.join(sorted(sources))}) differ by the "
+            f"kind of their text too; measure it on text of one kind, and give scaling --similarity",
+            flush=True,
+        )
 
 
 def _text(cell: Cell) -> str:
@@ -118,11 +128,12 @@ def _done(folder: Path, hashes: Mapping[str, Mapping[str, str]]) -> dict[str, di
 def _write_table(folder: Path, done: Mapping[str, Mapping[str, Any]]) -> None:
     """The scores of what is done, those of the base once for each language.
 
-    The similarity of a language is that of the most pairs of it; it stands there for all languages or none.
+    The similarity of a language is that of the most pairs of it; it stands there for all languages or none,
+    and for none where their pairs are of different sources.
     """
     ordered = sorted(done.values(), key=lambda one: (one["seed"], one["pairs"], one["language"]))
     similarity = {one["language"]: one["similarity"] for one in sorted(ordered, key=lambda one: one["pairs"])}
-    if not all(similarity.values()):
+    if not all(similarity.values()) or len(_sources(done)) > 1:
         similarity = dict.fromkeys(similarity, "")
     has_base: dict[str, str] = {}
     rows = []
@@ -131,6 +142,11 @@ def _write_table(folder: Path, done: Mapping[str, Mapping[str, Any]]) -> None:
             if row["pairs"] or has_base.setdefault(one["language"], row["run"]) == row["run"]:
                 rows.append({**row, "similarity": similarity[one["language"]]})
     write_table(folder / "table.csv", rows)
+
+
+def _sources(done: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The sources of each language's pairs; nothing is known of runs that are older."""
+    return {" and ".join(one["sources"]) for one in done.values() if one.get("sources")}
 
 
 def _train(path: Path, programs: Path) -> tuple[int, int]:

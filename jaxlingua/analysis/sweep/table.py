@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxlingua.analysis.scaling.similarity import unigram_similarity
 from jaxlingua.analysis.sweep.cells import Cell
+from jaxlingua.config import MixtureEntry
 
 COLUMNS = (
     *("language", "pairs", "seed", "task", "metric", "value"),
@@ -36,10 +37,25 @@ def rows_of(run: Path, cell: Cell) -> list[dict[str, Any]]:
         if pairs or (pairs == 0 and cell.is_first):
             given = {name: score[name] for name in ("metric", "value", "low", "high", "items")}
             rows.append(_row(cell, pairs, score["task"], run, **given))
-    for name, value in _held_out(run, last).items():
-        kind, _, entry = name.partition("/")
-        rows.append(_row(cell, cell.pairs, entry, run, metric=HELD_OUT[kind], value=value))
+    found = {cell.pairs: _held_out(run, last)}
+    if cell.is_first and earlier:
+        of_base = _held_out(run, earlier[-1])
+        found[0] = {
+            name: of_base[name] for name in found[cell.pairs].keys() & of_base if _is_same(cell, name)
+        }
+    for pairs in sorted(found):
+        for name, value in sorted(found[pairs].items()):
+            kind, _, entry = name.partition("/")
+            rows.append(_row(cell, pairs, entry, run, metric=HELD_OUT[kind], value=value))
     return rows
+
+
+def _is_same(cell: Cell, name: str) -> bool:
+    """Whether a measure is of the same source and task in the last stage and in the one before."""
+    entry = name.split("/")[1]
+    before, last = (stage.mixture[entry] for stage in cell.config.stages[-2:])
+    sources = {entry if one.source == "auto" else one.source for one in (before, last)}
+    return len(sources) == 1 and before.task == last.task
 
 
 def _row(cell: Cell, pairs: int, task: str, run: Path, **given: Any) -> dict[str, Any]:
@@ -67,6 +83,8 @@ def similarity_of(run: Path, cell: Cell) -> float | None:
     """How similar a run's language is to that which its pairs have on their other side: `unigram_similarity`.
 
     Measured on the pairs that the run learned, with its tokenizer. None where it learned no plain pairs.
+    It compares languages only on text of one kind and number: captions of one language beside short
+    sentences of another differ by their kind too.
 
     Cost: a tokenization of the pairs.
     """
@@ -76,9 +94,9 @@ def similarity_of(run: Path, cell: Cell) -> float | None:
     other: list[str] = []
     for file in sorted((run / "replay").glob(f"{cell.config.stages[-1].name}.*.jsonl")):
         entry = cell.config.stages[-1].mixture[file.name.removesuffix(".jsonl").partition(".")[2]]
-        sides = {code for direction in entry.directions() for code in direction} - {cell.language}
-        if cell.language not in {code for direction in entry.directions() for code in direction}:
+        if not _is_of(entry, cell.language):
             continue
+        sides = {code for direction in entry.directions() for code in direction} - {cell.language}
         for line in file.read_text("utf-8").splitlines():
             texts = json.loads(line)["texts"]
             own.append(texts[cell.language])
@@ -88,6 +106,18 @@ def similarity_of(run: Path, cell: Cell) -> float | None:
     tokenizer = tokenizer_of_folder(str(run / "tokenizer"))
     ids = ([encoding.ids.tolist() for encoding in tokenizer.encode_batch(side)] for side in (own, other))
     return float(f"{unigram_similarity(*ids):.4g}")
+
+
+def sources_of(cell: Cell) -> list[str]:
+    """Names of the sources that a run's pairs are of."""
+    entries = cell.config.stages[-1].mixture.items()
+    of = (name if one.source == "auto" else one.source for name, one in entries if _is_of(one, cell.language))
+    return sorted(set(of))
+
+
+def _is_of(entry: MixtureEntry, language: str) -> bool:
+    """Whether an entry translates from or into a language."""
+    return any(language in direction for direction in entry.directions())
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

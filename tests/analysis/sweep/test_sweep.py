@@ -14,7 +14,7 @@ import yaml
 from jaxlingua.analysis.sweep import command, runs
 from jaxlingua.analysis.sweep.cells import cells_of
 from jaxlingua.analysis.sweep.command import main
-from jaxlingua.analysis.sweep.table import COLUMNS, rows_of
+from jaxlingua.analysis.sweep.table import COLUMNS, rows_of, sources_of
 from jaxlingua.command_line import check_config, load_config
 from jaxlingua.errors import ConfigError, DataError, Stopped
 from tests.flow.small import CONFIG, train, write_config
@@ -163,6 +163,28 @@ def test_a_table_has_the_last_stage_and_the_base(tmp_path):
         (10, "out/*", "bits_per_byte", 2.0),
     ]
     assert {(row["language"], row["seed"]) for row in rows} == {("deu_Latn", 3)}
+
+
+def test_held_out_losses_of_the_base_are_those_of_entries_that_go_on(tmp_path):
+    """Of the stage before, entry out is of the same source, and english of another."""
+    before = {
+        "name": "coit",
+        "mixture": {"out": STAGE["mixture"]["out"], "english": {"source": "phrases", "language": "eng_Latn"}},
+        "steps": 2,
+    }
+    cells = cells_of(config(tmp_path, stages=[before, STAGE]), LANGUAGES, [10, 20], [3], tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps({"scores": []}))
+    names = ("out/deu_Latn", "out/ell_Grek", "english/eng_Latn")
+    lines = [
+        {"stage": "coit", **{f"held_out_loss/{name}": 5.0 for name in names}},
+        {"stage": "coit", **{f"held_out_loss/{name}": 4.0 for name in names}},
+        {"stage": "pairs", **{f"held_out_loss/{name}": 3.0 for name in names if "ell_Grek" not in name}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tuned = [("english/eng_Latn", 3.0), ("out/*", 3.0)]
+    for cell, base in ((cells[0], [(0, "out/*", 4.0)]), (cells[2], [])):
+        found = [(row["pairs"], row["task"], row["value"]) for row in rows_of(tmp_path, cell)]
+        assert found == [*base, *((cell.pairs, *one) for one in tuned)]
 
 
 def fake_training(trained: list[str], ends: list[int], came: list[int]):
@@ -348,6 +370,16 @@ def test_a_signal_goes_to_the_training_and_is_kept(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         assert child.wait() == -signal.SIGTERM
     assert came == [signal.SIGTERM]
+
+
+def test_similarity_is_left_out_where_pairs_are_of_different_sources(tmp_path):
+    one = {"pairs": 10, "seed": 0, "language": "deu_Latn", "similarity": 0.5, "scores": [{"pairs": 10}]}
+    for sources, shown in ((["a"], ["0.5", "0.5"]), (["b"], ["", ""])):
+        other = one | {"language": "ell_Grek", "sources": sources}
+        runs._write_table(tmp_path, {"a": one | {"sources": ["a"]}, "b": other})
+        assert [row["similarity"] for row in table(tmp_path)] == shown
+    cell = cells_of(config(tmp_path), LANGUAGES, [10], [0], tmp_path)[0]
+    assert sources_of(cell) == ["phrases"]
 
 
 @pytest.mark.parametrize("known", [None, 0.0])
