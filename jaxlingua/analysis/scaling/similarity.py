@@ -11,8 +11,8 @@ def unigram_similarity(first: Iterable[Sequence[int]], second: Iterable[Sequence
 
     The same sentences in both languages, tokenized without special tokens, make what is said no part of it.
     Of short text it is too small, since rare tokens are in one side by chance, and it changes with what the
-    text is about: compare languages on text of one kind, equally many sentences, and some thousands of them. It is a choice of ours; what x-LLaMA (arXiv:2308.04948)
-    measures could not be read.
+    text is about: compare languages on text of one kind, equally many sentences, and some thousands of them.
+    It is a choice of ours; what x-LLaMA (arXiv:2308.04948) measures could not be read.
 
     Args:
         first, second: token ids of each sentence.
