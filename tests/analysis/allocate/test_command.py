@@ -1,15 +1,17 @@
 """The command: what it prints, the configuration that it writes, and what it refuses in one line."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import yaml
 
 from jaxlingua.analysis.allocate.command import FLAGS, main
+from jaxlingua.analysis.allocate.problem import make_problem
 from jaxlingua.analysis.scaling.laws import write_laws
 from jaxlingua.command_line import load_config
-from jaxlingua.errors import JaxlinguaError, exit_with_one_line
+from jaxlingua.errors import ConfigError, JaxlinguaError, exit_with_one_line
 from jaxlingua.tokens.stages import make_examples, open_sources
 from tests.analysis.allocate.made import fitted, laws_of, powers
 
@@ -276,6 +278,11 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_what_is_wrong_is_one_line_with_code_2(laws, capsys, message):
     refused(capsys, message, laws, *BAD[message])
+
+
+def test_a_budget_beyond_all_floats_is_one_line():
+    with pytest.raises(ConfigError, match="--budget: a number of more than 308 digits given; 10"):
+        make_problem(powers((30, 200, 0.3)), Fraction(10**400))
 
 
 def test_an_unbounded_law_with_an_unlimited_budget_is_refused(tmp_path, capsys):
