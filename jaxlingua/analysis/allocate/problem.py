@@ -159,7 +159,7 @@ def make_problem(
         most=most,
         available=limits,
         left_out=left_out,
-        is_unlimited=math.isinf(budget),
+        is_unlimited=budget == math.inf,
     )
 
 
@@ -169,7 +169,7 @@ def _budget_in_units(
     """Raises: ConfigError for a budget that is no amount, or unlimited without limits."""
     if not budget > 0:  # also NaN
         raise ConfigError(f"--budget: {_shown(budget)} given; more than 0 is needed; give a number, or inf")
-    if not math.isinf(budget):
+    if budget != math.inf:
         total = math.floor(budget * units)
         if total > _MOST_UNITS:
             raise ConfigError(
