@@ -219,7 +219,7 @@ def test_base_and_tuned_model_are_asked_once_and_measured(run, tmp_path, capsys,
         patch.setattr(gather, "ask_models", lambda *given: pytest.fail("models are asked again"))
         main([*asked, "--output", str(out)])
     assert json.loads((out / "values.json").read_text("utf-8")) == content
-    with pytest.raises(ConfigError, match="which was begun with samples 1; now 2 is given"):
+    with pytest.raises(ConfigError, match="which was begun with samples '1'; now '2' is given"):
         main([*asked, "--output", str(out), "--samples", "2"])
 
     # In one go: the same answers. As a file of answers: the same numbers.
