@@ -154,6 +154,7 @@ def test_scores_json_tells_all_that_scores_do_not(evaluated):
     assert told == {
         "items": 40, "available": 43, "split": "all", "left_out": {"empty answer": 2}, "cut_prompts": 0,
         "cut_prompt_tokens": 0, "unfinished": 0, "prompt": "english.0", "kind": "translation", "is_parallel": False,
+        "in_context": "",
         "checked_on": "real files", "overlap": None, "version": 1, "prompt_text": "", "files": [], "files_hash": "",
         "note": "",
     }  # fmt: skip
