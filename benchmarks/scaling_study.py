@@ -157,8 +157,9 @@ class Study:
         """What the English sentence itself scores as its translation."""
         (run,) = (self.folder / f"sweep-{language}" / "runs").glob(f"{language}-{LARGE}-0")
         found = json.loads((run / "report.json").read_text("utf-8"))["scores"]
-        wanted = ("floors", "copy_source", METRICS[1])
-        return next(f"{s['value']:.2f}" for s in found if (s["stage"], s["model"], s["metric"]) == wanted)
+        wanted = ("floors", "copy_source", METRICS[1], *tasks_of([language]))
+        names = ("stage", "model", "metric", "task")
+        return next(f"{s['value']:.2f}" for s in found if tuple(s[name] for name in names) == wanted)
 
     def splits(self) -> dict[str, dict[str, int]]:
         """By name, the pairs of each language; what the laws expect of it is printed."""
