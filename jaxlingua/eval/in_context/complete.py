@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxlingua.eval.in_context.context import Context
-from jaxlingua.eval.in_context.retrieval.rank import Retriever, fused, nearest
+from jaxlingua.eval.in_context.retrieval.rank import Retriever, Role, fused, nearest
 from jaxlingua.eval.tasks.item import Item, Task
 
 _QUERIES = 512  # compared with the pool at one time
@@ -40,10 +40,10 @@ def _prompts(context: Context, retrievers: Sequence[Retriever]) -> list[str]:
     if asked.exemplars != "none":
         looked_for = pivots(context, retrievers) if asked.exemplars == "pivot" else queries
         texts = [one.query for one in context.exemplars]
-        exemplars = found(looked_for, texts, asked.count, context.is_itself, retrievers)
+        exemplars = found(looked_for, texts, asked.count, context.is_itself, retrievers, "exemplars")
     if asked.align in ("query", "both"):
         texts = [getattr(pair, asked.match) for pair in context.pairs]
-        pairs = found(queries, texts, asked.align_count, context.is_pair_itself, retrievers)
+        pairs = found(queries, texts, asked.align_count, context.is_pair_itself, retrievers, "pairs")
     return [
         context.prompt(
             item,
@@ -57,7 +57,7 @@ def _prompts(context: Context, retrievers: Sequence[Retriever]) -> list[str]:
 def pivots(context: Context, retrievers: Sequence[Retriever]) -> list[str]:
     """For each item the translation of the sentence that is nearest to it."""
     queries, texts = [item.query for item in context.items], [pair.target for pair in context.pairs]
-    places = found(queries, texts, 1, context.is_pair_itself, retrievers)
+    places = found(queries, texts, 1, context.is_pair_itself, retrievers, "pivot")
     return [context.pairs[place].source for place in places[:, 0]]
 
 
@@ -67,11 +67,12 @@ def found(
     count: int,
     is_excluded: Bool[np.ndarray, "queries pool"],
     retrievers: Sequence[Retriever],
+    role: Role,
 ) -> Int[np.ndarray, "queries count"]:
     """The places in the pool of what is nearest to each query, the nearest first."""
     places = []
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
-        scores = fused([each.scores(queries[part], pool) for each in retrievers])
+        scores = fused([each.scores(queries[part], pool, role) for each in retrievers])
         places.append(nearest(scores, count, is_excluded[part]))
     return np.concatenate(places)

@@ -10,7 +10,7 @@ from jaxlingua.command_line import check_map
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.in_context.ask import check_labels
-from jaxlingua.eval.in_context.complete import pivots
+from jaxlingua.eval.in_context.complete import completed, pivots
 from jaxlingua.eval.in_context.form import same_text
 from jaxlingua.eval.in_context.retrieval.lexical import lexical
 from tests.eval.in_context.world import SENTENCES, asked, made, write
@@ -118,6 +118,20 @@ def test_chance_is_seeded_and_differs_from_item_to_item(home):
     task = made(home, "mood.ind_Latn", exemplars="mono", retrieval=["random"], count=4)
     assert task.items == made(home, "mood.ind_Latn", exemplars="mono", retrieval=["random"], count=4).items
     assert solved(task.items[0].prompt) != solved(task.items[1].prompt)
+
+
+def test_chance_does_not_give_the_translations_of_the_exemplars(home):
+    """Pool and sentence pairs are the same four records: over 8 seeds the two draws are not one."""
+    same = []
+    for seed in range(8):
+        task = asked(
+            home, "mood.ind_Latn", exemplars="mono", align="query", parallel="say.train", retrieval=["random"]
+        )
+        for item in completed(task, [lexical("random", seed)]).items:
+            pair = re.findall('"(.*)" means', item.prompt)
+            same.append(solved(item.prompt)[-1] == pair[0])
+    assert len(same) == 16
+    assert 0 < sum(same) < 12, "one in four by chance"
 
 
 # ── refused ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,13 +8,14 @@ its marks, so that an n-gram is n characters.
 import functools
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import numpy as np
 import xxhash
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
-from jaxlingua.eval.in_context.retrieval.rank import Retriever
+from jaxlingua.eval.in_context.retrieval.rank import Retriever, Role
 from jaxlingua.words import MARK, kind, segment
 
 LONGEST_GRAM = 3  # words; of count and tfidf
@@ -24,13 +25,16 @@ BM25_FLOOR = 0.25  # times the mean weight of a word: what a word in more than h
 # What is equal but for the order in which it was summed up is a tie.
 _DECIMALS = 12
 
+_ROLES = get_args(Role)  # their places are in the seeds
+
 Scores = Callable[[Sequence[str]], Float[np.ndarray, "queries pool"]]
 
 
 def lexical(name: str, seed: int) -> Retriever:
     """The retriever of one of these names.
 
-    - random: numbers drawn from the seed and a hash of the query's text.
+    - random: numbers drawn from the seed, the role and a hash of the query's text; the pool has no part in
+      them, so that pools of equal size are drawn from alike.
     - overlap: words in both texts ÷ words in either, each counted once (Jaccard).
     - count: cosine of the counts of n-grams of one to three words.
     - tfidf: the same, weighted by ln((1 + texts) ÷ (1 + texts with the n-gram)) + 1.
@@ -42,7 +46,23 @@ def lexical(name: str, seed: int) -> Retriever:
     Paper: count and TF-IDF as in scikit-learn, BM25 as BM25Okapi of rank_bm25. X-ICL (arXiv:2403.16512) has
         random, overlap, count and TF-IDF.
     """
-    return _Lexical(name, functools.partial(_random, seed=seed) if name == "random" else _INDEXES[name])
+    return _Random(seed) if name == "random" else _Lexical(name, _INDEXES[name])
+
+
+class _Random:
+    name = "random"
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def scores(
+        self, queries: Sequence[str], pool: Sequence[str], role: Role = "exemplars"
+    ) -> Float[np.ndarray, "queries pool"]:
+        drawn = np.empty((len(queries), len(pool)))
+        for row, query in zip(drawn, queries, strict=True):
+            seeds = [self._seed, xxhash.xxh3_64_intdigest(query.encode()), _ROLES.index(role)]
+            np.random.default_rng(seeds).random(out=row)
+        return drawn
 
 
 class _Lexical:
@@ -50,7 +70,9 @@ class _Lexical:
         self.name = name
         self._index = functools.lru_cache(maxsize=2)(index)  # exemplars and parallel text
 
-    def scores(self, queries: Sequence[str], pool: Sequence[str]) -> Float[np.ndarray, "queries pool"]:
+    def scores(
+        self, queries: Sequence[str], pool: Sequence[str], role: Role = "exemplars"
+    ) -> Float[np.ndarray, "queries pool"]:
         return self._index(tuple(pool))(queries).round(_DECIMALS)
 
 
@@ -71,16 +93,6 @@ def grams_of(text: str) -> list[str]:
 
 
 # ── indexes of a pool: each is a function of queries ─────────────────────────
-def _random(pool: tuple[str, ...], *, seed: int) -> Scores:
-    def scores(queries: Sequence[str]) -> Float[np.ndarray, "queries pool"]:
-        drawn = np.empty((len(queries), len(pool)))
-        for row, query in zip(drawn, queries, strict=True):
-            np.random.default_rng([seed, xxhash.xxh3_64_intdigest(query.encode())]).random(out=row)
-        return drawn
-
-    return scores
-
-
 def _overlap(pool: tuple[str, ...]) -> Scores:
     columns: dict[str, int] = {}
     of_pool = _counts([set(words_of(text)) for text in pool], columns, learn=True)

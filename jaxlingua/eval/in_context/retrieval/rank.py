@@ -1,23 +1,29 @@
 """Scores of several retrievers to one order, the same on every machine and in every batch."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxlingua.errors import DataError
 
+# What is looked for. Chance draws other numbers for each: else the sentence pairs would be the translations
+# of the very exemplars, where pools are the same records.
+Role = Literal["exemplars", "pairs", "pivot"]
+
 
 class Retriever(Protocol):
     """How near the texts of a pool are to a query.
 
-    A query's scores depend on its text and on the pool, never on the queries beside it.
+    A query's scores depend on its text, on the pool and on the role, never on the queries beside it.
     """
 
     name: str
 
-    def scores(self, queries: Sequence[str], pool: Sequence[str]) -> Float[np.ndarray, "queries pool"]:
+    def scores(
+        self, queries: Sequence[str], pool: Sequence[str], role: Role = "exemplars"
+    ) -> Float[np.ndarray, "queries pool"]:
         """float64, higher is nearer. What is learned of the last few pools is kept, so that queries may come
         in parts: the scores take 8 × queries × pool bytes."""
         ...

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from jaxlingua.eval.in_context.retrieval.rank import Role
+
 TEXTS_TOGETHER = 256  # written in one file; what a cut-off evaluation may lose
 
 # The last digits depend on what else was in the batch.
@@ -62,7 +64,9 @@ class VectorRetriever:
         self.name = name
         self._kept, self._make = kept, make
 
-    def scores(self, queries: Sequence[str], pool: Sequence[str]) -> Float[np.ndarray, "queries pool"]:
+    def scores(
+        self, queries: Sequence[str], pool: Sequence[str], role: Role = "exemplars"
+    ) -> Float[np.ndarray, "queries pool"]:
         together = self._kept.of([*queries, *pool], self._make)
         return cosines(together[: len(queries)], together[len(queries) :])
 

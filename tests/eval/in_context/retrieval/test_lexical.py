@@ -89,6 +89,14 @@ def test_random_is_of_the_seed_and_the_query_alone():
     assert ((drawn - 100) ** 2 / 100).sum() < 43.8  # exceeded by chance in one of a thousand seeds
 
 
+def test_chance_draws_other_places_for_each_role():
+    drawn = [lexical("random", 3).scores(QUERIES, POOL, role) for role in ("exemplars", "pairs", "pivot")]
+    assert (drawn[0] == lexical("random", 3).scores(QUERIES, POOL)).all()
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        agree = order_of(drawn[one])[:, 0] == order_of(drawn[other])[:, 0]
+        assert agree.mean() < 0.1
+
+
 def test_case_width_marks_and_composition_do_not_matter_on_either_side():
     query = "Das Café, EN: ＡＢＣ!"
     pool = [
