@@ -65,11 +65,17 @@ def read_questions(path: str | None) -> tuple[Question, ...]:
     if path is None:
         return our_questions()
     found: dict[str, Question] = {}
+    ids: dict[str, str] = {}  # by English wording
     for number, line in json_lines(path, "--questions"):
         question = _question(line, where := f"{path}:{number}")
         if question.id in found:
             raise DataError(
                 f"{where}: id '{question.id}' given a second time; each question needs its own; rename it"
+            )
+        if (other := ids.setdefault(_wording(question), question.id)) != question.id:
+            raise DataError(
+                f"{where}: id '{question.id}' asks what '{other}' asks; one may be learned from where "
+                f"the other is held out; remove one"
             )
         found[question.id] = question
     if not any(question.set == "values" for question in found.values()):
@@ -81,7 +87,17 @@ def read_questions(path: str | None) -> tuple[Question, ...]:
     ours = [each for each in our_questions() if each.set not in there]
     if taken := [each.id for each in ours if each.id in found]:
         raise DataError(f"{path}: id '{taken[0]}' given, which is one of ours; another is needed; rename it")
+    if asked := [(ids[_wording(each)], each.id) for each in ours if _wording(each) in ids]:
+        raise DataError(
+            f"{path}: id '{asked[0][0]}' asks what ours asks as '{asked[0][1]}'; one may be learned from "
+            f"where the other is held out; remove it, or give questions of that control"
+        )
     return (*found.values(), *ours)
+
+
+def _wording(question: Question) -> str:
+    """In English, whatever its case and spaces."""
+    return " ".join(question.texts[PIVOT].casefold().split())
 
 
 def _question(line: Mapping[str, Any], where: str) -> Question:
@@ -101,14 +117,23 @@ def _question(line: Mapping[str, Any], where: str) -> Question:
 
 
 def json_lines(path: str, where: str) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file by their line. Raises: DataError for what is none, such as a line cut short."""
+    """The objects of a file by their line.
+
+    Raises: DataError for what is none, such as a line cut short, and for text that UTF-8 cannot write.
+    """
     found = []
     for number, text in enumerate(read_text(Path(path).expanduser(), where).split("\n"), start=1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
-        except ValueError as error:
+            json.dumps(line, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{path}:{number}: half of a surrogate pair, U+{ord(error.object[error.start]):04X}, given; "
+                f"text that UTF-8 can write is needed; mend the line"
+            ) from None
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number}: no JSON ({error}); one whole object a line is needed; was it cut short?"
             ) from None

@@ -12,10 +12,18 @@ from jaxlingua.errors import ConfigError, DataError
 ONE = Answer("m", "deu_Latn", "facts-1", "Eis ist leichter.", "Ice is lighter.")
 
 
-def test_what_is_written_is_read_with_half_a_character_too(tmp_path):
-    answers = [ONE, Answer("m", PIVOT, "power-1", "No \udc80\nnever", "No \udc80\nnever")]
+def test_what_is_written_is_read(tmp_path):
+    answers = [ONE, Answer("m", PIVOT, "power-1", "No 😀\u2028\nnever", "No 😀\u2028\nnever")]
     write_answers(tmp_path / "a.jsonl", answers)
     assert read_answers(str(tmp_path / "a.jsonl"), our_questions()) == answers
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    write_answers(tmp_path / "a.jsonl", [ONE, Answer("m", PIVOT, "power-1", "No \ud83d", "No \ud83d")])
+    with pytest.raises(
+        DataError, match=r"jsonl:2: half of a surrogate pair, U\+D83D, given; text that UTF-8"
+    ):
+        read_answers(str(tmp_path / "a.jsonl"), our_questions())
 
 
 def test_an_answer_in_english_is_its_own_pivot(tmp_path):

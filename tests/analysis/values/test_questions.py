@@ -20,6 +20,8 @@ from jaxlingua.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "dimension": "security", PIVOT: "Is it safe?", "deu_Latn": "Ist es sicher?"}
 
+OUR_FACT = next(question.texts[PIVOT] for question in our_questions() if question.id == "facts-1")
+
 
 def write(path: Path, *lines: dict | str) -> str:
     texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
@@ -51,7 +53,7 @@ def test_a_third_is_held_out_of_every_set_and_dimension():
 
 
 def test_a_file_gets_the_controls_that_it_lacks(tmp_path):
-    own = {**GOOD, "id": "b", "dimension": "facts"}
+    own = {**GOOD, "id": "b", "dimension": "facts", PIVOT: "Is ice heavy?"}
     found = read_questions(write(tmp_path / "q.jsonl", GOOD, own))
     assert Question("a", "security", {PIVOT: "Is it safe?", "deu_Latn": "Ist es sicher?"}) in found
     assert Counter(one.set for one in found) == {"values": 1, "facts": 1, "neutral": 40}
@@ -70,6 +72,11 @@ def test_a_file_gets_the_controls_that_it_lacks(tmp_path):
         ([{**GOOD, "dimension": "facts"}], DataError, "no question that touches a value given"),
         ([{**GOOD, "id": "facts-1"}], DataError, "id 'facts-1' given, which is one of ours"),
         ([GOOD, '{"id": "b", "dimens'], DataError, "jsonl:2: no JSON .* was it cut short"),
+        ([{**GOOD, "id": "b"}, GOOD], DataError, "jsonl:2: id 'a' asks what 'b' asks; one may be learned from"),
+        ([GOOD, {**GOOD, "id": "b", PIVOT: " is  it SAFE? "}], DataError, "jsonl:2: id 'b' asks what 'a' asks"),
+        ([{**GOOD, PIVOT: OUR_FACT}], DataError, "id 'a' asks what ours asks as 'facts-1'; one may be learned"),
+        ([GOOD, {**GOOD, "id": "b", PIVOT: "Is \ud83d it?"}], DataError, r"jsonl:2: half of a surrogate pair, U\+D83D"),
+        ([GOOD, "[" * 200_000], DataError, "jsonl:2: no JSON .*; one whole object a line is needed"),
         (["[]"], DataError, "jsonl:1: no object given; one a line is needed"),
         ([""], DataError, "q.jsonl: empty; JSON lines are needed"),
     ],
