@@ -1,7 +1,7 @@
 """Answers in a plane: a panel for values and one for each control, in the same plane."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxlingua.analysis.values.shift import plane_of
 
 COLORS = ("#1f6fb4", "#d8602b", "#2d9a57", "#8a5bb5", "#c9a227", "#c2417c", "#3fa7b8", "#6b6b6b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+POINTS = 6  # of the first star behind MARKERS; each further model has one more
 TITLES = {"values": "values", "facts": "control: facts", "neutral": "control: repeated sentences"}
 
 
@@ -31,11 +32,9 @@ def draw_map(of: Float[np.ndarray, "answers size"], table: Table, name: str) -> 
     mean, directions, shares = plane_of(of[(table.set == "values") & table.is_test])
     points = (of - mean) @ directions
     models = list(dict.fromkeys(model for model, _ in table.classes))
+    colors, markers = colors_of(table.languages), markers_of(models)
     looks = {
-        (model, language): {
-            "color": COLORS[table.languages.index(language) % len(COLORS)],
-            "marker": MARKERS[models.index(model) % len(MARKERS)],
-        }
+        (model, language): {"color": colors[language], "marker": markers[model]}
         for model, language in table.classes
     }
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
@@ -64,7 +63,7 @@ def draw_map(of: Float[np.ndarray, "answers size"], table: Table, name: str) -> 
     told = f"the plane has {100 * sum(shares):.0f} % of the variance of those about values"
     figure.suptitle(f"Answers to held-out questions, {name}; {told}", fontsize=10, x=0.01, ha="left")
     figure.legend(
-        handles=_handles(table.languages, models),
+        handles=_handles(colors, markers),
         loc="outside lower left",
         fontsize=8,
         frameon=False,
@@ -73,19 +72,37 @@ def draw_map(of: Float[np.ndarray, "answers size"], table: Table, name: str) -> 
     return figure
 
 
-def _handles(languages: Sequence[str], models: Sequence[str]) -> list[Any]:
+def colors_of(languages: Sequence[str]) -> dict[str, str]:
+    """Its color by language, no two alike: ours, and of more languages a color map in as many steps."""
+    if len(languages) <= len(COLORS):
+        return dict(zip(languages, COLORS, strict=False))
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    # The ends of the map are black and nearly white.
+    colors = colormaps["nipy_spectral"](np.linspace(0.04, 0.96, len(languages)))
+    return dict(zip(languages, map(to_hex, colors), strict=True))
+
+
+def markers_of(models: Sequence[str]) -> dict[str, Any]:
+    """Its shape by model, no two alike: ours, then stars of more and more points."""
+    stars = [(POINTS + place, 1, 0) for place in range(max(0, len(models) - len(MARKERS)))]
+    return dict(zip(models, (*MARKERS, *stars), strict=False))
+
+
+def _handles(colors: Mapping[str, str], markers: Mapping[str, Any]) -> list[Any]:
     """Of the legend: a color for each language, a shape for each model."""
     from matplotlib.lines import Line2D
 
     look: dict[str, Any] = {"linestyle": "", "markersize": 7}
     return [
         *(
-            Line2D([], [], marker="o", color=COLORS[place % len(COLORS)], label=language, **look)
-            for place, language in enumerate(languages)
+            Line2D([], [], marker="o", color=color, label=language, **look)
+            for language, color in colors.items()
         ),
         *(
-            Line2D([], [], marker=MARKERS[place % len(MARKERS)], color="#777777", label=model, **look)
-            for place, model in enumerate(models)
+            Line2D([], [], marker=marker, color="#777777", label=model, **look)
+            for model, marker in markers.items()
         ),
     ]
 

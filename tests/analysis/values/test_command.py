@@ -9,7 +9,8 @@ import pytest
 from jaxlingua.analysis.values import gather
 from jaxlingua.analysis.values.answers import Answer, write_answers
 from jaxlingua.analysis.values.command import main
-from jaxlingua.analysis.values.measure import FROZEN, Learning, check_measurable, measure, texts_of
+from jaxlingua.analysis.values.measure import FROZEN, Learning, Table, check_measurable, measure, texts_of
+from jaxlingua.analysis.values.pictures import colors_of, draw_map, markers_of
 from jaxlingua.analysis.values.questions import PIVOT, SETS, our_questions
 from jaxlingua.analysis.values.report import summary_lines, write_report
 from jaxlingua.errors import ConfigError, DataError
@@ -115,6 +116,27 @@ def test_pages_and_console_tell_values_and_controls_alike(measured, tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     for row in content["distances"]:
         np.testing.assert_allclose(np.diag(np.array(row["cosines"])), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 25])
+def test_no_two_languages_have_a_color_and_no_two_models_a_shape_alike(count):
+    names = [f"n{place}" for place in range(count)]
+    for looks in (colors_of(names), markers_of(names)):
+        assert list(looks) == names
+        assert len(set(looks.values())) == count
+
+
+def test_a_map_of_nine_languages_and_nine_models_tells_each_in_its_legend():
+    answers = [
+        Answer(f"m{place}", f"l{place}", question, "a", "a")
+        for question in ("power-1", "facts-1", "neutral-1")
+        for place in range(9)
+    ]
+    table = Table(answers, our_questions(), 0)
+    table.is_test[:] = True
+    figure = draw_map(np.eye(len(answers), 4, dtype=np.float32), table, "λ = 1")
+    handles = figure.legends[0].legend_handles
+    assert len({(one.get_color(), one.get_marker()) for one in handles}) == 18
 
 
 def test_answers_of_one_class_and_too_few_of_them_are_refused():
