@@ -73,6 +73,6 @@ def found(
     places = []
     for start in range(0, len(queries), _QUERIES):
         part = slice(start, start + _QUERIES)
-        scores = fused([each.scores(queries[part], pool, role) for each in retrievers])
+        scores = fused([each.scores(queries[part], pool, role) for each in retrievers], is_excluded[part])
         places.append(nearest(scores, count, is_excluded[part]))
     return np.concatenate(places)

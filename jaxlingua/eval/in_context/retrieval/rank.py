@@ -1,6 +1,7 @@
 """Scores of several retrievers to one order, the same on every machine and in every batch."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -29,16 +30,25 @@ class Retriever(Protocol):
         ...
 
 
-def fused(scores: Sequence[Float[np.ndarray, "queries pool"]]) -> Float[np.ndarray, "queries pool"]:
-    """The mean over retrievers of scores that are scaled, for each query, to 0…1 over the pool.
+def fused(
+    scores: Iterable[Float[np.ndarray, "queries pool"]], is_excluded: Bool[np.ndarray, "queries pool"]
+) -> Float[np.ndarray, "queries pool"]:
+    """The mean over retrievers of scores that are scaled, for each query, to 0…1 over what is not excluded.
 
     A retriever that finds all texts equally near says 0 of each. Of one retriever the order stays as it is.
+
+    Args:
+        is_excluded: what a query must not be given; its scores mean nothing.
     """
-    return np.mean([_scaled(of_one) for of_one in scores], axis=0)
+    scaled = [_scaled(of_one, ~is_excluded) for of_one in scores]
+    return functools.reduce(np.add, scaled) / len(scaled)
 
 
-def _scaled(scores: Float[np.ndarray, "queries pool"]) -> Float[np.ndarray, "queries pool"]:
-    low, high = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+def _scaled(
+    scores: Float[np.ndarray, "queries pool"], is_left: Bool[np.ndarray, "queries pool"]
+) -> Float[np.ndarray, "queries pool"]:
+    low = scores.min(axis=1, keepdims=True, where=is_left, initial=np.inf)
+    high = scores.max(axis=1, keepdims=True, where=is_left, initial=-np.inf)
     return (scores - low) / np.where(high > low, high - low, 1)
 
 
