@@ -59,20 +59,20 @@ class Encoder:
     """A head that has learned.
 
     Attributes:
-        mean: of what it makes of the vectors that it learned from. The loss sees differences alone, so that
-            all vectors may have much in common, which cosines of class means would show before all else.
         loss: mean of the last tenth of the steps.
     """
 
     head: Head
     params: Any
-    mean: Float[np.ndarray, " size"]
     loss: float
 
     def __call__(self, vectors: Float[np.ndarray, "pairs embed"]) -> Float[np.ndarray, "pairs size"]:
-        """Unit vectors of scaled frozen ones, what all have in common taken away."""
-        found = np.asarray(self.head.apply(self.params, jnp.asarray(vectors))) - self.mean
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
+        """Unit vectors of scaled frozen ones.
+
+        The loss sees differences alone: all may have much in common, which cosines of class means would show
+        before all else, unless it is taken away.
+        """
+        return np.asarray(self.head.apply(self.params, jnp.asarray(vectors)))
 
 
 def info_nce(
@@ -162,5 +162,4 @@ def learn(
         raise DataError(
             "values: the loss of the encoder is not finite; finite vectors are needed; give another --encode"
         )
-    mean = np.asarray(head.apply(params, frozen)).mean(axis=0)
-    return Encoder(head, params, mean, last)
+    return Encoder(head, params, last)

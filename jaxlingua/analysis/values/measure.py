@@ -90,8 +90,9 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "answers size"]], Table]:
     """All numbers, the vectors that they are of by name, and the table of answers."""
     table = Table(answers, questions, learning.seed)
-    scaled = Scale.of(frozen[table.learned_from])(frozen)
-    vectors = {FROZEN: scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-6)}
+    centered = within_sets(frozen, table)
+    scaled = Scale.of(centered[table.learned_from])(centered)
+    vectors = {FROZEN: _unit(scaled)}
     losses = {}
     for most in learning.mosts:
         views = Views(table.label[table.learned_from], most, BATCH_ROWS, learning.seed)
@@ -103,7 +104,8 @@ def measure(
                 masks_same_class=learning.masks_same_class,
                 on_progress=on_progress,
             )
-        vectors[f"λ = {most}"], losses[f"λ = {most}"] = encoder(scaled), encoder.loss
+        vectors[f"λ = {most}"] = _unit(within_sets(encoder(scaled), table))
+        losses[f"λ = {most}"] = encoder.loss
     identification: list[dict[str, Any]] = []
     distances: list[dict[str, Any]] = []
     shifts: list[dict[str, Any]] = []
@@ -141,6 +143,26 @@ def measure(
         "shifts": shifts,
     }
     return content, vectors, table
+
+
+def within_sets(
+    vectors: Float[np.ndarray, "answers embed"], table: Table
+) -> Float[np.ndarray, "answers embed"]:
+    """Vectors without what the training answers of their own set have in common, in float64.
+
+    Sets are about different things. With the mean of values taken from all, unit vectors of a control, which
+    lies off that mean, would be near to each other, and the same movement would look smaller there.
+    """
+    found = vectors.astype(np.float64)
+    for name in SETS:
+        here = table.set == name
+        if (known := here & ~table.is_test).any():
+            found[here] -= found[known].mean(axis=0)
+    return found
+
+
+def _unit(x: Float[np.ndarray, "answers embed"]) -> Float[np.ndarray, "answers embed"]:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 
 
 def _targets(table: Table) -> dict[str, Int[np.ndarray, " answers"]]:
