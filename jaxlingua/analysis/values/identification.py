@@ -5,7 +5,7 @@ says nothing, since style and language identify a class as well.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,9 @@ class Labeled:
 def identified(sets: Mapping[str, Labeled], *, samples: int, seed: int) -> list[dict[str, Any]]:
     """A row for each set, method and measure, controls always beside.
 
+    All sets learn from as many questions, as the smallest has, with as many neighbors: of more questions, or
+    by more neighbors, a set would be told better for that reason alone.
+
     Chance is what the most frequent classes of the held-out answers get, each answer naming the same ones.
 
     Raises: DataError where one of the sets is not there, has one class only or no held-out question.
@@ -53,24 +56,57 @@ def identified(sets: Mapping[str, Labeled], *, samples: int, seed: int) -> list[
             f"values: no answers to questions of {' and '.join(missing)} given; values are never told "
             f"without both controls; ask these too"
         )
-    return [row for name in SETS for row in _rows(name, sets[name], samples, seed)]
+    for name in SETS:
+        _check(name, sets[name])
+    few = min(len(np.unique(of.questions[~of.is_test])) for of in (sets[name] for name in SETS))
+    drawn = {name: _with_training_questions(sets[name], few, seed) for name in SETS}
+    for name in SETS:
+        _check(name, drawn[name])
+    neighbors = min(NEIGHBORS, *(_smallest_class(drawn[name]) for name in SETS))
+    return [row for name in SETS for row in _rows(name, drawn[name], neighbors, samples, seed)]
 
 
-def _rows(name: str, of: Labeled, samples: int, seed: int) -> Iterator[dict[str, Any]]:
+def _check(name: str, of: Labeled) -> None:
+    classes = len(np.unique(of.labels))
+    if classes < 2 or len(np.unique(of.labels[~of.is_test])) < classes or not of.is_test.any():
+        raise DataError(
+            f"values: {name} has {classes} classes, {np.count_nonzero(of.is_test)} held-out answers; two "
+            f"classes with answers to learn from, and held-out questions, are needed; ask more"
+        )
+
+
+def _with_training_questions(of: Labeled, count: int, seed: int) -> Labeled:
+    """As many training questions drawn, first of those that most classes answered; all held-out ones."""
+    train = ~of.is_test
+    asked = np.random.default_rng([seed, 2]).permutation(np.unique(of.questions[train]))
+    answered_by = [len(np.unique(of.labels[train & (of.questions == each)])) for each in asked]
+    kept = asked[np.argsort(answered_by, kind="stable")[::-1][:count]]
+    here = of.is_test | np.isin(of.questions, kept)
+    return replace(
+        of,
+        vectors=of.vectors[here],
+        labels=of.labels[here],
+        questions=of.questions[here],
+        is_test=of.is_test[here],
+    )
+
+
+def _smallest_class(of: Labeled) -> int:
+    return int(np.unique(of.labels[~of.is_test], return_counts=True)[1].min())
+
+
+def _rows(name: str, of: Labeled, neighbors: int, samples: int, seed: int) -> Iterator[dict[str, Any]]:
     known, labels = np.unique(of.labels, return_inverse=True)
     train, test = ~of.is_test, of.is_test
     classes = len(known)
-    if classes < 2 or len(np.unique(labels[train])) < classes or not test.any():
-        raise DataError(
-            f"values: {name} has {classes} classes, {np.count_nonzero(test)} held-out answers; two classes "
-            f"with answers to learn from, and held-out questions, are needed; ask more"
-        )
     different, questions = np.unique(of.questions[test], return_inverse=True)
     weights = resamples(len(different), samples, seed)[:, questions]  # draws tests
     shares = np.sort(np.bincount(labels[test], minlength=classes))[::-1] / np.count_nonzero(test)
     about = {"set": name, "classes": classes, "questions": len(different), "answers": len(questions)}
-    for method, score in (("neighbors", nearest_scores), ("probe", probe_scores)):
-        scores = score(of.vectors[train], labels[train], of.vectors[test], classes)
+    about["learned_from"] = len(np.unique(of.questions[train]))
+    given = (of.vectors[train], labels[train], of.vectors[test], classes)
+    for method in METHODS:
+        scores = nearest_scores(*given, neighbors) if method == "neighbors" else probe_scores(*given)
         for top in (each for each in TOP if each < classes):
             found = found_within(scores, labels[test], top)
             told = interval(weights @ found / weights.sum(axis=1), len(different))
@@ -90,14 +126,14 @@ def nearest_scores(
     labels: Int[np.ndarray, " answers"],
     test: Float[np.ndarray, "tests embed"],
     classes: int,
+    count: int,
 ) -> Scores:
     """Votes of the nearest answers by cosine; of classes with as many, the nearer one is first.
 
-    There are `NEIGHBORS`, but no more than the smallest class has, which else could never win.
-
+    Args:
+        count: of neighbors; no more than the smallest class has answers, which else could never win.
     Cost: tests × answers × embed multiplications.
     """
-    count = min(NEIGHBORS, int(np.bincount(labels, minlength=classes).min()))
     of = _unit(test) @ _unit(train).T
     nearest = np.argsort(-of, axis=1, kind="stable")[:, :count]
     near, who = np.take_along_axis(of, nearest, axis=1), labels[nearest]
