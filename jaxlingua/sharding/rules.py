@@ -1,5 +1,6 @@
 """Logical axes to mesh axes: one table, and what follows from it for parameters, state and batches."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,8 +139,12 @@ def check_rows(where: str, rows: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
+@functools.lru_cache(maxsize=16)
 def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
-    """Shapes and dtypes of the parameters, still boxed with their logical axes; computes nothing."""
+    """Shapes and dtypes of the parameters, still boxed with their logical axes; computes nothing.
+
+    Cost: the model is traced once, some tenths of a second; a run asks for them a dozen times.
+    """
     return jax.eval_shape(lambda: init_params(model, jax.random.key(0), mesh))
 
 
