@@ -108,7 +108,7 @@ def likelihoods(
     _check(continuations, model.config.max_positions, vocab_size, model.config.vocab_size)
     documents = [np.concatenate([each.prompt, each.tokens]) for each in continuations]
     groups = [each.prompt.tobytes() for each in continuations] if groups is None else groups
-    rows = readings(documents, groups, _longest_shared(model, documents))
+    rows = readings(documents, groups, model.config.max_positions, model.config.sliding_window)
     answers: list[Likelihood | None] = [None] * len(continuations)
     done = 0
     for of_kind, reader in (
@@ -132,16 +132,10 @@ def likelihoods(
     return [answer for answer in answers if answer is not None]
 
 
-def _longest_shared(model: Llama, documents: Sequence[np.ndarray]) -> int:
-    """How long a shared row may be; 0 where a layer's window would not reach over a whole document."""
-    window = model.config.sliding_window
-    reaches = window is None or all(len(document) <= window for document in documents)
-    return model.config.max_positions if reaches else 0
-
-
 @functools.lru_cache(maxsize=16)
 def _reader_of_shared(model: Llama) -> Llama:
-    """The same model with an attention that knows shared tokens, without windows, which reach far enough."""
+    """The same model with an attention that knows shared tokens, without windows: these reach over every
+    document of a shared row."""
     changed = {"attention": "blockwise", "sliding_window": None, "sliding_layers": None}
     return Llama(replace(model.config, **changed))
 

@@ -31,13 +31,16 @@ class Filled(NamedTuple):
     segments: Int[np.ndarray, "batch length"]
 
 
-def readings(documents: Sequence[np.ndarray], groups: Sequence[Hashable], longest: int) -> list[Reading]:
+def readings(
+    documents: Sequence[np.ndarray], groups: Sequence[Hashable], longest: int, window: int | None = None
+) -> list[Reading]:
     """A row for every document, or for several of one group that begin alike.
 
     Args:
         documents: ids, 2 or more; the last one is not read.
         groups: of each document; those of equal ones may share a row.
         longest: the most tokens that a shared row may have; 0: none is shared.
+        window: of attention; documents of a group in which one is longer have rows of their own.
 
     What follows the shared tokens is never longer than these: so at most two thirds of the tokens are read,
     and the longer the prompt, the fewer.
@@ -49,7 +52,11 @@ def readings(documents: Sequence[np.ndarray], groups: Sequence[Hashable], longes
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    return [row for of_group in members.values() for row in _rows_of(documents, of_group, longest)]
+    found: list[Reading] = []
+    for of_group in members.values():
+        reaches = window is None or all(len(documents[index]) <= window for index in of_group)
+        found += _rows_of(documents, of_group, longest if reaches else 0)
+    return found
 
 
 def _rows_of(documents: Sequence[np.ndarray], group: Sequence[int], longest: int) -> Iterator[Reading]:

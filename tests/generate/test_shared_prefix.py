@@ -85,6 +85,30 @@ def test_blocks_and_windows_of_attention_change_nothing():
     assert [one.logprob for one in given] != [one.logprob for one in plainly(made, near, params)]
 
 
+def test_under_a_window_a_row_does_not_depend_on_what_else_is_asked():
+    """One question that is longer than the window has rows of its own, and all others share theirs."""
+    _, params = trained(steps=120)
+    model = Llama(replace(CONFIG, sliding_window=60))
+    made, groups = items(seed=7)
+    assert max(len(one.prompt) + len(one.tokens) for one in made) <= 60
+    long = np.concatenate(prompts(12, seed=7))
+    more = [Continuation(long, made[0].tokens), Continuation(long, made[1].tokens)]
+    assert len(long) > 60
+    done: list[int] = []
+    given = scored(
+        [*made, *more], model, params, groups=[*groups, "long", "long"], batch_rows=64,
+        on_answer=lambda index, answer: done.append(index),
+    )  # fmt: skip
+    wanted = scored(made, model, params, groups=groups, batch_rows=64)
+    assert_equal(given[: len(made)], wanted)
+    assert_equal(given, plainly([*made, *more], model, params))
+    rows = readings([np.concatenate([one.prompt, one.tokens]) for one in made], groups, CONFIG.max_positions)
+    shared = [index for row in rows if row.shared for index in row.members]
+    assert [given[index] for index in shared] == [wanted[index] for index in shared]
+    alone = [row.members[0] for row in rows if not row.shared]
+    assert sorted(done[: len(alone) + 2]) == sorted([*alone, len(made), len(made) + 1])
+
+
 def test_bfloat16_is_as_near_as_in_rows_of_their_own():
     """Against float32: what a shared row adds is no more than what bfloat16 rounds already."""
     model, params = trained(steps=120)
