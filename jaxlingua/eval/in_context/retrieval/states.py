@@ -51,7 +51,9 @@ def states_retriever(
         )
     if folder and not fingerprint:
         raise ValueError("vectors that are kept need the fingerprint of their model")
-    kept = KeptVectors(folder if jax.process_count() == 1 else None, "states", layer, fingerprint)
+    # The weights alone do not tell how they are computed with, nor where a long text is cut.
+    of_model = (fingerprint, model.config.compute_dtype, model.config.max_positions)
+    kept = KeptVectors(folder if jax.process_count() == 1 else None, "states", layer, *of_model)
 
     def make(texts: Sequence[str]) -> Float[np.ndarray, "texts embed"]:
         return sentence_vectors(model, params, tokenizer, texts, batch_rows=batch_rows, mesh=mesh).mean[layer]

@@ -1,5 +1,6 @@
 """Vectors: nearest by hidden states, and kept so that a model reads each text once."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -31,9 +32,10 @@ def world():
     return jax.device_put(params, param_shardings(MODEL, mesh)), mesh
 
 
-def retriever(layer: int | str = "auto", **kept):
+def retriever(layer: int | str = "auto", changed: dict | None = None, **kept):
     params, mesh = world()
-    return states_retriever(MODEL, params, tiny_tokenizer(), layer=layer, mesh=mesh, batch_rows=16, **kept)
+    model = Llama(dataclasses.replace(MODEL.config, **(changed or {})))
+    return states_retriever(model, params, tiny_tokenizer(), layer=layer, mesh=mesh, batch_rows=16, **kept)
 
 
 class Encoder:
@@ -75,7 +77,9 @@ def test_states_are_kept_by_model_and_layer(tmp_path, monkeypatch):
     wanted = retriever(**one).scores(POOL[:3], POOL)
     monkeypatch.setattr("jaxlingua.eval.in_context.retrieval.states.sentence_vectors", None)
     assert (retriever(**one).scores(POOL[:3], POOL) == wanted).all()
-    for other in ({"fingerprint": "two"}, {"layer": 2}):
+    others = [{"fingerprint": "two"}, {"layer": 2}]
+    others += [{"changed": {"compute_dtype": "bfloat16"}}, {"changed": {"max_positions": 64}}]
+    for other in others:
         with pytest.raises(TypeError):
             retriever(**{**one, **other}).scores(POOL[:3], POOL)
 
