@@ -42,7 +42,7 @@ def published_in_context(
         raise ConfigError(
             f"{where} is kind open, whose answers nobody knows; exemplars need answers; leave the task out"
         )
-    pool = published_pool(entry, config)
+    pool = published_pool(entry, config, is_parallel=tasks[0].is_parallel)
     pairs = _pairs(config, sources, language, entry.text)
     found = []
     for task, form in zip(tasks, forms, strict=True):

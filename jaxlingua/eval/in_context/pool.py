@@ -27,17 +27,21 @@ class Pool(NamedTuple):
 NO_POOL = Pool("", (), False)
 
 
-def published_pool(entry: Entry, config: Config) -> Pool:
+def published_pool(entry: Entry, config: Config, *, is_parallel: bool) -> Pool:
     """Records of the entry's task in the split and the language of eval.in_context.
 
-    Raises: ConfigError for a split or a language without, DataError for files that are not there.
+    Args:
+        is_parallel: whether the ids of the items name the same questions in every language.
+    Raises: ConfigError for a split or a language without, and where the item could be among the exemplars in
+        another language; DataError for files that are not there.
     """
     asked = config.eval.in_context
     if asked.exemplars == "none":
         return NO_POOL
     name = entry.text.partition(".")[0]
-    split = _split(entry, asked, name)
     languages = entry.languages if asked.exemplars == "mono" else _crossed(entry, asked.source_language)
+    is_told = is_parallel or languages == entry.languages or entry.task.kind == "translation"
+    split = _split(entry, asked, name, is_told=is_told)
     codes = "-".join(languages if entry.task.kind == "translation" else dict.fromkeys(languages))
     pool = f"{name}.{split}.{codes}"
     try:
@@ -48,7 +52,9 @@ def published_pool(entry: Entry, config: Config) -> Pool:
         raise type(error)(f"eval.in_context.exemplars={asked.exemplars}: {told}") from None
     is_same = split == entry.split and languages == entry.languages
     is_numbered = bool(reading.note)
-    shares_ids = is_same or (split == entry.split and entry.task.is_parallel and not is_numbered)
+    if split == entry.split and not is_same and is_numbered and entry.task.kind != "translation":
+        raise _untold(asked, name, split)
+    shares_ids = is_same or (split == entry.split and is_parallel and not is_numbered)
     return _checked(Pool(pool, tuple(record for record in reading.asked if _is_solved(record)), shares_ids))
 
 
@@ -88,9 +94,15 @@ def records_asked(
     return found
 
 
-def _split(entry: Entry, asked: InContextConfig, name: str) -> str:
-    """The split of exemplars; auto is `train` or the first one that is not asked."""
+def _split(entry: Entry, asked: InContextConfig, name: str, *, is_told: bool) -> str:
+    """The split of exemplars; auto is `train` or the first one that is not asked.
+
+    Args:
+        is_told: whether the item can be told from others in the split that is asked.
+    """
     others = [split for split in entry.task.splits if split != entry.split]
+    if not is_told and (asked.split == entry.split or (asked.split == "auto" and not others)):
+        raise _untold(asked, name, entry.split)
     if asked.split != "auto":
         return asked.split
     if not others:
@@ -99,6 +111,14 @@ def _split(entry: Entry, asked: InContextConfig, name: str) -> str:
             f"is needed for exemplars; write split={entry.split} to take those that are asked, less the item"
         )
     return "train" if "train" in others else others[0]
+
+
+def _untold(asked: InContextConfig, name: str, split: str) -> ConfigError:
+    return ConfigError(
+        f"eval.in_context.exemplars={asked.exemplars}: '{name}' is asked in split={split}, whose ids do not "
+        f"tell which record of another language is the item; exemplars of another split are needed; set "
+        f"split where it has one, or exemplars=mono with split={split}"
+    )
 
 
 def _crossed(entry: Entry, language: str) -> tuple[str, str]:
