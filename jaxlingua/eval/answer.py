@@ -149,7 +149,8 @@ def _generate(
 
     def note(index: int, answer: Answer) -> None:
         task, _ = asked_now[index]
-        text = answer.text.strip() if answer.choice is None else task.labels[answer.choice]
+        said = task.context.answer(answer.text) if task.context else answer.text
+        text = said.strip() if answer.choice is None else task.labels[answer.choice]
         is_finished = answer.ended_by != "length"
         journal.note(names[index], Prediction(text, len(answer.tokens), is_finished, lost[index]))
 

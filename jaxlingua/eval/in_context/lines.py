@@ -1,6 +1,7 @@
 """What stands in front of an item, and the item itself with its answer left open: lines, or a table."""
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 from jaxlingua.command_line import parse_yaml
 from jaxlingua.data.slots import fill
 from jaxlingua.eval.in_context.form import Shown, same_text
+
+_BAR = re.compile(r"(?<!\\)\|")  # that is not escaped
 
 
 class SentencePair(NamedTuple):
@@ -26,6 +29,7 @@ class Around:
         labels: each label in English, and in the item's language; of label alignment.
         language: name of the item's language.
         source_language: name of the other one.
+        separator: of lines; one blank line where some text of the task has line breaks.
         translations: of texts that the sentence pairs have, for the last column of a table; None for no such
             column.
     """
@@ -37,6 +41,7 @@ class Around:
     source_language: str
     pairs_first: bool
     target_first: bool
+    separator: str = "\n"
     translations: dict[str, str] | None = None
 
 
@@ -48,7 +53,7 @@ def wording() -> dict[str, Any]:
 
 
 def lines(item: Shown, around: Around) -> str:
-    """A line per exemplar and per alignment; a blank line between all where a text has line breaks.
+    """A line per exemplar and per alignment, and the separator between all.
 
     Example:
         >>> cat = Shown("1", "a cat", "a cat", (), ("meow",))
@@ -68,7 +73,7 @@ def lines(item: Shown, around: Around) -> str:
     ]
     parts = [*aligned, *solved] if around.pairs_first else [*solved, *aligned]
     parts.append(fill(words["open"], {"text": item.text}))
-    return ("\n\n" if any("\n" in part for part in parts) else "\n").join(parts)
+    return around.separator.join(parts)
 
 
 def table(item: Shown, around: Around) -> str:
@@ -112,6 +117,17 @@ def label_lines(around: Around) -> list[str]:
 def cell(text: str) -> str:
     """A text as it stands in a cell: neither bars nor line breaks."""
     return "<br>".join(text.replace("|", "\\|").splitlines())
+
+
+def uncelled(text: str, *, is_open: bool) -> str:
+    """The text of a cell that a model has written; where the cell is open, up to the bar that ends it.
+
+    Example:
+        >>> uncelled(r" a \\| b<br>c | d", is_open=True)
+        ' a | b\\nc '
+    """
+    said = _BAR.split(text)[0] if is_open else text
+    return said.replace("\\|", "|").replace("<br>", "\n")
 
 
 def _row(cells: Sequence[str]) -> str:
