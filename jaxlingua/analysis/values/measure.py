@@ -76,9 +76,11 @@ def check_measurable(answers: Sequence[Answer], questions: Sequence[Question], l
     """Refuse, before any vector is made, answers that nothing can be told of. Raises: DataError."""
     check_answers(answers, questions)
     table = Table(answers, questions, learning.seed)
-    counts = np.bincount(table.label[table.learned_from], minlength=len(table.classes))
-    names = [" · ".join(one) for one in table.classes]
-    check_views(dict(zip(names, map(int, counts), strict=True)), max(learning.mosts))
+    questions_of = {
+        " · ".join(one): len(np.unique(table.question[table.learned_from & (table.label == label)]))
+        for label, one in enumerate(table.classes)
+    }
+    check_views(questions_of, max(learning.mosts))
 
 
 def measure(
@@ -95,7 +97,13 @@ def measure(
     vectors = {FROZEN: _unit(scaled)}
     losses = {}
     for most in learning.mosts:
-        views = Views(table.label[table.learned_from], most, BATCH_ROWS, learning.seed)
+        views = Views(
+            table.label[table.learned_from],
+            most,
+            BATCH_ROWS,
+            learning.seed,
+            table.question[table.learned_from],
+        )
         with telling(f"learning, λ = {most}") as on_progress:
             encoder = learn(
                 scaled[table.learned_from],
