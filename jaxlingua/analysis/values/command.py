@@ -84,14 +84,24 @@ def wanted_from(arguments: list[str]) -> Wanted:
     overrides = [one for one in rest if re.match(r"[\w.][\w.\[\]+-]*=", one)]
     names = [one for one in rest if one not in overrides]
     answers, encode = flags.get("--answers", ""), flags.get("--encode", "")
+    if answers and not names:
+        raise ConfigError("--answers: given without a MODEL; one is needed, which encodes; give one")
     if answers and (len(names) > 1 or encode):
         raise ConfigError(
             f"--answers: given with {len(names)} models{' and --encode' if encode else ''}; none of them is "
             f"asked, and one encodes; give one MODEL"
         )
+    for flag in ("--translator", "--samples"):
+        if answers and flag in flags:
+            raise ConfigError(
+                f"{flag}: given beside --answers, which nobody is asked for any more; one of both is "
+                f"allowed; leave {flag} out"
+            )
     if answers:
         names, encode = [], names[0]
     config, is_run = _config_of(names, overrides)
+    if not (answers or is_run or config.eval.models):
+        raise ConfigError(f"{PROGRAM}: no MODEL given; one or more are asked; give one")
     from jaxlingua.analysis.values.measure import Learning
 
     questions = read_questions(flags.get("--questions"))
@@ -190,8 +200,9 @@ def main(arguments: list[str]) -> None:
 
     import json
 
+    from jaxlingua.analysis.values.answers import untranslated
     from jaxlingua.analysis.values.gather import encoded, gathered
-    from jaxlingua.analysis.values.measure import check_measurable, measure, texts_of
+    from jaxlingua.analysis.values.measure import measure, texts_of
     from jaxlingua.analysis.values.report import summary_lines, write_report
     from jaxlingua.processes.start import together
     from jaxlingua.progress import told
@@ -210,22 +221,23 @@ def main(arguments: list[str]) -> None:
         say(describe_mesh(mesh))
         candidates = list(_candidates(wanted, mesh, say, stack))
         encoding = _other(wanted, ENCODE, wanted.encode, mesh, say) if wanted.encode else candidates[0]
+        named = {_name(one): one for one in candidates}
+        if not wanted.answers:
+            _check(_to_come(wanted, list(named)), wanted)
         wanted.output.mkdir(parents=True, exist_ok=True)
         problems: Mapping[str, int] = {}
         if not wanted.answers:
             translator = (
                 _other(wanted, "translator", wanted.translator, mesh, say) if wanted.translator else None
             )
-            named = {_name(one): one for one in candidates}
             answers, problems = gathered(wanted, named, translator, mesh, group, say)
-        check_measurable(answers, wanted.questions, wanted.learning)
-        frozen, layer = encoded(
+        frozen, layer, cut = encoded(
             texts_of(answers, wanted.questions), encoding, wanted.config.generate.batch_rows, mesh, telling
         )
         content, vectors, table = measure(answers, wanted.questions, frozen, wanted.learning, telling)
         content |= {
-            "encoded_by": {"model": wanted.encode or _name(encoding), "layer": layer},
-            "pivot": {"language": PIVOT, "is_translated": bool(wanted.translator or wanted.answers)},
+            "encoded_by": {"model": wanted.encode or _name(encoding), "layer": layer, "cut": cut},
+            "pivot": {"language": PIVOT, "untranslated": untranslated(content["classes"])},
             "translation_problems": dict(problems),
         }
         if group.is_primary:
@@ -243,7 +255,6 @@ def _given(wanted: Wanted) -> list["Answer"]:
     if not wanted.answers:
         return []
     from jaxlingua.analysis.values.answers import read_answers
-    from jaxlingua.analysis.values.measure import check_measurable
 
     found = read_answers(wanted.answers, wanted.questions)
     there = {one.language for one in found}
@@ -254,8 +265,31 @@ def _given(wanted: Wanted) -> list["Answer"]:
                 f"{', '.join(sorted(there))}; give some of these"
             )
     kept = [one for one in found if not wanted.languages or one.language in wanted.languages]
-    check_measurable(kept, wanted.questions, wanted.learning)
+    _check(kept, wanted)
     return kept
+
+
+def _to_come(wanted: Wanted, models: Sequence[str]) -> list["Answer"]:
+    """The answers that there will be, without what they say."""
+    from jaxlingua.analysis.values.answers import Answer
+
+    return [
+        Answer(model, language, question.id, "", "")
+        for model in models
+        for language in wanted.languages
+        for question in wanted.questions
+        for _ in range(wanted.samples)
+    ]
+
+
+def _check(answers: Sequence["Answer"], wanted: Wanted) -> None:
+    """Refuse, before models are asked, what could not be measured. Raises: DataError."""
+    from jaxlingua.analysis.values.answers import check_splits
+    from jaxlingua.analysis.values.measure import check_measurable
+
+    where = "--answers" if wanted.answers else "--questions"
+    check_splits(answers, wanted.questions, wanted.learning.seed, where)
+    check_measurable(answers, wanted.questions, wanted.learning)
 
 
 def _candidates(

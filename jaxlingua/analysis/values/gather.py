@@ -143,14 +143,16 @@ def _translating(one: Model, wanted: Wanted, mesh: Mesh, say: Callable[[str], No
 
 def encoded(
     texts: Sequence[str], one: Model, batch_rows: int, mesh: Mesh, telling: Telling
-) -> tuple[Float[np.ndarray, "texts embed"], int]:
-    """Mean state of each text's tokens at the middle layer, and which layer that is.
+) -> tuple[Float[np.ndarray, "texts embed"], int, int]:
+    """Mean state of each text's tokens at the middle layer, which layer that is, and how many texts were cut.
+
+    A text is cut where it is longer than the model's positions.
 
     Cost: a forward pass of each different text.
     """
     opened = one.open(telling)
     layer = max(1, opened.model.config.layers // 2)
-    found = []
+    found, cut = [], 0
     with telling(f"vectors of {len(texts):,} answers") as on_progress:
         for start in range(0, len(texts), TEXTS):
             vectors = sentence_vectors(
@@ -158,5 +160,6 @@ def encoded(
                 batch_rows=batch_rows, mesh=mesh,
             )  # fmt: skip
             found.append(vectors.mean[layer])
+            cut += int(np.count_nonzero(vectors.cut))
             on_progress(start + len(found[-1]), len(texts))
-    return np.concatenate(found), layer
+    return np.concatenate(found), layer, cut

@@ -36,8 +36,8 @@ NOTES = (
     "neither.",
 )
 _UNTRANSLATED = (
-    "Nothing was translated: answers in different languages are told apart by their language, whatever they "
-    "say. Compare models within a language, or give --translator."
+    "such answers are told apart by their language, whatever they say. Compare models within a language, or "
+    "have them translated."
 )
 _PAGE = """\
 <!doctype html>
@@ -95,6 +95,9 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
     )
     by = content["encoded_by"]
     facts = [f"Questions: {asked}. Vectors: {by['model']}, layer {by['layer']}."]
+    if by["cut"]:
+        of_all = sum(one["answers"] for one in content["classes"])
+        facts.append(f"Longer than {by['model']} reads, and cut: {by['cut']} of {of_all} answers.")
     lost = [
         f"{one['model']} · {one['language']}: {one['empty']} empty and {one['other_language']} in another "
         f"language of {one['answers']}"
@@ -105,8 +108,19 @@ def _facts(content: Mapping[str, Any]) -> list[str]:
         facts.append(f"Answers that are kept all the same: {'; '.join(lost)}.")
     if problems := content["translation_problems"]:
         facts.append(f"Translations: {', '.join(f'{name} {count}' for name, count in problems.items())}.")
-    if not content["pivot"]["is_translated"] and len({one["language"] for one in content["classes"]}) > 1:
-        facts.append(_UNTRANSLATED)
+    lacking = [
+        f"{one['model']} · {one['language']}: {one['pivots']['equal']} equal to the answer, "
+        f"{one['pivots']['other_language']} in another language and {one['pivots']['empty']} empty of "
+        f"{one['answers']}"
+        for one in content["classes"]
+        if any(one["pivots"].values())
+    ]
+    if lacking:
+        facts.append(f"Pivots that are no answer in English: {'; '.join(lacking)}.")
+    if (classes := content["pivot"]["untranslated"]) and len(
+        {one["language"] for one in content["classes"]}
+    ) > 1:
+        facts.append(f"Not translated into English are answers of {', '.join(classes)}: {_UNTRANSLATED}")
     return facts
 
 

@@ -5,8 +5,16 @@ from dataclasses import asdict
 
 import pytest
 
-from jaxlingua.analysis.values.answers import Answer, check_answers, counts_of, read_answers, write_answers
-from jaxlingua.analysis.values.questions import PIVOT, our_questions
+from jaxlingua.analysis.values.answers import (
+    Answer,
+    check_answers,
+    check_splits,
+    counts_of,
+    read_answers,
+    untranslated,
+    write_answers,
+)
+from jaxlingua.analysis.values.questions import PIVOT, held_out, our_questions
 from jaxlingua.errors import ConfigError, DataError
 
 ONE = Answer("m", "deu_Latn", "facts-1", "Eis ist leichter.", "Ice is lighter.")
@@ -76,4 +84,55 @@ def test_empty_answers_and_those_in_another_language_are_counted_and_kept():
         for text in ("", " ", german, "The weather will be fine tomorrow in the whole town.", "12")
     ]
     (row,) = counts_of(answers)
-    assert row == {"model": "m", "language": "deu_Latn", "answers": 5, "empty": 2, "other_language": 1}
+    assert row == {
+        "model": "m", "language": "deu_Latn", "answers": 5, "empty": 2, "other_language": 1,
+        "pivots": {"empty": 0, "equal": 0, "other_language": 0},
+    }  # fmt: skip
+
+
+GERMAN = "Das Wetter wird morgen in der ganzen Stadt sehr schön sein."
+ENGLISH = "The weather will be fine tomorrow in the whole town."
+
+
+def test_pivots_that_are_no_answer_in_english_are_counted():
+    pairs = [(GERMAN, ENGLISH), (ENGLISH, ENGLISH), (GERMAN, GERMAN), ("Ja", "Ja"), ("Ja", " "), (GERMAN, GERMAN[4:]), ("", "")]  # fmt: skip
+    answers = [Answer("m", "deu_Latn", "facts-1", *pair) for pair in pairs]
+    german, english = counts_of([*answers, Answer("m", PIVOT, "facts-1", GERMAN, GERMAN)])
+    assert german["pivots"] == {"equal": 2, "empty": 1, "other_language": 1}
+    assert not any(english["pivots"].values())
+
+
+@pytest.mark.parametrize(("equal", "found"), [(0, []), (1, []), (2, ["m · deu_Latn"])])
+def test_a_class_is_untranslated_where_more_than_mistakes_are_not_english(equal, found):
+    texts = [GERMAN] * equal + [ENGLISH] * (20 - equal)
+    answers = [Answer("m", "deu_Latn", "facts-1", GERMAN, text) for text in texts]
+    assert untranslated(counts_of(answers)) == found
+
+
+def answered(ids: dict[str, list[str]]) -> list[Answer]:
+    """Answers of models in English, to the questions of each."""
+    return [Answer(model, PIVOT, one, "a", "a") for model, of in ids.items() for one in of]
+
+
+@pytest.mark.parametrize("name", ["values", "facts", "neutral"])
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (0, 2, "--answers: n · eng_Latn has answers to 0 questions of {} to learn from and to 2 that are held out"),
+        (2, 0, "--answers: n · eng_Latn has answers to 2 questions of {} to learn from and to 0 that are held out"),
+        (2, 1, "--answers: m and n have answers to 1 held-out questions of {} in common, in eng_Latn; what moved"),
+        (1, 2, ""),
+    ],
+)  # fmt: skip
+def test_a_class_without_answers_on_one_side_of_a_set_is_refused(name, train, test, message):
+    ours = our_questions()
+    tests = held_out(ours, 0)
+    sides = [
+        [one.id for one in ours if one.set == name and (one.id in tests) == side] for side in (False, True)
+    ]
+    rest = [one.id for one in ours if one.set != name]
+    answers = answered({"m": [one.id for one in ours], "n": [*rest, *sides[0][:train], *sides[1][:test]]})
+    if not message:
+        return check_splits(answers, ours, 0, "--answers")
+    with pytest.raises(DataError, match=message.format(name)):
+        check_splits(answers, ours, 0, "--answers")

@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from jaxlingua.analysis.values import gather
+from jaxlingua.analysis.values import command, gather
 from jaxlingua.analysis.values.answers import Answer, write_answers
 from jaxlingua.analysis.values.command import main
 from jaxlingua.analysis.values.measure import FROZEN, Learning, Table, check_measurable, measure, texts_of
 from jaxlingua.analysis.values.pictures import colors_of, draw_map, markers_of
-from jaxlingua.analysis.values.questions import PIVOT, SETS, our_questions
+from jaxlingua.analysis.values.questions import PIVOT, SETS, held_out, our_questions
 from jaxlingua.analysis.values.report import summary_lines, write_report
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.generate.asking import Asker
@@ -97,20 +98,28 @@ def test_every_score_of_values_has_both_controls_beside(measured):
 def test_pages_and_console_tell_values_and_controls_alike(measured, tmp_path):
     content, vectors, table = measured
     content = content | {
-        "encoded_by": {"model": "base", "layer": 1},
-        "pivot": {"language": PIVOT, "is_translated": False},
+        "encoded_by": {"model": "base", "layer": 1, "cut": 3},
+        "pivot": {"language": PIVOT, "untranslated": ["base · jav_Latn"]},
         "translation_problems": {},
     }
+    content["classes"] = [
+        row | {"pivots": {"equal": 7, "other_language": 8, "empty": 9}} if row["language"] != PIVOT else row
+        for row in content["classes"]
+    ]
     write_report(tmp_path, content, vectors, table)
     assert json.loads((tmp_path / "values.json").read_text("utf-8")) == json.loads(json.dumps(content))
     page, text = ((tmp_path / name).read_text("utf-8") for name in ("values.html", "values.md"))
     console = "\n".join(summary_lines(content))
     row = next(row for row in content["identification"] if row["measure"] == "accuracy@1")
-    for told_in in (page, text, console):
+    for told_in in (page, text.replace("\\", ""), console):
         for name in SETS:
             assert told_in.count(name) >= 4
         assert f"{100 * row['value']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})" in told_in
-        assert "Nothing was translated" in told_in
+        assert "Not translated into English are answers of base · jav_Latn: such answers are told" in told_in
+        assert "Longer than base reads, and cut: 3 of 560 answers." in told_in
+        assert "base · jav_Latn: 7 equal to the answer, 8 in another language and 9 empty of 140" in told_in
+    for told_in in (page, text):
+        assert "of F1 what guessing in proportion to their shares gets" in told_in
     assert page.count("<svg") == 1
     assert "control: facts" in page
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
@@ -169,6 +178,10 @@ def test_answers_of_one_class_and_too_few_of_them_are_refused():
         (["a/b", "--output", "o", "--languages", PIVOT, "--format", "csv"], "--format: 'csv' given; text and json"),
         (["a/b", "c/d", "--output", "o", "--answers", "f"], "--answers: given with 2 models; none of them is asked"),
         (["a/b", "--output", "o", "--answers", "f", "--encode", "c/d"], "--answers: given with 1 models and --encode"),
+        (["generate.temperature=0.5", "--output", "o", "--answers", "f"], "--answers: given without a MODEL; one is needed"),
+        (["generate.temperature=0.5", "--output", "o", "--languages", PIVOT], "values: no MODEL given; one or more are asked"),
+        (["a/b", "--output", "o", "--answers", "f", "--translator", "c/d"], "--translator: given beside --answers, which"),
+        (["a/b", "--output", "o", "--answers", "f", "--samples", "3"], "--samples: given beside --answers, which"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(arguments, message):
@@ -186,6 +199,88 @@ def test_a_language_without_answers_and_an_output_that_is_a_file_are_refused(tmp
         main([*given, "--languages", "deu_Latn", "--output", str(tmp_path / "out")])
     with pytest.raises(ConfigError, match="which is no folder"):
         main([*given, "--output", str(tmp_path / "a.jsonl")])
+
+
+def written(path: Path, facts: int) -> str:
+    """A file of questions, few of them facts."""
+    counts = {"security": 6, "facts": facts, "neutral": 6}
+    lines = [
+        {
+            "id": f"{dimension}{number}",
+            "dimension": dimension,
+            PIVOT: f"{dimension} {number}?",
+            "ell_Grek": "Τι;",
+        }
+        for dimension, count in counts.items()
+        for number in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "models", "languages", "most", "message"),
+    [
+        (6, "mn", PIVOT, "40", "--lambda: 40 given, and m · eng_Latn has 4 "),
+        (2, "mn", PIVOT, "1", "--questions: m · eng_Latn has answers to 2 questions of facts to learn from and to 0"),
+        (3, "mn", PIVOT, "1", "--questions: m and n have answers to 1 held-out questions of facts in common"),
+        (6, "m", PIVOT, "1", r"answers of one class given \(m · eng_Latn\)"),
+        (6, "mn", LANGUAGES, "4", ""),
+        (3, "m", LANGUAGES, "4", ""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused_before_a_model_is_asked(
+    tmp_path, monkeypatch, facts, models, languages, most, message
+):
+    class Asked(Exception):
+        pass
+
+    def ask(*given):
+        raise Asked
+
+    monkeypatch.setattr(
+        command, "_candidates", lambda *given: [SimpleNamespace(step=0, name=name) for name in models]
+    )
+    monkeypatch.setattr(gather, "gathered", ask)
+    path = written(tmp_path / "q.jsonl", facts)
+    given = ["a/b", "--questions", path, "--languages", languages, "--lambda", most, "sharding.mesh.data=1"]
+    with pytest.raises(DataError if message else Asked, match=message or None):
+        main([*given, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out").exists() == (not message)
+
+
+def test_answers_without_held_out_facts_are_refused_before_a_device_is_asked_for(tmp_path, monkeypatch):
+    tests = held_out(our_questions(), 0)
+    answers = [
+        one
+        for one in made_answers(CLASSES)
+        if not (one.question.startswith("facts") and one.question in tests)
+    ]
+    write_answers(tmp_path / "a.jsonl", answers)
+    monkeypatch.setattr(command, "_candidates", lambda *given: pytest.fail("models are opened"))
+    with pytest.raises(
+        DataError, match="--answers: base · eng_Latn has answers to 27 questions of facts to learn"
+    ):
+        main(["a/b", "--answers", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out"), "run.seed=0"])
+
+
+def test_texts_that_were_cut_are_counted(monkeypatch):
+    """In each lot of texts."""
+
+    def vectors(model, params, tokenizer, texts, **given):
+        cut = np.array([int(text == "long") for text in texts]) * 7
+        return SimpleNamespace(mean=np.zeros((5, len(texts), 2), np.float32), cut=cut)
+
+    monkeypatch.setattr(gather, "sentence_vectors", vectors)
+    monkeypatch.setattr(gather, "TEXTS", 3)
+    opened = SimpleNamespace(
+        model=SimpleNamespace(config=SimpleNamespace(layers=4)), params=None, tokenizer=None
+    )
+    one = SimpleNamespace(open=lambda telling: opened)
+    texts = ["long", "a", "b", "long", "long"]
+    quiet = lambda what: told(lambda line: None, what)  # noqa: E731
+    found, layer, cut = gather.encoded(texts, one, 8, None, quiet)
+    assert (found.shape, layer, cut) == ((5, 2), 2, 3)
 
 
 # ── a model that was trained ──────────────────────────────────────────────────────────────────────────────
@@ -271,7 +366,7 @@ def test_a_view_of_means_is_near_to_its_joined_text(run, tmp_path):
     ]
     views = ["\n".join(pairs[start : start + 2]) for start in range(3)]
     quiet = lambda what: told(lambda line: None, what)  # noqa: E731
-    (of_pairs, _), (of_views, _) = (gather.encoded(them, model, 8, mesh, quiet) for them in (pairs, views))
+    (of_pairs, *_), (of_views, *_) = (gather.encoded(them, model, 8, mesh, quiet) for them in (pairs, views))
     means = np.stack([of_pairs[start : start + 2].mean(axis=0) for start in range(3)])
     centered = [each - means.mean(axis=0) for each in (means, of_views)]
     unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in centered]
