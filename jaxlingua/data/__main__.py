@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxlingua.command_line import Flag, flags_from_command_line, load_config
-from jaxlingua.config import Config
+from jaxlingua.config import Config, InContextConfig
 from jaxlingua.errors import ConfigError, Stopped, exit_with_one_line
 
 PURPOSE = (
@@ -50,7 +50,9 @@ def main() -> None:
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):
         sources = flow.open_sources(config)
-        evaluated = {task.key: task.records for task in make_tasks(config, sources)}
+        plain = config.eval.model_copy(update={"in_context": InContextConfig()})  # for the records alone
+        tasks = make_tasks(config.model_copy(update={"eval": plain}), sources)
+        evaluated = {task.key: task.records for task in tasks}
         examples, leaks = flow.make_examples(config, sources, evaluated)
 
     # ── 2 tokenize / pack ────────────────────────────────────────────────────────────────────────────────

@@ -124,6 +124,12 @@ def test_every_record_is_counted_where_it_went(config: Path, capsys: pytest.Capt
     assert "stage coit: 2 steps of 76 rows of 120 tokens, 2 epochs, " in output
 
 
+def test_exemplars_of_the_tasks_are_not_looked_for(config: Path, capsys: pytest.CaptureFixture):
+    """Leaks go by the items alone: 99 exemplars, which the source does not have, would be refused."""
+    arm = ["eval.in_context.exemplars=mono", "eval.in_context.count=99"]
+    assert shown(config, *arm, capsys=capsys) == shown(config, capsys=capsys)
+
+
 def test_the_mixture_is_what_two_passes_show(config: Path, capsys: pytest.CaptureFixture):
     """Each of the 76 documents has a row of its own, so a step is an epoch."""
     count = tokens_of(config.parent)

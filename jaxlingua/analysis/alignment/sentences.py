@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jaxlingua.config import Config
+from jaxlingua.config import Config, InContextConfig
 from jaxlingua.data.records import Pair, RecordSource
 from jaxlingua.errors import ConfigError, DataError
 from jaxlingua.eval.tasks.item import FIRST_PROMPT, Task
@@ -72,7 +72,7 @@ def _checked(sentences: Sentences) -> Sentences:
 
 def translations(config: Config) -> Config:
     """The configuration with those of `eval.tasks` that name two languages, each once, and at most
-    `SENTENCES` items.
+    `SENTENCES` items; nothing is shown with these.
 
     Raises: ConfigError where none does.
     """
@@ -84,7 +84,7 @@ def translations(config: Config) -> Config:
             f"eval.tasks=[flores.eng_Latn-jav_Latn]"
         )
     items = SENTENCES if config.eval.items == "auto" else config.eval.items
-    asked = {"tasks": tasks, "prompts": [FIRST_PROMPT], "items": items}
+    asked = {"tasks": tasks, "prompts": [FIRST_PROMPT], "items": items, "in_context": InContextConfig()}
     return config.model_copy(update={"eval": config.eval.model_copy(update=asked)})
 
 

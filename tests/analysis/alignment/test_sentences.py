@@ -46,6 +46,16 @@ def test_the_same_sentences_in_all_languages_however_many_tasks_name_them(tmp_pa
     assert (found.source, found.available, len(found.ids)) == ("flores", 3, 3)
 
 
+@pytest.mark.parametrize(
+    "arm", [{"labels": "target"}, {"align": "query", "parallel": "flores.dev"}, {"exemplars": "mono"}]
+)
+def test_what_a_run_is_asked_in_is_no_part_of_its_sentences(arm, tmp_path):
+    """Neither labels nor the text that exemplars would be of are there."""
+    write(tmp_path, eng_Latn=["one", "two"], deu_Latn=["eins", "zwei"])
+    found = read(tmp_path, "flores.eng_Latn-deu_Latn", in_context=arm)
+    assert found == read(tmp_path, "flores.eng_Latn-deu_Latn")
+
+
 def test_a_sentence_that_is_empty_in_one_language_is_dropped_in_all_and_counted(tmp_path):
     write(
         tmp_path,
