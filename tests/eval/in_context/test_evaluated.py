@@ -9,9 +9,11 @@ import pytest
 
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError
+from jaxlingua.eval import answer
 from jaxlingua.eval.done import is_evaluated
 from jaxlingua.eval.in_context import ask
 from jaxlingua.eval.in_context.retrieval import encoder
+from jaxlingua.generate.decoding import Answer
 from jaxlingua.tokens.interface import Encoding
 from tests.eval.in_context.world import asked, write
 from tests.eval.test_evaluate import TOKENIZER, lines, run
@@ -84,3 +86,16 @@ def test_an_encoder_that_is_not_installed_is_told_before_a_model_is_opened(monke
     with pytest.raises(ConfigError, match=r"eval.in_context.encoder: .* is not installed"):
         ask.check_retrieval(configured(exemplars="mono", retrieval=["encoder"]))
     ask.check_retrieval(configured(retrieval=["encoder"]))  # nothing is looked for
+
+
+def test_an_answer_in_a_table_is_scored_as_it_is_meant(home, tmp_path, monkeypatch):
+    def write_cell(*_, on_answer, **__):
+        for index in range(2):
+            on_answer(index, Answer(np.array([1], np.int32), r" Praune \| anyar. | Sope", "eos"))
+
+    monkeypatch.setattr(answer, "generate", write_cell)
+    arm = {"exemplars": "mono", "format": "table"}
+    task = asked(home, "say.ind_Latn-jav_Latn", **arm)
+    run(tmp_path, [task], config=configured(**arm), tokenizer=ANY_TEXT)
+    written = lines(tmp_path / "evals/coit-70/say.ind_Latn-jav_Latn.jsonl")
+    assert [line["prediction"] for line in written] == ["Praune | anyar."] * 2
