@@ -94,11 +94,10 @@ def test_a_sentence_pair_that_stands_in_a_field_of_the_item_is_left_out(home):
 
 
 def test_a_field_that_the_prompt_does_not_show_counts_too(home):
-    task = made(home, "why.ind_Latn", align="query", parallel="say.test", align_count=1)
-    assert [sorted(one) for one in task.context.is_pair_itself.places] == [
-        [0],
-        [1],
-    ]  # by `choice1`: A, and it
+    change(home / "why/id.test.jsonl", ('"A Saya suka supnya."', '"Karena supnya: Supnya dingin."'))
+    task = made(home, "why.ind_Latn", align="query", parallel="say.train", align_count=1)
+    assert "choice1" not in task.context.form.fields
+    assert task.context.is_pair_itself.places == (frozenset({0}), frozenset())
 
 
 def test_a_pair_of_a_part_of_the_translation_is_left_out(home):
