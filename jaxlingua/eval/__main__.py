@@ -96,7 +96,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     from jaxlingua.eval.answer import check_answerable
     from jaxlingua.eval.done import BASE, is_evaluated
     from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
-    from jaxlingua.eval.in_context.ask import check_retrieval
+    from jaxlingua.eval.in_context.ask import check_labels, check_retrieval, check_states
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
@@ -105,7 +105,7 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
     from jaxlingua.sharding.rules import check_rows
     from jaxlingua.train.announce import say_scores
     from jaxlingua.train.run_folder import held_folder
-    from jaxlingua.train.translate_test import translated
+    from jaxlingua.train.translate_test import check_translate_test, translated
 
     telling = partial(told, console.say)
     if config.eval.harness.tasks:
@@ -115,13 +115,17 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
             find_tasks(config.eval.harness)
     mesh = make_mesh(config.sharding)
     check_rows("generate.batch_rows", config.generate.batch_rows, mesh)
+    check_retrieval(config)
     with held_folder(config.run.folder, group, console.say) as (folder, carry):
         with telling("reading data"):
             sources, training = training_data(config, folder, console)
             tasks = make_tasks(config, sources)
             check_answerable(tasks, config)
-            check_retrieval(config)
+            check_translate_test(tasks, config)
         candidates = list(candidates_of(config, folder, group, mesh, console))
+        for one in candidates:
+            check_states(config, one.layers)
+            check_labels(tasks, one.tokenizer)
         overlaps = overlaps_of(tasks, training, config.eval.leak_words)
         for task in tasks:
             console.say(f"task {task.describe()}")
@@ -141,6 +145,8 @@ def evaluate_all(config: Config, group: "Group", signals: "Stop", console: "Cons
             return progress
 
         tasks = translated(tasks, config, folder, mesh, say=console.say, telling=telling, stoppable=stoppable)
+        for one in candidates:
+            check_labels(tasks, one.tokenizer)
         for one in candidates:
             where = {"config": config, "folder": folder, "base": base, "source": one.source}
             if group.share(is_evaluated(tasks, one.stage, one.step, **where)):

@@ -48,7 +48,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.eval.answer import check_answerable
     from jaxlingua.eval.done import is_evaluated
     from jaxlingua.eval.evaluate import evaluate, evaluate_floors, overlaps_of
-    from jaxlingua.eval.in_context.ask import check_retrieval
+    from jaxlingua.eval.in_context.ask import check_labels, check_retrieval, check_states
     from jaxlingua.eval.report import write_report
     from jaxlingua.eval.score import FLOORS
     from jaxlingua.eval.tasks.make import make_tasks
@@ -70,19 +70,21 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
     from jaxlingua.train.stages import facts_of, is_due, stop_if_nonfinite
     from jaxlingua.train.state import shardings_of, with_merged
     from jaxlingua.train.step import make_train_step
-    from jaxlingua.train.translate_test import translated
+    from jaxlingua.train.translate_test import check_translate_test, translated
 
     folder, restored_step, telling = home.path, home.step, partial(told, console.say)
     origin = open_origin(config, folder, restored_step)
     run.refuse_what_does_not_fit(config, origin)
     run.refuse_too_little_memory(config, origin)
+    check_retrieval(config)
+    check_states(config, lambda: origin.sizes(vocab_rows=1).layers)
 
     # ── 1 data ───────────────────────────────────────────────────────────────────────────────────────────
     with telling("reading data"):
         sources = flow.open_sources(config)
         tasks = make_tasks(config, sources)
         check_answerable(tasks, config)
-        check_retrieval(config)
+        check_translate_test(tasks, config)
         examples, leaks = flow.make_examples(config, sources, {t.key: t.records for t in tasks})
         overlaps = overlaps_of(tasks, flow.learned_texts(examples), config.eval.leak_words)
 
@@ -93,6 +95,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
             model_path=config.model.path, is_resumed=restored_step is not None,
         )  # fmt: skip
         vocab_rows = origin.vocab_rows(tokenizer)
+        check_labels(tasks, tokenizer)
         cache = run.cache_folder(config, folder)
         stages = flow.make_stages(config, sources, examples, tokenizer, cache=cache, on_progress=on_progress)
 
@@ -123,6 +126,7 @@ def train(config: Config, home: "RunFolder", asked: "Interruptions", console: "C
         tasks, config, folder, mesh, say=console.say, telling=telling,
         stoppable=partial(asked.stoppable, saved_step=step or None),
     )  # fmt: skip
+    check_labels(tasks, tokenizer)
 
     def is_answered(stage: str, step: int) -> bool:
         return home.group.share(is_evaluated(tasks, stage, step, config=config, folder=folder))

@@ -1,6 +1,6 @@
 """The prompts of an evaluation, once the model that answers is there: the hook of eval/evaluate.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxlingua.config import Config
@@ -11,16 +11,30 @@ from jaxlingua.eval.in_context.context import Context
 from jaxlingua.eval.in_context.retrieval.encoder import check_encoder, encoder_retriever
 from jaxlingua.eval.in_context.retrieval.lexical import lexical
 from jaxlingua.eval.in_context.retrieval.rank import Retriever
-from jaxlingua.eval.in_context.retrieval.states import states_retriever
+from jaxlingua.eval.in_context.retrieval.states import check_layer, states_retriever
 from jaxlingua.eval.tasks.item import Task
 from jaxlingua.tokens.interface import Tokenizer
 
 
 def check_retrieval(config: Config) -> None:
-    """Find what would stop retrieval, before any model is opened. Raises: ConfigError."""
+    """Find what would stop retrieval, before any data is read; an encoder of the hub is downloaded.
+
+    Raises: ConfigError; as `check_encoder`.
+    """
     asked = config.eval.in_context
     if "encoder" in asked.retrieval and asked.is_chosen:
         check_encoder(asked.encoder)
+
+
+def check_states(config: Config, layers: Callable[[], int]) -> None:
+    """Find a layer that a model does not have, before its weights are read. Raises: ConfigError.
+
+    Args:
+        layers: how many the model has; asked only where its states are.
+    """
+    asked = config.eval.in_context
+    if "states" in asked.retrieval and asked.is_chosen:
+        check_layer(asked.layer, layers())
 
 
 def prompts_of(tasks: Sequence[Task], who: Answering, *, folder: Path, fingerprint: str) -> list[Task]:
@@ -34,8 +48,7 @@ def prompts_of(tasks: Sequence[Task], who: Answering, *, folder: Path, fingerpri
     asked = who.config.eval.in_context
     if not asked.is_on:
         return list(tasks)
-    for task in tasks:
-        check_labels(task, who.tokenizer)
+    check_labels(tasks, who.tokenizer)
     retrievers = retrievers_of(who, folder / "vectors", fingerprint) if asked.is_chosen else []
     return [completed(task, retrievers) for task in tasks]
 
@@ -57,13 +70,23 @@ def retrievers_of(who: Answering, folder: Path, fingerprint: str) -> list[Retrie
     return found
 
 
-def check_labels(task: Task, tokenizer: Tokenizer) -> None:
-    """Refuse labels that a tokenizer makes nothing of: the space before them would be scored alone."""
-    context: Context | None = task.context
-    texts = sorted({choice for item in (context.items if context else ()) for choice in item.choices})
-    for text, one in zip(texts, tokenizer.encode_batch(texts, continuation=True), strict=True):
-        if len(one.ids) == 0:
-            raise DataError(
-                f"{task.key}: choice '{text}' tokenizes to nothing; each needs a token; change its text in "
-                f"the task file or its prompts"
-            )
+def check_labels(tasks: Sequence[Task], tokenizer: Tokenizer) -> None:
+    """Refuse labels that a tokenizer makes nothing of: the space before them would be scored alone.
+
+    Those of items that are still to be translated are not looked at. Raises: DataError.
+    """
+    for task in tasks:
+        context: Context | None = task.context
+        if context is None or (context.config.translate_test and _is_foreign(context)):
+            continue
+        texts = sorted({choice for item in context.items for choice in item.choices})
+        for text, one in zip(texts, tokenizer.encode_batch(texts, continuation=True), strict=True):
+            if len(one.ids) == 0:
+                raise DataError(
+                    f"{task.key}: choice '{text}' tokenizes to nothing; each needs a token; change its text "
+                    f"in the task file or its prompts"
+                )
+
+
+def _is_foreign(context: Context) -> bool:
+    return context.language != context.config.source_language

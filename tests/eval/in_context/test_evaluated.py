@@ -88,6 +88,25 @@ def test_an_encoder_that_is_not_installed_is_told_before_a_model_is_opened(monke
     ask.check_retrieval(configured(retrieval=["encoder"]))  # nothing is looked for
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "does not exist; give a folder"), ("", "given, which has no modules.json")],
+)
+def test_a_name_that_is_no_encoders_is_told_before_a_model_is_opened(tmp_path, name, message):
+    given = str(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"^eval.in_context.encoder: '{given}' {message}"):
+        ask.check_retrieval(configured(exemplars="mono", retrieval=["encoder"], encoder=given))
+
+
+def test_a_layer_is_compared_with_those_of_a_model_that_is_not_opened():
+    two, states = (lambda: 2), {"exemplars": "mono", "retrieval": ["states"]}
+    with pytest.raises(ConfigError, match=r"^eval.in_context.layer: 3 given; the model has 0, .* to 2;"):
+        ask.check_states(configured(**states, layer=3), two)
+    ask.check_states(configured(**states, layer=2), two)
+    ask.check_states(configured(**states), two)
+    ask.check_states(configured(exemplars="mono", layer=3), two)  # nothing asks for states
+
+
 def test_an_answer_in_a_table_is_scored_as_it_is_meant(home, tmp_path, monkeypatch):
     def write_cell(*_, on_answer, **__):
         for index in range(2):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -159,6 +160,21 @@ def test_what_cannot_be_translated_is_refused(home, tmp_path):
     absent = configured(home, translate_test=str(home / "absent"))
     with pytest.raises((CheckpointError, ConfigError), match="^eval.in_context.translate_test: .*absent"):
         translated(absent, tmp_path)
+    unsaved = tmp_path / "unsaved"
+    unsaved.mkdir()
+    (unsaved / "config.yaml").write_text("eval: {}\n", "utf-8")
+    for config, message in (
+        (configured(home, "river.ind_Latn"), "'river.ind_Latn' is kind qa"),
+        (absent, ".*absent"),
+        (configured(home, translate_test=str(unsaved)), ".*unsaved' given, a run that has saved nothing"),
+    ):
+        with pytest.raises(
+            (CheckpointError, ConfigError), match=f"^eval.in_context.translate_test: {message}"
+        ):
+            translate_test.check_translate_test(make_tasks(config, {}), config)
+    fine = configured(home)
+    translate_test.check_translate_test(make_tasks(fine, {}), fine)
+    shutil.rmtree(unsaved)
     plain = configured(home, translate_test="")
     assert translated(plain, tmp_path) == make_tasks(plain, {})
     assert not list(tmp_path.iterdir())

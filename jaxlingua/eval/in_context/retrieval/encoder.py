@@ -17,13 +17,24 @@ _PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model")
 _WHERE = "eval.in_context.encoder"
 
 
-def check_encoder(name: str) -> None:
-    """Raises: ConfigError where sentence-transformers is not installed."""
+def check_encoder(name: str) -> Path:
+    """The folder of an encoder, whose weights are not read yet.
+
+    Raises: ConfigError where sentence-transformers is not installed, or for a name that is no encoder's; as
+        `find_folder`.
+    """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError(
             f"{_WHERE}: '{name}' given, sentence-transformers is not installed; "
             f"pip install 'jaxlingua[encoder]', or take 'encoder' out of eval.in_context.retrieval"
         )
+    files = find_folder(name, _PATTERNS, _WHERE, ConfigError)
+    if not (files / "modules.json").is_file():
+        raise ConfigError(
+            f"{_WHERE}: '{name}' given, which has no modules.json; an encoder as sentence-transformers saves "
+            f"it is needed; give one, such as sentence-transformers/LaBSE"
+        )
+    return files
 
 
 def encoder_retriever(name: str, folder: Path | None = None) -> Retriever:
@@ -34,17 +45,10 @@ def encoder_retriever(name: str, folder: Path | None = None) -> Retriever:
     Args:
         name: a folder or a hub name; custom code of a repository is not run.
         folder: where vectors are kept, such as one in the folder of the run.
-    Raises: ConfigError where sentence-transformers is not installed, or for a name that is no encoder's;
-        as `find_folder`.
+    Raises: as `check_encoder`; ConfigError for files that cannot be read.
     Cost: reading the encoder's files once for a hash that names it.
     """
-    check_encoder(name)
-    files = find_folder(name, _PATTERNS, _WHERE, ConfigError)
-    if not (files / "modules.json").is_file():
-        raise ConfigError(
-            f"{_WHERE}: '{name}' given, which has no modules.json; an encoder as sentence-transformers saves "
-            f"it is needed; give one, such as sentence-transformers/LaBSE"
-        )
+    files = check_encoder(name)
     encoders: list = []
 
     def make(texts: Sequence[str]) -> Float[np.ndarray, "texts embed"]:

@@ -17,6 +17,15 @@ from jaxlingua.model.llama import Llama
 from jaxlingua.tokens.interface import Tokenizer
 
 
+def check_layer(layer: int | str, layers: int) -> None:
+    """Raises: ConfigError for a layer that a model of `layers` does not have."""
+    if layer != "auto" and layer > layers:
+        raise ConfigError(
+            f"eval.in_context.layer: {layer} given; the model has 0, its embeddings, to {layers}; "
+            f"give one of these"
+        )
+
+
 def states_retriever(
     model: Llama,
     params: Any,
@@ -41,14 +50,9 @@ def states_retriever(
     Raises: ConfigError for a layer that the model does not have; as `sentence_vectors`.
     Cost: that of `sentence_vectors` for each text that is not known yet; 4 × embed bytes a text.
     """
-    layers = model.config.layers
+    check_layer(layer, model.config.layers)
     if layer == "auto":
-        layer = layers // 2
-    if layer > layers:
-        raise ConfigError(
-            f"eval.in_context.layer: {layer} given; the model has 0, its embeddings, to {layers}; "
-            f"give one of these"
-        )
+        layer = model.config.layers // 2
     if folder and not fingerprint:
         raise ValueError("vectors that are kept need the fingerprint of their model")
     # The weights alone do not tell how they are computed with, nor where a long text is cut.
