@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from jaxlingua.eval.in_context.context import Context
+from jaxlingua.eval.in_context.itself import Excluded
 from jaxlingua.eval.in_context.retrieval.rank import Retriever, Role, fused, nearest
 from jaxlingua.eval.tasks.item import Item, Task
 
-_QUERIES = 512  # compared with the pool at one time
+_SCORES = 1 << 23  # of one retriever at one time: 64 MiB, of which there are a few
 
 
 def completed(task: Task, retrievers: Sequence[Retriever]) -> Task:
@@ -65,14 +66,16 @@ def found(
     queries: Sequence[str],
     pool: Sequence[str],
     count: int,
-    is_excluded: Bool[np.ndarray, "queries pool"],
+    is_excluded: Excluded,
     retrievers: Sequence[Retriever],
     role: Role,
 ) -> Int[np.ndarray, "queries count"]:
     """The places in the pool of what is nearest to each query, the nearest first."""
     places = []
-    for start in range(0, len(queries), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        scores = fused([each.scores(queries[part], pool, role) for each in retrievers], is_excluded[part])
-        places.append(nearest(scores, count, is_excluded[part]))
+    together = max(1, _SCORES // len(pool))
+    for start in range(0, len(queries), together):
+        part = slice(start, start + together)
+        excluded = is_excluded[part]
+        scores = fused([each.scores(queries[part], pool, role) for each in retrievers], excluded)
+        places.append(nearest(scores, count, excluded))
     return np.concatenate(places)

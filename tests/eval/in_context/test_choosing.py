@@ -9,6 +9,7 @@ import pytest
 from jaxlingua.command_line import check_map
 from jaxlingua.config import Config
 from jaxlingua.errors import ConfigError, DataError
+from jaxlingua.eval.in_context import complete
 from jaxlingua.eval.in_context.ask import check_labels
 from jaxlingua.eval.in_context.complete import completed, pivots
 from jaxlingua.eval.in_context.form import same_text
@@ -132,6 +133,25 @@ def test_chance_does_not_give_the_translations_of_the_exemplars(home):
             same.append(solved(item.prompt)[-1] == pair[0])
     assert len(same) == 16
     assert 0 < sum(same) < 12, "one in four by chance"
+
+
+@pytest.mark.parametrize("most", [1, 8, 12])
+def test_a_large_pool_is_compared_with_few_items_at_a_time(home, monkeypatch, most):
+    """Never more scores than are allowed, unless one item has more; the same prompts come of it."""
+    options = {"exemplars": "mono", "count": 2}
+    wanted = made(home, "mood.ind_Latn", **options).items
+    overlap, sizes = lexical("overlap", 0), []
+
+    class Counted:
+        name = "overlap"
+
+        def scores(self, queries, pool, role):
+            sizes.append(len(queries) * len(pool))
+            return overlap.scores(queries, pool, role)
+
+    monkeypatch.setattr(complete, "_SCORES", most)
+    assert completed(asked(home, "mood.ind_Latn", **options), [Counted()]).items == wanted
+    assert sizes == ([4, 4] if most == 1 else [8])
 
 
 # ── refused ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -268,7 +288,7 @@ def test_a_label_that_tokenizes_to_nothing_is_refused(home):
     with pytest.raises(
         DataError, match=r"mood.ind_Latn: choice 'neutral' tokenizes to nothing; each needs a"
     ):
-        check_labels(task, nothing)
+        check_labels([task], nothing)
 
 
 def test_a_label_without_text_is_refused(home):

@@ -60,6 +60,7 @@ def nearest(
     Equal scores stand in the order of the pool.
 
     Args:
+        count: at least 1.
         is_excluded: what a query must not be given, such as itself.
     Raises: DataError where the pool has fewer texts than that for a query.
     """
@@ -69,4 +70,10 @@ def nearest(
             f"eval.in_context: {count} records of a pool are asked for, but it has {left.min()} beside the "
             f"query itself; ask for fewer, or name a larger split"
         )
-    return np.argsort(np.where(is_excluded, np.inf, -scores), axis=1, kind="stable")[:, :count]
+    far = np.where(is_excluded, np.inf, -scores)
+    last = np.partition(far, count - 1, axis=1)[:, count - 1]
+    found = np.empty((len(far), count), int)
+    for row, of_query, farthest in zip(found, far, last, strict=True):
+        places = np.flatnonzero(of_query <= farthest)  # by place; all that are as far as the last
+        row[:] = places[np.argsort(of_query[places], kind="stable")][:count]
+    return found
