@@ -220,6 +220,10 @@ def main(arguments: list[str]) -> None:
         check_rows("generate.batch_rows", wanted.config.generate.batch_rows, mesh)
         say(describe_mesh(mesh))
         candidates = list(_candidates(wanted, mesh, say, stack))
+        if not candidates:
+            raise ConfigError(
+                "eval.steps: none given, and no model beside; one or more are needed; give some"
+            )
         encoding = _other(wanted, ENCODE, wanted.encode, mesh, say) if wanted.encode else candidates[0]
         named = {_name(one): one for one in candidates}
         if not wanted.answers:

@@ -249,6 +249,12 @@ def test_what_cannot_be_measured_is_refused_before_a_model_is_asked(
     assert (tmp_path / "out").exists() == (not message)
 
 
+def test_a_run_of_which_no_step_is_wanted_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_candidates", lambda *given: [])
+    with pytest.raises(ConfigError, match="eval.steps: none given, and no model beside"):
+        main(["a/b", "--languages", PIVOT, "--output", str(tmp_path / "out")])
+
+
 def test_answers_without_held_out_facts_are_refused_before_a_device_is_asked_for(tmp_path, monkeypatch):
     tests = held_out(our_questions(), 0)
     answers = [
@@ -294,7 +300,7 @@ def run(tmp_path_factory) -> Path:
     config = write_config(folder / "small.yaml", data=data, stages=stages, eval={"tasks": []})
     train(config, "train.optimizer.warmup_steps=1", "train.held_out_documents=0")
     questions = [
-        {"id": f"{dimension}{number}", "dimension": dimension, PIVOT: f"How is number {number}?"}
+        {"id": f"{dimension}{number}", "dimension": dimension, PIVOT: f"How is {dimension} {number}?"}
         for dimension in ("security", "facts", "neutral")
         for number in range(6)
     ]
