@@ -94,9 +94,14 @@ def test_a_sentence_pair_that_stands_in_a_field_of_the_item_is_left_out(home):
 
 
 def test_a_field_that_the_prompt_does_not_show_counts_too(home):
-    change(home / "why/id.test.jsonl", ('"A Saya suka supnya."', '"Karena supnya: Supnya dingin."'))
-    task = made(home, "why.ind_Latn", align="query", parallel="say.train", align_count=1)
-    assert "choice1" not in task.context.form.fields
+    change(home / "tasks/mood.yaml", ("    text: text\n", "    text: text\n    before: before\n"))
+    change(
+        home / "mood/id.test.jsonl",
+        ('{"id": 4,', '{"before": "Supnya dingin. Ya.", "id": 4,'),
+        ('{"id": 5,', '{"before": "", "id": 5,'),
+    )
+    task = made(home, "mood.ind_Latn", align="query", parallel="say.train", align_count=1)
+    assert task.context.form.fields == ["text"]
     assert task.context.is_pair_itself.places == (frozenset({0}), frozenset())
 
 
