@@ -220,7 +220,7 @@ def main(arguments: list[str]) -> None:
         check_rows("generate.batch_rows", wanted.config.generate.batch_rows, mesh)
         say(describe_mesh(mesh))
         candidates = list(_candidates(wanted, mesh, say, stack))
-        if not candidates:
+        if not (candidates or wanted.answers):
             raise ConfigError(
                 "eval.steps: none given, and no model beside; one or more are needed; give some"
             )
