@@ -24,9 +24,9 @@ NOTES = (
     "Questions that are held out are held out for all classes, and all numbers are of these. Encoders "
     "learned from the other questions about values alone.",
     "frozen: vectors of the model that encodes, each dimension scaled. λ = n: what an encoder made of them "
-    "that learned from views of up to n pairs.",
-    "neighbors: the nearest 50 answers by cosine, or as many as the smallest class has. probe: logistic "
-    "regression. accuracy@n: the class is among the first n. chance: of accuracy "
+    "that learned from views of up to n pairs. Each set is centered by its own mean.",
+    "All sets are told from as many questions. neighbors: the nearest 50 answers by cosine, or as many as the "
+    "smallest class of any set has. probe: logistic regression. accuracy@n: the class is among the first n. chance: of accuracy "
     "what the most frequent classes get, of F1 what guessing in proportion to their shares gets. "
     "Intervals: 95 %, bootstrap over held-out questions; of a share of 0 or 1 Wilson's, of as many items.",
     "Shift: squared distance of the mean vectors of two models' answers in a language, estimated so that it "
