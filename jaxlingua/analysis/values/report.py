@@ -27,8 +27,9 @@ NOTES = (
     "that learned from views of up to n pairs. Each set is centered by its own mean.",
     "All sets are told from as many questions. neighbors: the nearest 50 answers by cosine, or as many as "
     "the smallest class of any set has. probe: logistic regression. accuracy@n: the class is among the first "
-    "n. chance: of accuracy what the most frequent classes get, of F1 what guessing in proportion to their shares gets. "
-    "Intervals: 95 %, bootstrap over held-out questions; of a share of 0 or 1 Wilson's, of as many items.",
+    "n. chance: of accuracy what the most frequent classes get, of F1 what guessing in proportion to their "
+    "shares gets. Intervals: 95 %, bootstrap over held-out questions; of a share of 0 or 1 Wilson's, of as "
+    "many items.",
     "Shift: squared distance of the mean vectors of two models' answers in a language, estimated so that it "
     "is 0 where nothing but chance tells them apart, and so sometimes a little below. noise: what 5 % of "
     "drawings are above in which lot says which of both models gave an answer. An encoder was trained to "
